@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 
 import pytest
 from stage import StagedApp, keep_result, ringed, staged
-from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import OptionList
@@ -33,6 +32,7 @@ from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.jump import JumpScreen
+from loraconsole.console.ui.palette import PaletteDialog, PalettePane
 from loraconsole.console.ui.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
 from loraconsole.console.ui.panels.answer import AnswerPane
 from loraconsole.console.ui.panels.bench import BenchPanel, ResultTable
@@ -48,6 +48,8 @@ from loraconsole.console.ui.panels.recall import RecallDialog
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.pane import Pane
+from loraconsole.console.ui.widgets.path_input import PathInput
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import (
@@ -120,6 +122,11 @@ class Scene:
         assert isinstance(self.app, StagedApp)
         given = [f"{type(o).__name__} {getattr(o, 'name', '')}".strip() for o in self.app.ordered]
         return [*given, *self.told]
+
+
+def _hint(pane: Pane) -> str:
+    """The text in a pane's frame at the lower right."""
+    return "".join(text for text, _ in pane.hint(pane.painted_app.board))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +292,10 @@ def typed(s: Scene) -> str:
     return s.app.query_one(CommandLine).input.value
 
 
+def palette_row(s: Scene) -> int:
+    return s.find(PalettePane).cursor
+
+
 def models(s: Scene) -> ModelsPane:
     return s.desk(ModelsPane)
 
@@ -312,6 +323,11 @@ def bench_error(s: Scene) -> str | None:
     assert isinstance(bench, BenchPanel)
     run = bench._run
     return None if run is None or run.is_running else run.error
+
+
+def path_name(s: Scene) -> str:
+    """The last name of the path in the form."""
+    return Path(s.find(PathInput).value).name
 
 
 # --- preparations -------------------------------------------------------------------------------
@@ -344,6 +360,18 @@ def two_results(s: Scene) -> None:
 def data() -> Path:
     """The console's data directory."""
     return Path(os.environ["XDG_DATA_HOME"]) / "loraconsole"
+
+
+def begin_path(start: str) -> Callable[[Scene], Any]:
+    """Opens the load dialog with the beginning of the paths of two directories."""
+
+    async def begin(s: Scene) -> None:
+        for name in ("tax", "taxi"):
+            (data() / name).mkdir(parents=True, exist_ok=True)
+        await s.press("l tab")
+        s.find(PathInput).value = str(data() / start)
+
+    return begin
 
 
 def said_before(s: Scene) -> None:
@@ -486,7 +514,12 @@ CASES: dict[str, Case] = {
     "cost": Case(see=lambda s: bool(s.app.cost_pane.display)),
     "diagnostics": Case(see=title, was="MainScreen", becomes="diagnostics"),
     "hour": Case(see=lambda s: s.app.store.shows_hour),
-    "palette": Case(see=on_top(CommandPalette)),
+    "palette": Case(see=on_top(PaletteDialog)),
+    "palette-leave": Case(way="ctrl+p", see=on_top(PaletteDialog), was=True, becomes=False),
+    "palette-next": Case(way="ctrl+p", see=palette_row, was=0, becomes=1),
+    "palette-previous": Case(way="ctrl+p down down", see=palette_row, was=2, becomes=1),
+    "palette-page-down": Case(way="ctrl+p", see=palette_row, was=0, becomes=10),
+    "palette-page-up": Case(way="ctrl+p pagedown down", see=palette_row, was=11, becomes=1),
     "jump": Case(see=on_top(JumpScreen)),
     "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="MainScreen"),
     "next-pane": Case(see=focused, was="NoneType", becomes="PoolPane"),
@@ -518,10 +551,13 @@ CASES: dict[str, Case] = {
     "page-down": _batch(size=(80, 24), see=pages, was=0, becomes=1),
     "first": _batch(way="down", see=row, was=1, becomes=0),
     "last": _batch(see=lambda s: from_end(s) == 0),
-    "sort": _batch(
-        see=lambda s: s.table.sort_column and s.table.sort_column.title, was=None, becomes="phase"
+    "sort": _batch(see=lambda s: "letter sorts" in _hint(s.table)),
+    "reverse": _batch(way="s p", see=lambda s: s.table.reversed),
+    "row-mark": _batch(see=lambda s: len(s.table.marked), was=0, becomes=1),
+    "row-mark-all": _batch(see=lambda s: len(s.table.marked) == len(s.table._rows)),
+    "unfilter": _batch(
+        way="slash =pirate enter", see=lambda s: s.table.filter.text, was="pirate", becomes=""
     ),
-    "reverse": _batch(way="s", see=lambda s: s.table.reversed),
     "open": _batch(see=lambda s: title(s).startswith("request ")),
     # -- dialogs
     "cancel": Case(way="q", see=title, was="Quit the console", becomes="MainScreen"),
@@ -557,6 +593,12 @@ CASES: dict[str, Case] = {
         on="Adapters",
         way="l tab =/a",
         see=lambda s: bool(s.find(NotePane)._plans),
+    ),
+    "path-complete": Case(
+        on="Adapters", arrange=begin_path("ta"), see=path_name, was="ta", becomes="tax"
+    ),
+    "path-complete-back": Case(
+        on="Adapters", arrange=begin_path("tax"), see=path_name, was="tax", becomes="taxi"
     ),
     # -- batch and a request
     "abort": _batch(

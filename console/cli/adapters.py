@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import shlex
 import sys
 from collections.abc import Collection, Sequence
-from typing import Any
 
-import msgspec
 from rich.cells import cell_len
 
 from ...pipeline.config import Config
@@ -28,6 +25,7 @@ from ..client.remote import Remote
 from ..commands.adapters import AdapterCommand, ListAdaptersCommand, LoadCommand
 from ..state.board import WHERE
 from ..text import units
+from .documents import OrderDocument, PlansDocument, VerificationDocument
 from .printing import Bars, print_json, say
 
 HEADS = ("adapter", "", "state", "rank", "KiB", "pages", "targets", "requests", "tokens")
@@ -48,7 +46,7 @@ def list_adapters(config: Config, command: ListAdaptersCommand) -> int:
 
     found = asyncio.run(ask())
     if command.json:
-        print_json(_document(found))
+        print_json(found)
     else:
         print_table(found)
     return 0
@@ -129,7 +127,7 @@ def give_order(config: Config, command: AdapterCommand) -> int:
         raise OperatorError(reply.text, _hint(config, command, reply))
     if reply.verification is not None:
         return print_verification(reply.verification, reply.name, command.json)
-    say({"adapter": reply.name, "status": "ok", "message": reply.text}, reply.text, command.json)
+    say(OrderDocument(reply.name, "ok", reply.text), reply.text, command.json)
     return 0
 
 
@@ -146,7 +144,7 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
     """Prints a row for each directory. Exit status 1 if one would be refused."""
     code = 1 if any(plan.reason for plan in plans) else 0
     if as_json:
-        print_json({"plans": _document(plans)})
+        print_json(PlansDocument(tuple(plans)))
         return code
     rows: list[Sequence[str]] = [PLAN_HEADS]
     for plan in plans:
@@ -182,7 +180,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     """Prints a comparison and its verdict. Exit status 1 if the adapter is not right."""
     code = 0 if found.is_right else 1
     if as_json:
-        print_json({"adapter": name, "verification": _document(found)})
+        print_json(VerificationDocument(name, found))
         return code
     from rich.table import Table
     from rich.text import Text
@@ -205,12 +203,3 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     key = units.visible(found.key)
     print(f"{key} {found.verdict} ({found.dtype}, {units.duration(found.seconds)})")
     return code
-
-
-def _document(value: Any) -> Any:
-    """A message as JSON values: structs as objects with field names."""
-    if isinstance(value, msgspec.Struct):
-        return {name: _document(getattr(value, name)) for name in value.__struct_fields__}
-    if isinstance(value, list | tuple):
-        return [_document(item) for item in value]
-    return value.value if isinstance(value, enum.Enum) else value

@@ -13,6 +13,7 @@ from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
 from ...pipeline.messages import LogLine, ProcessState, Snapshot
 from ...pipeline.run_directory import spell
+from ...pipeline.runtime.json_document import to_document
 from ...pipeline.runtime.text_output import json_text
 from ..client.ask import take_snapshot
 from ..client.failed_adapters import describe_failure, failed_in
@@ -21,6 +22,7 @@ from ..commands.inspect import AlertsCommand, LogsCommand, StatusCommand, WhereC
 from ..supervisor.lock import is_running
 from ..supervisor.log_tail import LogTail
 from ..text import units
+from .documents import AlertDocument
 from .printing import print_json
 
 
@@ -48,8 +50,7 @@ def alerts(config: Config, command: AlertsCommand) -> int:
     store.fold_snapshot(snapshot, now)
     found = findings(store.board(now), read_settings().settings.alerts)
     if command.json:
-        names = ("level", "text", "rule", "subject")
-        print_json([{name: getattr(alert, name) for name in names} for alert in found])
+        print_json([AlertDocument(a.level, a.text, a.rule, a.subject) for a in found])
     else:
         for alert in found:
             print(f"{alert.level:<4}  {alert.rule:<17}  {units.visible(alert.text)}")
@@ -114,7 +115,7 @@ def where(config: Config, command: WhereCommand) -> int:
             url = snapshot.server.url if snapshot.server else ""
     place = describe_place(config, is_there, url)
     if command.json:
-        print_json(msgspec.structs.asdict(place))
+        print_json(place)
         return 0
     rows = {
         "run directory": place.run,
@@ -148,7 +149,7 @@ def logs(config: Config, command: LogsCommand) -> int:
     book.read_new()
     last = chosen(list(book.lines))[-command.lines :]
     if command.json and not command.follow:
-        print_json([msgspec.structs.asdict(line) for line in last])
+        print_json(last)
         return 0
     write = _json_line if command.json else _log_line
     for line in last:
@@ -168,4 +169,4 @@ def _log_line(line: LogLine) -> None:
 
 
 def _json_line(line: LogLine) -> None:
-    print(json_text(msgspec.json.encode(msgspec.structs.asdict(line))))
+    print(json_text(msgspec.json.encode(to_document(line))))

@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import msgspec
-
 from ...pipeline.config import Config
 from ...pipeline.errors import UsageError
 from ...pipeline.runtime.wording import counted
@@ -18,6 +16,8 @@ from ..commands.consoles import RecordCommand
 from ..state.store import HISTORY_S
 from ..supervisor.lock import is_running
 from ..text import units
+from .documents import RecordDocument
+from .printing import print_json
 
 SILENCE_SECONDS = 5.0
 """After this long without a message, the lock is checked: the pipeline may have ended."""
@@ -65,8 +65,7 @@ def record(config: Config, command: RecordCommand) -> int:
     recorder, why = asyncio.run(listen())
     size = Path(command.file).stat().st_size
     if command.json:
-        document = {"file": command.file, "messages": recorder.messages, "bytes": size, "end": why}
-        print(msgspec.json.encode(document).decode())
+        print_json(RecordDocument(command.file, recorder.messages, size, why))
     else:
         what = f"{counted(recorder.messages, 'message')}, {units.size(size)}"
         print(f"{command.file}: {what} ({why}). loraconsole play {command.file}")

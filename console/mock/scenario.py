@@ -488,6 +488,9 @@ class Scenario:
                 weight_bytes=113_000_000,
                 kv_bytes=int(running * 214 * 46_080 * wave),
                 base_us=base_us if phase == "decode" else 0,
+                prompt_tokens=filled,
+                base_spread_us=300,
+                base_steps=31,
             ),
         )
         if phase == "prefill":

@@ -35,6 +35,8 @@ GROUPS: Mapping[str, str] = {
     "LiveDialog": "in a dialog",
     "ScrollPane": "in a text",
     "AdapterForm": "in a form",
+    "PathInput": "in a path",
+    "PaletteDialog": "in the palette",
     "JumpScreen": "while jumping",
     "PromptEditor": "in the prompt",
     "ParameterInput": "in a parameter",

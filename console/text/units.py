@@ -5,11 +5,13 @@ Knows no widget. Argument names give the units.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 
 from rich.cells import cell_len, set_cell_size
 
+from ...pipeline.messages import LATENCY_BUCKETS_MS
 from ...pipeline.runtime.text_output import escape
 
 ELLIPSIS = "…"
@@ -77,14 +79,19 @@ def uptime(seconds: float) -> str:
 
 
 def milliseconds(ms: float | None) -> str:
-    """`0.42 ms`, `31.2 ms`, `340 ms`, `1.24 s`, `—` for None."""
+    """`0.42 ms`, `31.2 ms`, `340 ms`, `1.24 s`, `—` for None. Infinity, which is beyond the last
+    bound of the latency histograms, is `> 1000 s`."""
     if ms is None:
         return NOTHING
+    if ms == math.inf:
+        return f"> {LATENCY_BUCKETS_MS[-1] / 1000:.0f} s"
     if ms < 10:
         return f"{ms:.2f} ms"
     if ms < 100:
         return f"{ms:.1f} ms"
-    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    return f"{ms / 1000:.{2 if ms < 99_995 else 0}f} s"
 
 
 def clock(at: float) -> str:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.command import Provider
 from textual.containers import Container
 from textual.widget import Widget
 
@@ -53,7 +52,7 @@ from .screen_app import ScreenApp
 from .screens import PAGES, PANELS, make_panel
 from .widgets.dialogs import ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
-from .widgets.order_asked import OrderAsked
+from .widgets.order_asked import OrderAsked, OrdersAsked
 from .widgets.pane import Panel
 from .widgets.styles import MainScreen
 from .widgets.too_small import TooSmallPane, is_too_small
@@ -73,26 +72,21 @@ Textual timer would cost 500 us more."""
 SELDOM_SECONDS = 10.0
 
 
-def palette() -> type[Provider]:
-    """The command palette's provider, imported when it is first opened."""
-    from .palette import ConsoleCommands
-
-    return ConsoleCommands
-
-
 class ConsoleApp(ScreenApp):
     """The console on one run directory. `run()` returns "leave" or "stop"."""
 
     TITLE = "loraconsole"
     CSS_PATH = Path(__file__).with_name("console.tcss")
-    COMMANDS = {palette}  # noqa: RUF012
+    ENABLE_COMMAND_PALETTE = False  # `action_palette` opens the console's own
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
             for key, (name, module) in (PANELS | PAGES).items()
         ),
         Binding("colon", "command", "Command", key_display=":", id="command"),
-        Binding("space,p", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
+        Binding(
+            *("space,p,P", "pause", "Pause"), id="pause", tooltip="freeze the view, keep the data"
+        ),
         Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
         Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
         Binding(
@@ -127,7 +121,12 @@ class ConsoleApp(ScreenApp):
             "H", "toggle_hour", "Hour", show=False, id="hour", tooltip="plots of the last hour"
         ),
         Binding(
-            "ctrl+p", "command_palette", "Palette", show=False, id="palette", tooltip="every action"
+            "ctrl+p",
+            "palette",
+            "Palette",
+            show=False,
+            id="palette",
+            tooltip="finds actions, adapters, requests, processes, settings",
         ),
         Binding("ctrl+o", "jump", "Jump", show=False, id="jump", tooltip="to a pane by a letter"),
     ]
@@ -600,6 +599,11 @@ class ConsoleApp(ScreenApp):
             command_line.release_focus()
             await command_line.remove()
 
+    def action_palette(self) -> None:
+        from .palette import open_palette
+
+        open_palette(self)
+
     def action_jump(self) -> None:
         """Shows a letter on every pane; typing it focuses that pane."""
         from .jump import JumpScreen
@@ -659,3 +663,8 @@ class ConsoleApp(ScreenApp):
         from . import actions
 
         actions.give(self, message.order, message.listener, message.is_agreed)
+
+    def on_orders_asked(self, message: OrdersAsked) -> None:
+        from . import actions
+
+        actions.give_all(self, message.orders, message.listener, on_sent=message.on_sent)

@@ -31,6 +31,10 @@ class ScreenApp(PaintedApp):
         """Shows a screen."""
         raise NotImplementedError
 
+    async def action_command(self, text: str = "") -> None:
+        """Opens the `:` line with a text."""
+        raise NotImplementedError
+
     def wear_theme(self, name: str) -> None:
         """Changes the theme and saves the choice for later runs."""
         raise NotImplementedError

@@ -15,15 +15,32 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from ..errors import OperatorError
 from ..run_directory import make_run_directory
 from ..runtime.process import set_up_log
 from ..runtime.stdout import ends_with_its_reader
+from ..runtime.text_output import json_text
 from ..runtime.wording import counted
 from .event_lines import AnyLine, Decided, Full, Started
 from .event_log import read_log
 from .player import Differs, Player
 from .replay_publisher import ReplayPace, ReplayPublisher
+
+
+class ReplayDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """`replay --json`: whether the decisions of a log are the same now."""
+
+    file: str
+    same: bool
+    difference: str
+    """The first line that differs, and how; "" if none does."""
+    lines: int
+    decisions: int
+    admissions: int
+    full: bool
+    """The log reached its size limit; the router continued without it."""
 
 
 def first_difference(then: Decided, now: Decided) -> str:
@@ -118,9 +135,16 @@ def replay_log(path: Path, run: Path, pace: ReplayPace, shows: bool, as_json: bo
 def _print_result(path: Path, replay: Replay, player: Player, found: str, as_json: bool) -> None:
     decided, admitted = player.decided, player.admitted
     if as_json:
-        document = {"file": str(path), "same": not found, "difference": found}
-        counts = {"lines": replay.number, "decisions": decided, "admissions": admitted}
-        print(json.dumps(document | counts | {"full": replay.is_full}))
+        document = ReplayDocument(
+            file=str(path),
+            same=not found,
+            difference=found,
+            lines=replay.number,
+            decisions=decided,
+            admissions=admitted,
+            full=replay.is_full,
+        )
+        print(json_text(msgspec.json.encode(document)))
     elif found:
         print(f"{path} has a decision that differs now, {found}")
     else:

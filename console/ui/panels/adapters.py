@@ -28,7 +28,7 @@ from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.dialogs import LiveDialog
-from ..widgets.order_asked import OrderAsked
+from ..widgets.order_asked import OrdersAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.styles import MainScreen
 from ..widgets.table import Column, TablePane, number_column
@@ -185,16 +185,25 @@ class AdapterTablePane(TablePane[AdapterRow]):
             descends=True,
         ),
         number_column("given", 6, lambda r: r.view.service, units.count, rank=11),
-        Column("  tok/s", 10, _speed, order=lambda r: r.tokens_s, rank=2, descends=True),
+        Column(
+            "tok/s",
+            10,
+            _speed,
+            order=lambda r: r.tokens_s,
+            right=True,
+            rank=2,
+            descends=True,
+        ),
     )
 
     class Asked(Message):
-        """The key of `verb` was pressed with `row` under the cursor."""
+        """The key of `verb` was pressed; `rows` are the marked rows, or the one under the
+        cursor."""
 
-        def __init__(self, verb: str, row: AdapterRow | None) -> None:
+        def __init__(self, verb: str, rows: Sequence[AdapterRow]) -> None:
             super().__init__()
             self.verb = verb
-            self.row = row
+            self.rows = rows
 
     def rows(self, board: Board) -> Sequence[AdapterRow]:
         return board.adapters
@@ -225,7 +234,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
         return (*spans, *super().caption(board))
 
     def action_ask(self, verb: str) -> None:
-        self.post_message(self.Asked(verb, self.selected))
+        self.post_message(self.Asked(verb, self.subjects))
 
 
 class SpeedPane(Pane):
@@ -295,19 +304,21 @@ class AdaptersPanel(Panel):
         self.app.push_screen(LiveDialog(message.row.name, details.lines))
 
     def on_adapter_table_pane_asked(self, message: AdapterTablePane.Asked) -> None:
-        row = message.row
+        rows = [row for row in message.rows if not row.is_base]
         if self.query_one(AdapterTablePane).painted_app.refuses(message.verb):
             self.notify(READ_ONLY, severity="error")
         elif message.verb == "load":
             self._load("")
         elif message.verb == "plan":
             self.app.push_screen(PlanDialog(self._orders), self._load_planned)
-        elif row is None:
+        elif not message.rows:
             self.notify("There is no adapter yet; l loads one.", severity="warning")
-        elif row.is_base:
+        elif not rows:
             self.notify(NOT_FOR_THE_BASE[message.verb], severity="warning")
+        elif message.verb == "merge" and len(rows) > 1:
+            self.notify("One adapter at a time can be merged.", severity="warning")
         else:
-            self._order(message.verb, row)
+            self._order(message.verb, rows)
 
     def _load(self, path: str) -> None:
         self.app.push_screen(LoadDialog(self._orders, path))
@@ -316,26 +327,20 @@ class AdaptersPanel(Panel):
         if path:
             self._load(path)
 
-    def _order(self, verb: str, row: AdapterRow) -> None:
-        """Gives an order that needs no further input."""
-        name = row.name
-        command: AdapterCommand
-        match verb:
-            case "unload":
-                command = UnloadCommand(name=name)
-            case "reload":
-                command = ReloadCommand(name=name)
-            case "pin":
-                command = UnpinCommand(name=name) if row.view.pinned else PinCommand(name=name)
-            case "merge":
-                command = UnmergeCommand() if row.view.merged else MergeCommand(name=name)
-            case _:
-                if self._orders.is_verifying(name):
-                    self.notify(f"{name} is being verified already.", severity="warning")
-                    return
-                command = VerifyCommand(name=name)
-        order = command.order(self._orders.inbox)
-        self.post_message(OrderAsked(order, partial(self._show_verdict, row)))
+    def _order(self, verb: str, rows: Sequence[AdapterRow]) -> None:
+        """Gives orders that need no further input."""
+        if verb == "pin" and not all(row.view.pinned for row in rows):
+            rows = [row for row in rows if not row.view.pinned]
+        if verb == "verify":
+            busy = [row.name for row in rows if self._orders.is_verifying(row.name)]
+            if busy:
+                self.notify(f"Being verified already: {', '.join(busy)}", severity="warning")
+            rows = [row for row in rows if row.name not in busy]
+        orders = [_command(verb, row).order(self._orders.inbox) for row in rows]
+        table = self.query_one(AdapterTablePane)
+        if orders:  # from here: a message of the table would take one round more
+            verdict = partial(self._show_verdict, rows[0])
+            self.post_message(OrdersAsked(orders, verdict, table.unmark))
 
     def _show_verdict(self, row: AdapterRow, reply: AdapterReply) -> bool:
         """Shows a verification as a dialog if this panel is still visible; elsewhere it would
@@ -350,3 +355,18 @@ class AdaptersPanel(Panel):
             )
         )
         return True
+
+
+def _command(verb: str, row: AdapterRow) -> AdapterCommand:
+    name = row.name
+    match verb:
+        case "unload":
+            return UnloadCommand(name=name)
+        case "reload":
+            return ReloadCommand(name=name)
+        case "pin":
+            return UnpinCommand(name=name) if row.view.pinned else PinCommand(name=name)
+        case "merge":
+            return UnmergeCommand() if row.view.merged else MergeCommand(name=name)
+        case _:
+            return VerifyCommand(name=name)

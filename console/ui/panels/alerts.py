@@ -87,8 +87,8 @@ class AlertTable(TablePane[Alert]):
         return f"{row.state.value} {row.finding.rule} {row.finding.text}"
 
     def action_acknowledge(self) -> None:
-        if (row := self.selected) is not None:
-            self.post_message(self.Acknowledged([row.finding.key]))
+        self.post_message(self.Acknowledged([row.finding.key for row in self.subjects]))
+        self.unmark()
 
     def action_acknowledge_all(self) -> None:
         self.post_message(self.Acknowledged([row.finding.key for row in self._rows]))

@@ -54,7 +54,7 @@ class BatchTable(TablePane[RequestRow]):
     TITLE = "live batch"
     EMPTY = "no request is live"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("x", "abort", "Abort", id="abort", tooltip="end the selected request"),
+        Binding("x", "abort", "Abort", id="abort", tooltip="end the request, or all marked ones"),
     ]
     columns = (
         text_column(
@@ -69,7 +69,7 @@ class BatchTable(TablePane[RequestRow]):
         number_column("age", 9, lambda r: r.age_s, units.age, "text", rank=3),
         number_column("prompt", 6, lambda r: r.view.num_prompt, rank=5),
         Column(
-            "  output / why it waits",
+            "output / why it waits",
             24,
             _output,
             order=lambda r: r.view.num_output / max(1, r.view.max_tokens),
@@ -105,8 +105,7 @@ class BatchTable(TablePane[RequestRow]):
         return f"{self.EMPTY}; 5 sends one" if is_there and not board.is_past else self.EMPTY
 
     def action_abort(self) -> None:
-        if (row := self.selected) is not None:
-            self.post_message(OrderAsked(Abort(row.view.request_id, ABORTED)))
+        self.ask_orders([Abort(row.view.request_id, ABORTED) for row in self.subjects])
 
 
 class BatchPanel(Panel):

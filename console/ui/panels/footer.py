@@ -19,7 +19,7 @@ from ..widgets.pane import Pane
 
 KEPT = ("help", "quit")
 """Keys that are shown in any width."""
-LESSER = ("next-theme", "pause", "sort", "open", "filter")
+LESSER = ("next-theme", "pause", "sort", "open", "row-mark", "filter")
 """Keys that are dropped first in a narrow terminal, as they are the same everywhere."""
 MARKS: dict[str, tuple[TextSpan, str]] = {
     "error": (("▲ ", "bad"), "bad"),

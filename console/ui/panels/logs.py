@@ -441,7 +441,7 @@ class SearchInput(FilterInput):
 
     def action_clear(self) -> None:
         self._log.set_search("")
-        self._close()
+        self._leave()
 
 
 class LogsPanel(Panel):

@@ -13,6 +13,7 @@ from ...state.board import Board, Quantiles
 from ...state.time_series import Window
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
+from ...text.lora_tax import tax_spans
 from ..widgets.pane import Pane, Panel, over_time
 from .events import EventPane
 from .pool import PoolPane
@@ -49,15 +50,14 @@ class ThroughputPane(Pane):
     def hint(self, board: Board) -> Sequence[TextSpan]:
         """The overhead of adapters, and the read rate as a share of the copy rate."""
         reads = board.decode_statistics
-        if not board.decode_rate or reads.bytes_s is None:
+        if reads.bytes_s is None:
             return ()
-        found = [
-            ("LoRA tax ", "dim"),
-            (units.change(reads.lora_overhead), "number"),
-            ("  reads ", "dim"),
-            (units.speed(reads.bytes_s), "number"),
-        ]
-        if self.size.width >= 80:  # else there would be no room for the plot's age
+        found = [("LoRA tax ", "dim"), *tax_spans(reads.lora_tax, board.now, is_brief=True)]
+        if board.decode_rate and self.size.width >= 60:
+            found += [("  reads ", "dim"), (units.speed(reads.bytes_s), "number")]
+        if (
+            board.decode_rate and self.size.width >= 80
+        ):  # else there would be no room for the plot's age
             share = (units.share(board.read_share), "number")
             found += [(", ", "dim"), share, (" of the copy rate", "dim")]
         return found

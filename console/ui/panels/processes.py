@@ -122,7 +122,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
         number_column(
             "falls", 5, lambda r: r.falls, style=lambda r: "warn" if r.falls else "dim", rank=2
         ),
-        Column(" why", 10, _why, grows=True, rank=1),
+        Column("why", 10, _why, grows=True, rank=1),
     )
 
     def rows(self, board: Board) -> Sequence[ProcessRow]:
@@ -140,32 +140,35 @@ class ProcessTablePane(TablePane[ProcessRow]):
         return (("loraconsole ", "dim"), (board.version, "text"))
 
     def action_restart(self) -> None:
-        if row := self._chosen():
-            self._ask(StartProcess(row.name) if row.held else RestartProcess(row.name))
+        self.ask_orders(
+            [StartProcess(r.name) if r.held else RestartProcess(r.name) for r in self._chosen()]
+        )
 
     def action_kill(self) -> None:
-        if row := self._chosen():
-            self._ask(RestartProcess(row.name, hard=True))
+        self.ask_orders([RestartProcess(row.name, hard=True) for row in self._chosen()])
 
     def action_stop(self) -> None:
-        """Stops the process, or starts it if an operator has stopped it."""
-        if row := self._chosen():
-            self._ask(StartProcess(row.name) if row.held else StopProcess(row.name))
+        """Stops the processes, or starts those that an operator has stopped."""
+        self.ask_orders(
+            [StartProcess(r.name) if r.held else StopProcess(r.name) for r in self._chosen()]
+        )
 
     def action_signal(self) -> None:
-        row = self._chosen()
-        if row is None:
+        rows = self._chosen()
+        if not rows:
             return
         if self.painted_app.refuses("signal"):
             self.notify(READ_ONLY, severity="error")
-        elif not row.pid:
-            self.notify(f"{row.name} does not run.", severity="warning")
+        elif still := [row.name for row in rows if not row.pid]:
+            self.notify(f"{', '.join(still)}: not running.", severity="warning")
         else:
-            self.app.push_screen(signal_dialog(row), partial(self._send_signal, row.name))
+            self.app.push_screen(signal_dialog(*rows), partial(self._send_signal, rows))
 
-    def _send_signal(self, name: str, signal: str | None) -> None:
+    def _send_signal(self, rows: Sequence[ProcessRow], signal: str | None) -> None:
         if signal:
-            self.post_message(OrderAsked(SignalProcess(name, signal), is_agreed=True))
+            for row in rows:
+                self.post_message(OrderAsked(SignalProcess(row.name, signal), is_agreed=True))
+            self.unmark()
 
     def action_drain(self) -> None:
         """Drains the router, or resumes it if it is draining."""
@@ -176,25 +179,26 @@ class ProcessTablePane(TablePane[ProcessRow]):
     def action_stop_all(self) -> None:
         self._ask(StopPipeline(DRAIN_SECONDS))
 
-    def _chosen(self) -> ProcessRow | None:
-        """The row under the cursor; None, with a toast, if that process takes no orders."""
-        row = self.selected
-        if row is None or row.name in ORDERS_NOT_FOR:
+    def _chosen(self) -> list[ProcessRow]:
+        """The processes that an action is about; none, with a toast, if none of them takes
+        orders."""
+        rows = [row for row in self.subjects if row.name not in ORDERS_NOT_FOR]
+        if not rows:
             self.notify("Choose a process of the ring.", severity="warning")
-            return None
-        return row
+        return rows
 
     def _ask(self, order: PipelineOrder) -> None:
         self.post_message(OrderAsked(order))
 
 
-def signal_dialog(row: ProcessRow) -> ChoiceDialog:
-    """A dialog that asks for a signal, with a description of each."""
-    body = f"{row.name}, pid {row.pid}. The supervisor sends it."
+def signal_dialog(*rows: ProcessRow) -> ChoiceDialog:
+    """A dialog that asks for a signal to all `rows`, with a description of each."""
+    names = ", ".join(f"{row.name}, pid {row.pid}" for row in rows)
     choices = [
         Choice(signal[0].lower(), signal, f"{signal:<5} {what}") for signal, what in SIGNALS.items()
     ]
-    return ChoiceDialog(f"Signal {row.name}", body, choices)
+    title = rows[0].name if len(rows) == 1 else f"{len(rows)} processes"
+    return ChoiceDialog(f"Signal {title}", f"{names}. The supervisor sends it.", choices)
 
 
 class TailPane(Pane):

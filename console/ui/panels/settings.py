@@ -55,7 +55,7 @@ class SettingTable(TablePane[SettingRow]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Disables `open`: the pane below shows the selected setting."""
-        return action != "open"
+        return action != "open" and super().check_action(action, parameters)
 
 
 class FilePane(Pane):

@@ -134,6 +134,10 @@ class Pane(Widget):
         which the lower frame shows. None without such a plot."""
         return None
 
+    def margin(self, y: int) -> TextSpan:
+        """The cell between the left edge and line `y` of the content."""
+        return (" ", "text")
+
     def thumb(self, height: int) -> range | None:
         """The rows of the scroll bar's thumb on the right edge; None for no scroll bar."""
         return None
@@ -204,7 +208,7 @@ class Pane(Widget):
         rows = [self._edge(board, width, edge)]
         for y, (spans, ground) in enumerate(body):
             right = ("┃", "border-focus") if y in thumb else ("│", edge)
-            inner = crop(((" ", "text"), *spans), width - 2, pad=True)
+            inner = crop((self.margin(y), *spans), width - 2, pad=True)
             rows.append(TextLine((("│", edge), *inner, right), ground))
         hint = self.hint(board)
         tail: tuple[TextSpan, ...] = ((" ", edge), *hint, (" ", edge)) if hint else ()

@@ -329,4 +329,9 @@ def test_the_verb_shows_checks_and_explains(file: Path) -> None:
         problem["what"].startswith("theme: 7 is not one of dark, ") and "ember" in problem["what"]
     )
     keys = json.loads(cli("--keys", "--json").stdout)["keys"]
-    assert {"id": "pause", "keys": ["space", "p"], "does": "Pause", "where": "everywhere"} in keys
+    assert {
+        "id": "pause",
+        "keys": ["space", "p", "P"],
+        "does": "Pause",
+        "where": "everywhere",
+    } in keys

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from stage import KEYS, StagedApp, screen_text, staged, wait
 from textual import events
-from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
@@ -172,7 +171,7 @@ def test_without_any_pipeline_the_screen_says_what_to_do() -> None:
     on_stage(act, scenario=None)
 
 
-# --- pause, themes, help, palette ---------------------------------------------------------------
+# --- pause, themes, help ------------------------------------------------------------------------
 
 
 def test_space_freezes_the_view_but_not_the_books() -> None:
@@ -274,77 +273,6 @@ def test_every_key_of_every_screen_has_a_name_of_its_own_and_says_what_it_does()
                         assert known == binding.action, binding
 
     on_stage(act)
-
-
-def first_offer(app: StagedApp) -> str:
-    """The title of the palette's first line, or nothing while it searches."""
-    options = app.screen.query_one(OptionList)
-    if not options.option_count:
-        return ""
-    return str(options.get_option_at_index(0).prompt).splitlines()[0]
-
-
-def test_the_palette_has_every_action() -> None:
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("ctrl+p")
-        await pilot.pause(0.3)
-        assert isinstance(app.screen, CommandPalette)
-        options = app.screen.query_one(OptionList)
-        titles = {str(options.get_option_at_index(n).prompt) for n in range(options.option_count)}
-        for wanted in (
-            *("Go to Latency", "Pause", "Help", "Quit", "Sort", "Abort", "Filter"),
-            *("Theme light", "Restart worker-0", "Stop the pipeline", "Save a picture"),
-        ):
-            assert any(wanted in title for title in titles), wanted
-
-    on_stage(act, panel="Batch")
-
-
-def test_every_action_on_adapters_is_in_the_palette_and_the_footer_shows_it() -> None:
-    verbs = ("Load", "Unload", "Reload", "Pin", "Verify", "Merge", "Plan")
-
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        footer = screen_text(app).splitlines()[-1]
-        assert all(verb in footer for verb in (*verbs, "Help", "Quit"))
-        await pilot.press("ctrl+p", *"merge")
-        await wait(lambda: first_offer(app) == "Merge")  # before the policy of that name
-        await pilot.press("enter")
-        # The base is not merged, and says so.
-        await wait(lambda: any("merge" in note.message for note in app._notifications))
-        await pilot.press("ctrl+p")
-        await pilot.pause(0.3)
-        options = app.screen.query_one(OptionList)
-        titles = {str(options.get_option_at_index(n).prompt) for n in range(options.option_count)}
-        assert all(any(verb in title for title in titles) for verb in verbs)
-
-    on_stage(act, panel="Adapters", size=(80, 24))
-
-
-def test_the_palette_carries_out_what_is_chosen() -> None:
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("ctrl+p", *"theme paper")
-        await wait(lambda: first_offer(app) == "Theme paper")
-        await pilot.press("down", "enter")
-        await wait(lambda: app.theme == "paper")
-
-    on_stage(act)
-
-
-def test_the_palette_changes_the_policy_and_the_batch_shows_it() -> None:
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        assert "policy fcfs" in screen_text(app)
-        await pilot.press("ctrl+p", *"policy vtc")
-        await wait(lambda: first_offer(app) == "Policy vtc_fair")
-        await pilot.press("enter")
-        await wait(lambda: bool(app.ordered))
-        assert [order.policy for order in app.ordered] == ["vtc_fair"]
-        assert any("vtc_fair" in note.message for note in app._notifications)
-        app.advance(1.0)
-        app.show()
-        await pilot.pause()
-        assert "policy vtc_fair" in screen_text(app)
-
-    on_stage(act, panel="Batch")
 
 
 # --- orders -------------------------------------------------------------------------------------

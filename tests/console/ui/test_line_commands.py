@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from key_cases import CASES, Case, Scene, asked_before, data, kept_turns, orders, panel
+from key_cases import CASES, Case, Scene, asked_before, data, kept_turns, orders, panel, title
 from stage import StagedApp, screen_text, staged, wait
 from textual.pilot import Pilot
 from textual.screen import ModalScreen
@@ -25,7 +25,7 @@ from loraconsole.console.ui.line_commands import (
     OutputDialog,
     all_commands,
 )
-from loraconsole.console.ui.palette import ConsoleCommands, Entry
+from loraconsole.console.ui.palette_entries import Entry, all_entries
 from loraconsole.console.ui.panels.command_line import CommandLine, read_history
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.command_syntax import candidates
@@ -65,6 +65,7 @@ ONLY_HERE = {
         "suspend",
     ),
     *("jump", "palette", "goto", "filter", "screenshot", "next-match", "previous-match"),
+    "unfilter",
     *("acknowledge", "acknowledge-all", "evidence", "trace", "open", "sort", "reverse"),
     *("cost", "diagnostics", "hour", "zoom", "unzoom", "histogram", "faster", "slower"),
     *("send", "newline", "leave", "recall", "retry", "new-conversation"),
@@ -509,6 +510,14 @@ PALETTE: dict[str, Case] = {
     "Policy lifo": SAID["scheduler lifo"],
     "Stop the pipeline": SAID["down"],
     "Save a picture": SAID["screenshot"],
+    "Open pirate": Case(see=title, was="MainScreen", becomes="pirate"),
+    "Logs of router": Case(see=panel, was="Overview", becomes="Logs"),
+    "Setting fps": Case(see=panel, was="Overview", becomes="Settings"),
+    ": adapters": Case(see=lambda s: bool(s.app.query(CommandLine))),
+    "Unload pirate": SAID["unload pirate"],
+    **{f"{verb} pirate": _ordered(f"{verb}Adapter pirate") for verb in ("Reload", "Verify")},
+    "Unpin pirate": _ordered("PinAdapter pirate"),
+    "Merge pirate": _ordered("MergeAdapter pirate"),
 }
 
 
@@ -530,13 +539,13 @@ def test_an_entry_of_the_palette_has_its_effect(title: str) -> None:
 
 
 def _entries(scene: Scene) -> list[Entry]:
-    return list(ConsoleCommands(scene.app.screen)._entries())
+    return all_entries(scene.app)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("alone")
 def test_every_entry_of_the_palette_is_a_binding_or_of_a_kind_that_is_tested() -> None:
-    kinds = tuple(title.partition(" ")[0] for title in PALETTE)
+    kinds = (*(title.partition(" ")[0] for title in PALETTE), "Pin", "Unmerge", "Abort")
 
     async def main() -> None:
         for on in ("Overview", "Batch", "Adapters", "Logs", "Processes", "Bench"):
