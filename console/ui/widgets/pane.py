@@ -69,6 +69,14 @@ class PaintedApp(NoticeApp):
     telemetry: TelemetryClient
     store: Store
     clock: Callable[[], float]
+    starter: Callable[[], int] | None = None
+    """Starts the stopped pipeline again and returns the supervisor's pid; None if this console
+    cannot."""
+
+    @property
+    def can_start(self) -> bool:
+        """Whether the pipeline is down and this console can start it."""
+        return self.starter is not None and not self.is_read_only and self.board.is_down
 
     @property
     def refusal(self) -> str:
