@@ -258,7 +258,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     is_start_given: bool = False
     """Whether this console has started the pipeline, and its supervisor has not answered yet."""
     playback: PlaybackView | None = None
-    """Whether it is replayed from a recording; no process can be queried."""
+    """Where a recording that is played stands; None for a pipeline. No process can be queried."""
 
     # -- the machine as a whole
 
