@@ -2,9 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# The build tool warns of an editable install from a folder of the package's own name: known.
-PIP := PYTHONWARNINGS="ignore:Editable installation" \
-	$(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+INSTALL := $(BIN)/python .ci/install.py $(BIN)/python
 
 .PHONY: console install test test-fast check format types contracts lint bench-gpu screenshots clean
 
@@ -15,14 +13,14 @@ install: .venv/.installed  ## make .venv with the program in it
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("loraconsole needs Python 3.11 or newer: make PYTHON=...") if sys.version_info < (3, 11) else 0'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
 	@echo "installing into .venv (torch is large: a few minutes the first time)"
-	@$(PIP) --editable .
+	@$(INSTALL) --editable .
 	@touch $@
 
 # What tests and checks need beside the program; the link gives mypy the name users import.
 .venv/.installed-dev: .venv/.installed
-	@$(PIP) --editable '.[dev]'
+	@$(INSTALL) --editable '.[dev]'
 	@mkdir -p .venv/src && ln -sfn ../.. .venv/src/loraconsole
 	@touch $@
 
@@ -36,7 +34,7 @@ test-fast: .venv/.installed-dev  ## those that start no process and are quick; o
 
 .PHONY: test-versions
 test-versions: .venv/.installed-dev  ## the fast tests with the lowest and the newest dependencies
-	@$(PIP) uv
+	@$(INSTALL) uv
 	@$(BIN)/python tests/versions.py
 
 bench-gpu: install  ## milliseconds a step on this machine's GPU, dummy 8B weights, random adapters
@@ -44,6 +42,10 @@ bench-gpu: install  ## milliseconds a step on this machine's GPU, dummy 8B weigh
 
 screenshots: .venv/.installed-dev  ## draw docs/pictures and docs/keys.md again
 	@$(BIN)/python tests/screenshots.py docs
+
+.PHONY: schema
+schema: .venv/.installed-dev  ## write docs/json-schema.json from the documents' types
+	@$(BIN)/python tests/json_schema.py docs
 
 check: lint types contracts test  ## all that must be green
 

@@ -6,9 +6,8 @@ Exit status: 0 success, 1 failure, 2 wrong usage, 3 no pipeline is running.
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..pipeline.errors import OperatorError, UsageError
 from ..pipeline.runtime.stdout import ends_with_its_reader
@@ -40,17 +39,19 @@ def main() -> NoReturn:
 
 def report(error: OperatorError, as_json: bool) -> int:
     """Prints an operator's error, as JSON too if `as_json`; returns the exit status."""
-    from .client.failed_adapters import AdaptersFailed, describe_failure
+    from .cli.documents import ErrorDocument, FailedStart
+    from .cli.printing import print_json
+    from .client.failed_adapters import AdaptersFailed, describe_failure, documents
     from .client.remote import NotRunning
     from .text.units import visible
 
-    document: dict[str, Any] = {"error": error.what, "hint": error.hint}
+    document = ErrorDocument(error.what, error.hint)
     if isinstance(error, AdaptersFailed):
-        document |= error.document
+        document = FailedStart(error.what, error.hint, documents(error.failed))
         for view in error.failed:
             print(f"loraconsole: {describe_failure(view)}", file=sys.stderr)
     if as_json:
-        print(json.dumps(document))
+        print_json(document)
     print(f"loraconsole: {visible(error.what)}", file=sys.stderr)
     if error.hint:
         print(f"  {visible(error.hint)}", file=sys.stderr)

@@ -181,6 +181,7 @@ class ClientWeight(Row, frozen=True):
     name: str
     """An adapter's name; "" is the base model."""
     weight: float
+    """Relative; 1 is the default."""
 
 
 class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -380,6 +381,25 @@ class Admission(Row, frozen=True):
     """The adapter's key, name@generation."""
 
 
+class StepLimit(enum.Enum):
+    """What kept the waiting requests out of a step; one value a step, of the request that blocked
+    the queue or, if none did, of the first that was passed over."""
+
+    NOTHING = "nothing"
+    """No request waits."""
+    KV_PAGES = "kv"
+    """The worst case of all running requests and this one exceeds the pool."""
+    ROWS = "rows"
+    """`max_running` requests run."""
+    PROMPT_TOKENS = "prompt"
+    """The step's prompt tokens are spent: `max_prefill_tokens`, or `chunk_tokens` while others
+    decode."""
+    ADAPTER = "adapter"
+    """Its adapter is being read or copied, or finds no pages."""
+    POLICY = "policy"
+    """The policy, its `max_per_adapter` or its `max_wait_tokens` holds it back."""
+
+
 class BatchRow(Row, frozen=True):
     """One sequence's part of a step: compute its next `num_tokens` tokens.
 
@@ -400,6 +420,8 @@ class Batch(Message, frozen=True):
     release: tuple[int, ...]
     admit: tuple[Admission, ...]
     rows: tuple[BatchRow, ...]
+    limit: StepLimit = StepLimit.NOTHING
+    """Returned in the step's `Step`."""
 
 
 # --- worker -> router ---------------------------------------------------------------------------
@@ -534,6 +556,8 @@ class Tokens(Message, frozen=True):
     error: str = ""
     """Set when the step failed; the worker then expects a `Reset`. One of several ranks then exits
     too, because the others may wait for it in the middle of the step."""
+    busy_us: int = 0
+    """Device time of the step (see `Step`); 0 with --no-step-times."""
 
 
 # --- router -> detokenizer ----------------------------------------------------------------------
@@ -684,12 +708,15 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     loop_lag_ms: float
     hops: tuple[SocketStats, ...]
     protocol: int = PROTOCOL
+    is_recording: bool = False
+    """Whether it records spans."""
 
 
-LATENCY_BUCKETS_MS: tuple[float, ...] = tuple(
-    round(base * 10.0**power, 3) for power in range(0, 5) for base in (1.0, 1.6, 2.5, 4.0, 6.3)
+LATENCY_BUCKETS_MS: tuple[float, ...] = (
+    *(round(base * 10.0**power, 3) for power in range(0, 6) for base in (1.0, 1.6, 2.5, 4.0, 6.3)),
+    1e6,
 )
-"""Upper bounds of the latency histograms, 1 ms to 63 s, five a decade; one more is unbounded."""
+"""Upper bounds of the latency histograms, 1 ms to 1000 s, five a decade; one more is unbounded."""
 
 
 class ServerStats(Message, frozen=True, kw_only=True):
@@ -778,6 +805,16 @@ class Step(Message, frozen=True, kw_only=True):
     base_us: int = 0
     """Device time that a decode step with adapters would have taken without them, learnt from steps
     that have none; 0 if unknown, and for all other steps."""
+    prompt_tokens: int = 0
+    """Of `tokens`, those of prompts; the others are decoded, one a row."""
+    limit: StepLimit = StepLimit.NOTHING
+    """What kept the waiting requests out of it."""
+    base_spread_us: int = 0
+    """How far the steps behind `base_us` lie from their median; see `half_spread`."""
+    base_steps: int = 0
+    """Number of the steps behind `base_us`."""
+    base_age_s: float = 0.0
+    """Seconds since the newest of them."""
 
     @property
     def read_bytes(self) -> int:
@@ -836,6 +873,14 @@ class BatchView(Message, frozen=True):
     requests: tuple[RequestView, ...]
 
 
+COST_SECONDS = 60.0
+"""The recent past in an adapter's costs."""
+WAITS_SECONDS = 600.0
+WAITS_KEPT = 256
+"""Percentiles of an adapter are over the requests of the last `WAITS_SECONDS` seconds, of those at
+most the last `WAITS_KEPT`."""
+
+
 class AdapterView(Row, frozen=True):
     """One adapter: its state, and its counters since the router started."""
 
@@ -867,6 +912,22 @@ class AdapterView(Row, frozen=True):
     """Under `vtc_fair`, its counter: weighted tokens divided by its weight."""
     directory: str = ""
     """Directory of its files: for a hub id, the hub's cached copy."""
+    kv_pages: int = 0
+    """Pages of KV that its running requests hold; `pages` are those of its weights."""
+    device_us: int = 0
+    """Its part of the steps' device time, each step divided by tokens; 0 with --no-step-times."""
+    recent_device_us: int = 0
+    """That of the last `COST_SECONDS` seconds."""
+    recent_tokens: int = 0
+    """Prompt and output tokens of the last `COST_SECONDS` seconds."""
+    ttft_p50_ms: float | None = None
+    """Arrival to first token at the router; None without a recent request."""
+    ttft_p99_ms: float | None = None
+    wait_p50_ms: float | None = None
+    """Arrival to admission."""
+    wait_p99_ms: float | None = None
+    evictions: int = 0
+    """How often it lost its pages to others."""
 
 
 class AdapterTable(Message, frozen=True):
@@ -910,7 +971,9 @@ class Progress(Message, frozen=True, kw_only=True):
     """fetch, weights, warm-up, adapters, …"""
     label: str
     current: float
+    """In `unit`."""
     total: float | None
+    """In `unit`; None: unknown."""
     unit: str
     elapsed_s: float
     done: bool = False
@@ -1024,6 +1087,7 @@ class Moment(Row, frozen=True, gc=False):
     """The longest wait of the second, which a mean would hide."""
     read_bytes_s: float | None = None
     lora_overhead: float | None = None
+    """Device time added by adapters, as a share of the time without them."""
 
 
 class AskSnapshot(Message, frozen=True):

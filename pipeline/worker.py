@@ -280,7 +280,8 @@ class Worker(Process):
             self._fail(batch, error)
             return
         if batch.epoch == self.epoch:
-            self.outbox("router").send(Tokens(batch.epoch, batch.step, self.rank, tokens))
+            answer = Tokens(batch.epoch, batch.step, self.rank, tokens, busy_us=step.busy_us)
+            self.outbox("router").send(answer)
         self.beacon.publish(step)
 
     def _fail(self, batch: Batch, error: Exception) -> None:

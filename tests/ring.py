@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 
 import loraconsole.pipeline.adapters
 from loraconsole.console.client.remote import Remote
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import ProcessView, Snapshot
+from loraconsole.pipeline.messages import Snapshot
+from loraconsole.pipeline.runtime.json_document import to_document
 
 BASE = "SmolLM2-135M-Instruct"
 ADAPTERS = ("haiku", "json", "pirate", "sql")
@@ -89,14 +89,13 @@ class Ring:
                 return await remote.snapshot()
 
         with self._asks:
-            return json.loads(msgspec.json.encode(asyncio.run(ask())))
+            return to_document(asyncio.run(ask()))
 
     def process(self, name: str) -> dict[str, Any]:
         """The supervisor's row of a process."""
-        names = [field.name for field in msgspec.structs.fields(ProcessView)]
         for row in self.snapshot()["processes"]["processes"]:
-            if row[0] == name:
-                return dict(zip(names, row, strict=True))
+            if row["name"] == name:
+                return row
         raise AssertionError(f"no process {name}")
 
     def wait_ready(self, seconds: float = 60.0) -> float:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import shlex
 import sys
 from collections.abc import Collection, Sequence
-from typing import Any
 
-import msgspec
 from rich.cells import cell_len
 
 from ...pipeline.config import Config
@@ -28,8 +25,11 @@ from ..client.remote import Remote
 from ..commands.adapters import AdapterCommand, ListAdaptersCommand, LoadCommand
 from ..state.board import WHERE
 from ..text import units
+from ..text.fuzzy import did_you_mean
+from .documents import OrderDocument, PlansDocument, VerificationDocument
 from .printing import Bars, print_json, say
 
+NOT_FOUND = 404
 HEADS = ("adapter", "", "state", "rank", "KiB", "pages", "targets", "requests", "tokens")
 RIGHT = ("rank", "KiB", "pages", "requests", "tokens")
 PLAN_HEADS = ("path", "rank", "changes", "size", "pages", "KV tokens lost", "evicts", "fits")
@@ -48,7 +48,7 @@ def list_adapters(config: Config, command: ListAdaptersCommand) -> int:
 
     found = asyncio.run(ask())
     if command.json:
-        print_json(_document(found))
+        print_json(found)
     else:
         print_table(found)
     return 0
@@ -112,32 +112,41 @@ def _row(view: AdapterView) -> tuple[str, ...]:
 def give_order(config: Config, command: AdapterCommand) -> int:
     """Sends the order; returns when it is carried out. Raises `OperatorError` if it is refused."""
 
+    known: list[str] = []
+
     async def carry() -> AdapterReply:
         async with Remote(config) as remote:
             bars = Bars()
             is_watched = sys.stderr.isatty() and not command.json
             show = bars.show if is_watched else lambda _: None
             try:
-                return await remote.order(command.order(remote.name), show)
+                reply = await remote.order(command.order(remote.name), show)
             finally:
                 bars.close()
+            if reply.status == NOT_FOUND and (table := (await remote.snapshot()).adapters):
+                known.extend(view.name for view in table.adapters)
+            return reply
 
     reply = asyncio.run(carry())
     if reply.plans:
         return print_plans(reply.plans, command.json)
     if reply.status != 200:
-        raise OperatorError(reply.text, _hint(config, command, reply))
+        raise OperatorError(reply.text, _hint(config, command, reply, known))
     if reply.verification is not None:
         return print_verification(reply.verification, reply.name, command.json)
-    say({"adapter": reply.name, "status": "ok", "message": reply.text}, reply.text, command.json)
+    say(OrderDocument(reply.name, "ok", reply.text), reply.text, command.json)
     return 0
 
 
-def _hint(config: Config, command: AdapterCommand, reply: AdapterReply) -> str:
-    """The hint after a refused order."""
+def _hint(
+    config: Config, command: AdapterCommand, reply: AdapterReply, known: Collection[str]
+) -> str:
+    """The hint after a refused order; `known` are the adapters' names if there is none of its
+    name."""
     failed = any(view.state is AdapterState.FAILED for view in reply.adapters)
     if not isinstance(command, LoadCommand) or not failed:
-        return f"see: {spell('adapters list', config.run)}"
+        meant = did_you_mean(reply.name, known)
+        return f"{meant} see: {spell('adapters list', config.run)}".strip()
     words = shlex.join(["adapters", "load", command.name])
     return f"{spell(f'{words} PATH', config.run)} replaces it once that is mended"
 
@@ -146,7 +155,7 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
     """Prints a row for each directory. Exit status 1 if one would be refused."""
     code = 1 if any(plan.reason for plan in plans) else 0
     if as_json:
-        print_json({"plans": _document(plans)})
+        print_json(PlansDocument(tuple(plans)))
         return code
     rows: list[Sequence[str]] = [PLAN_HEADS]
     for plan in plans:
@@ -182,7 +191,7 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     """Prints a comparison and its verdict. Exit status 1 if the adapter is not right."""
     code = 0 if found.is_right else 1
     if as_json:
-        print_json({"adapter": name, "verification": _document(found)})
+        print_json(VerificationDocument(name, found))
         return code
     from rich.table import Table
     from rich.text import Text
@@ -205,12 +214,3 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     key = units.visible(found.key)
     print(f"{key} {found.verdict} ({found.dtype}, {units.duration(found.seconds)})")
     return code
-
-
-def _document(value: Any) -> Any:
-    """A message as JSON values: structs as objects with field names."""
-    if isinstance(value, msgspec.Struct):
-        return {name: _document(getattr(value, name)) for name in value.__struct_fields__}
-    if isinstance(value, list | tuple):
-        return [_document(item) for item in value]
-    return value.value if isinstance(value, enum.Enum) else value

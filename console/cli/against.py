@@ -59,6 +59,17 @@ class ReportedModel(msgspec.Struct, frozen=True):
         return sum(found.verdict == "bad" for found in self.findings)
 
 
+class ComparisonDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """`--against` prints this: our answers beside those of the library `by`."""
+
+    is_right: bool
+    model: str
+    by: str
+    dtype: DtypeName
+    rows: tuple[AnswerDifference, ...]
+    notes: tuple[str, ...]
+
+
 # --- before a start -----------------------------------------------------------------------------
 
 
@@ -76,7 +87,7 @@ def print_model_report(model: str, command: DoctorCommand) -> int:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
         raise OperatorError(f"{model} cannot be examined: {last[0]}") from error
     if command.json:
-        print_json(msgspec.to_builtins(report))
+        print_json(report)
     else:
         _print_report(report)
     return 1 if report.num_bad else 0
@@ -303,7 +314,16 @@ def print_comparison(found: ReferenceComparison, as_json: bool) -> int:
     differs."""
     code = 0 if found.is_right else 1
     if as_json:
-        print_json(msgspec.to_builtins(found) | {"is_right": found.is_right})
+        print_json(
+            ComparisonDocument(
+                is_right=found.is_right,
+                model=found.model,
+                by=found.by,
+                dtype=found.dtype,
+                rows=found.rows,
+                notes=found.notes,
+            )
+        )
         return code
     from rich.table import Table
     from rich.text import Text

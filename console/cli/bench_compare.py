@@ -7,13 +7,13 @@ loads that a side did not run are listed. Reads only the files.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from rich.table import Table
 from rich.text import Text
 
@@ -23,12 +23,24 @@ from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.stdout_console import StdoutConsole
 from ..client.bench_metrics import FIELDS, METRICS, Metric
 from ..text import plot, units
+from .printing import print_json
 
 BAR = 48
 """Cells of the longest bar."""
 SHOWN = ("throughput", "tokens_s", "ttft_ms_p50", "ttft_ms_p99", "inter_token_ms_p50")
 SHOWN_CLOSED = ("decode_tokens_s", "errors")
 SHOWN_OPEN = ("slo_attainment", "satisfaction", "counter_gap", "aborted", "errors")
+
+
+class ComparedLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """`bench compare` prints an array of these, one a load."""
+
+    workload: str
+    parameters: dict[str, Any]
+    concurrency: int | None
+    """None is an open loop."""
+    sides: dict[str, dict[str, float | None]]
+    """Medians over the rounds by side and figure; the unit is in the figure's name."""
 
 
 class Side(NamedTuple):
@@ -66,7 +78,7 @@ def main(flags: list[str]) -> int:
     usual = SHOWN + (SHOWN_OPEN if is_open else SHOWN_CLOSED)
     wanted = given.metric or (FIELDS if given.all else usual)
     if given.json:
-        print(json.dumps([_document(sides, load, configs[load]) for load in common]))
+        print_json([_document(sides, load, configs[load]) for load in common])
         return 0
     for load in common:
         console.print(Text(describe_load(configs[load]), style="bold"))
@@ -85,19 +97,18 @@ def main(flags: list[str]) -> int:
     return 0
 
 
-def _document(sides: list[Side], load: str, config: RunConfig) -> dict[str, Any]:
+def _document(sides: list[Side], load: str, config: RunConfig) -> ComparedLoad:
     """Every median of every side that ran this load."""
-    medians = {
-        side.name: {field: side.median(load, field) for field in FIELDS}
-        for side in sides
-        if load in side.results
-    }
-    return {
-        "workload": config.workload,
-        "parameters": config.parameters,
-        "concurrency": config.concurrency,
-        "sides": medians,
-    }
+    return ComparedLoad(
+        workload=config.workload,
+        parameters=config.parameters,
+        concurrency=config.concurrency,
+        sides={
+            side.name: {field: side.median(load, field) for field in FIELDS}
+            for side in sides
+            if load in side.results
+        },
+    )
 
 
 def _loads(side: Side, configs: dict[str, RunConfig]) -> str:

@@ -52,7 +52,7 @@ def doctor(command: DoctorCommand) -> int:
         raise UsageError("--against and --adapter need a MODEL", "loraconsole doctor MODEL …")
     checks = examine(Path(command.run))
     if command.json:
-        print_json([msgspec.structs.asdict(check) for check in checks])
+        print_json(checks)
     else:
         for check in checks:
             mark = {"good": "ok  ", "note": "note", "bad": "FAIL"}[check.verdict]

@@ -14,6 +14,7 @@ from ...pipeline.errors import OperatorError
 from ...pipeline.messages import LogLine, ProcessState, ProcessView, Snapshot
 from ...pipeline.run_directory import spell
 from ...pipeline.runtime.health import find_fault
+from ...pipeline.runtime.json_document import to_document
 from ...pipeline.runtime.text_output import json_text
 from ..client.ask import take_snapshot
 from ..client.failed_adapters import describe_failure, failed_in
@@ -22,6 +23,8 @@ from ..commands.inspect import AlertsCommand, LogsCommand, StatusCommand, WhereC
 from ..supervisor.lock import is_running
 from ..supervisor.log_tail import LogTail
 from ..text import units
+from ..text.fuzzy import did_you_mean, with_choices
+from .documents import AlertDocument
 from .printing import print_json
 
 
@@ -58,8 +61,7 @@ def alerts(config: Config, command: AlertsCommand) -> int:
     board = store.board(now)
     found = findings(board, read_settings().settings.alerts)
     if command.json:
-        names = ("level", "text", "rule", "subject")
-        print_json([{name: getattr(alert, name) for name in names} for alert in found])
+        print_json([AlertDocument(a.level, a.text, a.rule, a.subject) for a in found])
     else:
         for alert in found:
             print(f"{alert.level:<4}  {alert.rule:<17}  {units.visible(alert.text)}")
@@ -134,7 +136,7 @@ def where(config: Config, command: WhereCommand) -> int:
             url = snapshot.server.url if snapshot.server else ""
     place = describe_place(config, is_there, url)
     if command.json:
-        print_json(msgspec.structs.asdict(place))
+        print_json(place)
         return 0
     rows = {
         "run directory": place.run,
@@ -164,11 +166,12 @@ def logs(config: Config, command: LogsCommand) -> int:
 
     known = sorted(path.stem for path in directory.glob("*.log"))
     if process is not None and process not in known:
-        raise OperatorError(f"no log of {process!r}", f"there are {', '.join(known)}")
+        hint = with_choices(did_you_mean(process, known), known)
+        raise OperatorError(f"no log of {process!r}", hint)
     book.read_new()
     last = chosen(list(book.lines))[-command.lines :]
     if command.json and not command.follow:
-        print_json([msgspec.structs.asdict(line) for line in last])
+        print_json(last)
         return 0
     write = _json_line if command.json else _log_line
     for line in last:
@@ -188,4 +191,4 @@ def _log_line(line: LogLine) -> None:
 
 
 def _json_line(line: LogLine) -> None:
-    print(json_text(msgspec.json.encode(msgspec.structs.asdict(line))))
+    print(json_text(msgspec.json.encode(to_document(line))))

@@ -24,6 +24,7 @@ from ..commands.pipeline import AbortCommand, DownCommand, DrainCommand, UpComma
 from ..supervisor import launcher
 from ..supervisor.lock import is_running
 from ..text import units
+from .documents import AbortDocument, DownDocument, DrainDocument, UpDocument
 from .printing import Bars, print_json, say
 
 DRAIN_SECONDS = 30.0
@@ -72,8 +73,7 @@ async def _wait_until_ready(config: Config, command: UpCommand) -> int:
         for view in failed:
             print(f"loraconsole: {describe_failure(view)}", file=sys.stderr)
         if command.json:
-            document = {"state": "ready", "url": url, "run": config.run}
-            print_json(document | {"failed_adapters": documents(failed)})
+            print_json(UpDocument(url=url, run=config.run, failed_adapters=documents(failed)))
         else:
             ready = f"READY: {config.model} at {url} (run directory {config.run})"
             print(units.visible(ready))
@@ -137,7 +137,7 @@ def down(config: Config, command: DownCommand) -> int:
             await _gone(config)
 
     asyncio.run(stop())
-    say({"state": "stopped"}, "stopped", command.json)
+    say(DownDocument(), "stopped", command.json)
     return 0
 
 
@@ -182,7 +182,7 @@ def drain(config: Config, command: DrainCommand) -> int:
     text = "new requests are admitted"
     if not resume:
         text = f"new requests are refused until: {spell('drain --resume', config.run)}"
-    say({"router": wanted.value, "status": "ok"}, text, command.json)
+    say(DrainDocument(wanted.value), text, command.json)
     return 0
 
 
@@ -203,5 +203,5 @@ def abort(config: Config, command: AbortCommand) -> int:
     except TimeoutError:
         hint = f"does the router answer? see: {spell('status', config.run)}"
         raise OperatorError(f"{name} still runs", hint) from None
-    say({"request": request_id, "status": "ok"}, f"{request_id} has ended", command.json)
+    say(AbortDocument(request_id), f"{request_id} has ended", command.json)
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ...pipeline.messages import Progress, Telemetry
+from ...pipeline.runtime.json_document import to_document
 from ...pipeline.runtime.text_output import json_text
 from ..text import units
 
@@ -45,11 +46,13 @@ class Bars:
             bar.close()
 
 
-def print_json(document: Any) -> None:
-    sys.stdout.write(json_text(msgspec.json.format(msgspec.json.encode(document))) + os.linesep)
+def print_json(document: object) -> None:
+    """Prints one document; fields of messages and rows by name."""
+    encoded = msgspec.json.format(msgspec.json.encode(to_document(document)))
+    sys.stdout.write(json_text(encoded) + os.linesep)
 
 
-def say(document: dict[str, Any], text: str, as_json: bool) -> None:
+def say(document: msgspec.Struct, text: str, as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:

@@ -21,6 +21,7 @@ from ...pipeline.messages import (
 from ...pipeline.run_directory import spell
 from ..client.remote import Remote
 from ..commands.processes import ProcessCommand
+from .documents import ProcessDocument, ProcessWord
 from .printing import say
 
 STOP_SECONDS = 15.0
@@ -32,11 +33,11 @@ Rows = Sequence[ProcessView]
 def order_process(config: Config, command: ProcessCommand) -> int:
     """Sends the order; returns when it is carried out."""
     state, text = asyncio.run(_carry_out(config, command))
-    say({"process": command.process, "state": state}, text, command.json)
+    say(ProcessDocument(command.process, state), text, command.json)
     return 0
 
 
-async def _carry_out(config: Config, command: ProcessCommand) -> tuple[str, str]:
+async def _carry_out(config: Config, command: ProcessCommand) -> tuple[ProcessWord, str]:
     """Sends the order and waits; returns the process's new state and a sentence."""
     async with Remote(config) as remote:
         rows: Rows = (await remote.snapshot()).processes.processes

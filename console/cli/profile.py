@@ -21,6 +21,7 @@ from ..client.remote import Remote
 from ..commands.inspect import SpansCommand
 from ..commands.pipeline import ProfileCommand
 from ..text import units
+from .documents import ProfileDocument
 from .printing import print_json, say
 
 # --- start, stop --------------------------------------------------------------------------------
@@ -50,11 +51,11 @@ def profile(config: Config, command: ProfileCommand) -> int:
         if where:
             text = f"{counted(count, 'span')} in {where}; see: {spell('spans', config.run)}"
     say(
-        {
-            "directories": sorted(directories),
-            "spans": count,
-            "processes": [msgspec.to_builtins(replies[name]) for name in config.process_names()],
-        },
+        ProfileDocument(
+            tuple(sorted(directories)),
+            count,
+            tuple(replies[name] for name in config.process_names()),
+        ),
         text,
         command.json,
     )

@@ -15,6 +15,7 @@ from ..client.ask import server_url, take_snapshot, undone_by
 from ..client.remote import Remote
 from ..commands.pipeline import PromptCommand
 from ..text import units
+from .documents import AnswerDocument
 from .printing import print_json
 
 if TYPE_CHECKING:
@@ -151,13 +152,13 @@ def _figures(answer: Answer) -> str:
     return f"{counted(answer.count, 'token')}, {answer.tokens_s:.1f} tok/s, {first}"
 
 
-def _document(answer: Answer, base: str) -> dict[str, Any]:
-    return {
-        "adapter": None if answer.model == base else answer.model,
-        "model": answer.model,
-        "text": answer.text,
-        "finish_reason": answer.finish_reason or None,
-        "output_tokens": answer.count,
-        "ttft_ms": None if answer.ttft_s is None else round(answer.ttft_s * 1e3, 1),
-        "error": answer.error or None,
-    }
+def _document(answer: Answer, base: str) -> AnswerDocument:
+    return AnswerDocument(
+        adapter=None if answer.model == base else answer.model,
+        model=answer.model,
+        text=answer.text,
+        finish_reason=answer.finish_reason or None,
+        output_tokens=answer.count,
+        ttft_ms=None if answer.ttft_s is None else round(answer.ttft_s * 1e3, 1),
+        error=answer.error or None,
+    )

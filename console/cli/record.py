@@ -7,17 +7,17 @@ import sys
 import time
 from pathlib import Path
 
-import msgspec
-
 from ...pipeline.config import Config
 from ...pipeline.errors import UsageError
+from ...pipeline.runtime.recording import Recorder
 from ...pipeline.runtime.wording import counted
-from ..client.recording import Recorder
 from ..client.remote import Remote
 from ..commands.consoles import RecordCommand
 from ..state.store import HISTORY_S
 from ..supervisor.lock import is_running
 from ..text import units
+from .documents import RecordDocument
+from .printing import print_json
 
 SILENCE_SECONDS = 5.0
 """After this long without a message, the lock is checked: the pipeline may have ended."""
@@ -32,7 +32,7 @@ def record(config: Config, command: RecordCommand) -> int:
         async with Remote(config) as remote:
             watch = remote.watch()
             started = time.time()
-            recorder = Recorder(Path(command.file), config, started, command.max_mib * 2**20)
+            recorder = Recorder(Path(command.file), config.run, started, command.max_mib * 2**20)
             try:
                 snapshot = await remote.snapshot(log_lines=500, history_s=HISTORY_S)
                 recorder.take(time.time(), snapshot)
@@ -65,8 +65,7 @@ def record(config: Config, command: RecordCommand) -> int:
     recorder, why = asyncio.run(listen())
     size = Path(command.file).stat().st_size
     if command.json:
-        document = {"file": command.file, "messages": recorder.messages, "bytes": size, "end": why}
-        print(msgspec.json.encode(document).decode())
+        print_json(RecordDocument(command.file, recorder.messages, size, why))
     else:
         what = f"{counted(recorder.messages, 'message')}, {units.size(size)}"
         print(f"{command.file}: {what} ({why}). loraconsole play {command.file}")

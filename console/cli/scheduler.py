@@ -11,6 +11,7 @@ from ..client.ask import first_report
 from ..client.remote import Remote
 from ..commands.pipeline import NUMBERS, SchedulerCommand
 from ..text import units
+from .documents import SchedulerDocument
 from .printing import print_json
 
 
@@ -33,7 +34,7 @@ def scheduler(config: Config, command: SchedulerCommand) -> int:
     lines = [f"policy {settings.policy}", *(f"  {n} {value:g}" for n, value in numbers.items())]
     lines += [f"  weight of {name} {weight:g}" for name, weight in weights.items()]
     if command.json:
-        print_json({"policy": settings.policy, "weights": weights, **numbers})
+        print_json(SchedulerDocument(policy=settings.policy, weights=weights, **numbers))
     else:
         print(*map(units.visible, lines), sep="\n")
     return 0

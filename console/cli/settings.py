@@ -5,19 +5,71 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import msgspec
+
 from ..commands.inspect import SettingsCommand
 from ..settings import settings as records
 from ..settings.toml_document import Problem
 from .printing import print_json
 
 
+class PathDocument(msgspec.Struct, frozen=True):
+    """`settings --path`."""
+
+    path: str
+
+
+class ExampleDocument(msgspec.Struct, frozen=True):
+    """`settings --example`: the text of a file with all settings."""
+
+    example: str
+
+
+class ProblemsDocument(msgspec.Struct, frozen=True):
+    """`settings --check`; exit status 1 if there are any."""
+
+    problems: tuple[Problem, ...]
+
+
+class SettingDocument(msgspec.Struct, frozen=True, rename={"origin": "from"}):
+    """One setting."""
+
+    value: Any
+    origin: str
+    """`default`, `console.toml:3`, `--theme`, `NO_COLOR`."""
+
+
+class SettingsDocument(msgspec.Struct, frozen=True):
+    """`settings`: those in force, by name."""
+
+    path: str
+    settings: dict[str, SettingDocument]
+    problems: tuple[Problem, ...]
+
+
+class KeyDocument(msgspec.Struct, frozen=True):
+    """One binding of the console."""
+
+    id: str
+    keys: tuple[str, ...]
+    does: str
+    where: str
+
+
+class KeysDocument(msgspec.Struct, frozen=True):
+    """`settings --keys`."""
+
+    keys: tuple[KeyDocument, ...]
+
+
 def settings(command: SettingsCommand) -> int:
     """Prints settings; with --check, exit status 1 if any is wrong."""
+    path = str(records.settings_path())
     if command.path:
-        return _print({"path": str(records.settings_path())}, str(records.settings_path()), command)
+        return _print(PathDocument(path), path, command)
     if command.example:
         text = records.example().rstrip("\n")
-        return _print({"example": text}, text, command)
+        return _print(ExampleDocument(text), text, command)
     if command.keys:
         return _print_keys(command)
     chosen = records.choose()
@@ -29,17 +81,11 @@ def settings(command: SettingsCommand) -> int:
     problems = [*chosen.problems, *theme_problems(chosen)]
     if command.check:
         lines = [str(problem) for problem in problems] or ["nothing is wrong"]
-        document = {"problems": [problem._asdict() for problem in problems]}
-        _print(document, "\n".join(lines), command)
+        _print(ProblemsDocument(tuple(problems)), "\n".join(lines), command)
         return 1 if problems else 0
     if command.json:
-        print_json(
-            {
-                "path": str(records.settings_path()),
-                "settings": {s.name: {"value": s.value, "from": s.origin} for s in chosen.table},
-                "problems": [problem._asdict() for problem in problems],
-            }
-        )
+        table = {row.name: SettingDocument(row.value, row.origin) for row in chosen.table}
+        print_json(SettingsDocument(path, table, tuple(problems)))
         return 0
     width = max(len(setting.name) for setting in chosen.table)
     for setting in chosen.table:
@@ -63,12 +109,9 @@ def _print_keys(command: SettingsCommand) -> int:
     from ..ui.bindings import catalogue
 
     keys = [key for key in catalogue() if key.id]
-    document = {
-        "keys": [
-            {"id": key.id, "keys": list(key.keys), "does": key.description, "where": key.group}
-            for key in keys
-        ]
-    }
+    document = KeysDocument(
+        tuple(KeyDocument(key.id, key.keys, key.description, key.group) for key in keys)
+    )
     width = max(len(key.id) for key in keys)
     rows: list[str] = []
     group = ""
@@ -88,7 +131,7 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _print(document: dict[str, Any], text: str, command: SettingsCommand) -> int:
+def _print(document: msgspec.Struct, text: str, command: SettingsCommand) -> int:
     if command.json:
         print_json(document)
     else:

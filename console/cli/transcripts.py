@@ -14,7 +14,14 @@ import msgspec
 from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.text_output import json_text
 from ...pipeline.runtime.wording import counted
-from ..client.transcripts import Transcripts, Turn, as_jsonl, as_markdown, open_transcripts
+from ..client.transcripts import (
+    Conversation,
+    Transcripts,
+    Turn,
+    as_jsonl,
+    as_markdown,
+    open_transcripts,
+)
 from ..commands.transcripts import (
     DeleteTranscriptsCommand,
     ExportTranscriptsCommand,
@@ -26,6 +33,32 @@ from ..text import units
 from .printing import print_json, say
 
 LONGEST = 60
+
+
+class ConversationsDocument(msgspec.Struct, frozen=True):
+    """`transcripts list`."""
+
+    conversations: tuple[Conversation, ...]
+
+
+class TurnsDocument(msgspec.Struct, frozen=True):
+    """`transcripts search`."""
+
+    turns: tuple[Turn, ...]
+
+
+class ExportDocument(msgspec.Struct, frozen=True):
+    """`transcripts export --out`."""
+
+    turns: int
+    file: str
+
+
+class DeletedDocument(msgspec.Struct, frozen=True):
+    """`transcripts delete`: how many were deleted."""
+
+    conversations: int
+    turns: int
 
 
 def run(command: TranscriptsCommand) -> int:
@@ -46,7 +79,7 @@ def run(command: TranscriptsCommand) -> int:
 def _list(kept: Transcripts, command: ListTranscriptsCommand) -> int:
     found = kept.conversations(command.limit)
     if command.json:
-        print_json({"conversations": msgspec.to_builtins(found)})
+        print_json(ConversationsDocument(tuple(found)))
         return 0
     if not found:
         print("nothing has been asked yet")
@@ -61,7 +94,7 @@ def _list(kept: Transcripts, command: ListTranscriptsCommand) -> int:
 def _search(kept: Transcripts, command: SearchTranscriptsCommand) -> int:
     found = kept.search(" ".join(command.words), command.limit)
     if command.json:
-        print_json({"turns": msgspec.to_builtins(found)})
+        print_json(TurnsDocument(tuple(found)))
         return 0
     for turn in found:
         prompt = units.fit(_one_line(turn.prompt), LONGEST).rstrip()
@@ -89,7 +122,7 @@ def _export(kept: Transcripts, command: ExportTranscriptsCommand) -> int:
         Path(command.out).write_text(text, encoding="utf-8")
     except OSError as error:
         raise OperatorError(f"cannot write {command.out}: {error.strerror}") from error
-    document = {"turns": len(turns), "file": command.out}
+    document = ExportDocument(len(turns), command.out)
     say(document, f"{counted(len(turns), 'turn', 'are')} in {command.out}", command.json)
     return 0
 
@@ -98,7 +131,7 @@ def _delete(kept: Transcripts, command: DeleteTranscriptsCommand) -> int:
     names = kept.choose(command.conversations, command.all)
     lost = kept.describe(names)
     turns = sum(kept.delete(name) for name in names)
-    document = {"conversations": len(names), "turns": turns}
+    document = DeletedDocument(len(names), turns)
     say(document, f"forgotten: {lost}", command.json)
     return 0
 

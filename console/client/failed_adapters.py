@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+
+import msgspec
 
 from ...pipeline.errors import OperatorError
 from ...pipeline.messages import UNREAD, AdapterState, AdapterTable, AdapterView, Snapshot
@@ -18,6 +19,14 @@ from .remote import Remote
 
 TABLE_SECONDS = 10.0
 """The router sends its table every two seconds and on change, so READY may arrive before it."""
+
+
+class FailedAdapter(msgspec.Struct, frozen=True):
+    """An adapter that could not be loaded."""
+
+    name: str
+    path: str
+    reason: str
 
 
 class AdaptersFailed(OperatorError):
@@ -31,11 +40,6 @@ class AdaptersFailed(OperatorError):
             f"{run} was stopped again",
             "repair them or leave them out; --ignore-failed-adapters starts without them",
         )
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """Additional fields of the error's JSON document."""
-        return {"failed_adapters": documents(self.failed)}
 
 
 async def failed_at_start(remote: Remote) -> tuple[AdapterView, ...]:
@@ -78,6 +82,6 @@ def describe_failure(view: AdapterView) -> str:
     return units.visible(f"adapter {view.name} failed: {reason}{path}")
 
 
-def documents(views: Iterable[AdapterView]) -> list[dict[str, str]]:
-    """The failures as JSON objects."""
-    return [{"name": view.name, "path": view.path, "reason": view.reason} for view in views]
+def documents(views: Iterable[AdapterView]) -> tuple[FailedAdapter, ...]:
+    """The failures, for JSON."""
+    return tuple(FailedAdapter(view.name, view.path, view.reason) for view in views)

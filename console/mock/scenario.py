@@ -165,6 +165,8 @@ class Scenario:
         self._down_since: float | None = None
         self._announced: list[tuple[str, Telemetry]] = []
         """Messages for the next heartbeat."""
+        self.is_recording = False
+        """Whether the processes of the ring record spans."""
         self._held: set[str] = set()
         self._incarnations = {name: 1 + number for number, name in enumerate(RING)}
         self._changes: list[tuple[float, str, ProcessState]] = []
@@ -173,7 +175,7 @@ class Scenario:
         self._served = 1204
         self._tokens: dict[str | None, list[int]] = {
             name: [80 * number, 9_400 * number, 41_000 * number]
-            for number, name in enumerate((None, *self._adapters), 1)
+            for number, name in enumerate(reversed((None, *self._adapters)), 1)
         }
         self._steps = 31_000
         self._decoded, self._filled = 412_000, 96_000
@@ -559,6 +561,9 @@ class Scenario:
                 weight_bytes=113_000_000,
                 kv_bytes=int(running * 214 * 46_080 * wave),
                 base_us=base_us if phase == "decode" else 0,
+                prompt_tokens=filled,
+                base_spread_us=300,
+                base_steps=31,
             ),
         )
         if phase == "prefill":
@@ -718,6 +723,7 @@ class Scenario:
             rss_bytes=(38 + 21 * number) << 20 if name != "worker-0" else 914 << 20,
             loop_lag_ms=0.6 if busy else 0.1,
             hops=tuple(hops),
+            is_recording=self.is_recording and name != "supervisor",
         )
 
     def _server_stats(self, at: float) -> ServerStats:
@@ -792,8 +798,26 @@ class Scenario:
             merged=bool(name) and name == self._merged,
             warning=self._warnings.get(name or "", ""),
             hits=requests * 7 // 8 if name else requests,
-            placements=1 + requests // 90 if name else 0,
+            kv_pages=sum(view.pages for view in mine),
+            **self._costs(name, prompt + output),
         )
+
+    def _costs(self, name: str | None, tokens: int) -> dict[str, Any]:
+        """Times of an adapter of which `tokens` tokens were computed: the base costs most, and
+        each adapter less than the one before it."""
+        place = self._adapters.index(name) + 1 if name else 0
+        part = 0.4 * 0.7**place if self.kind == "busy" else 0.0
+        return {
+            "device_us": 420 * tokens,
+            "recent_device_us": int(57e6 * part),
+            "recent_tokens": int(40_000 * part),
+            "ttft_p50_ms": 180.0 + 35 * place if part else None,
+            "ttft_p99_ms": 940.0 + 210 * place if part else None,
+            "wait_p50_ms": 12.0 + 6 * place if part else None,
+            "wait_p99_ms": 410.0 + 130 * place if part else None,
+            "placements": 1 + self._tokens[name][0] // 90 if name else 0,
+            "evictions": place // 2,
+        }
 
     def _arrival(self, index: int, at: float) -> RequestView:
         chance = self._random

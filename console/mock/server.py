@@ -94,7 +94,7 @@ class MockRing:
         scenario.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     async def main(self) -> None:
-        """Runs until a console stops the pipeline."""
+        """Runs until a console stops the pipeline, or SIGTERM comes."""
         http = uvicorn.Server(
             uvicorn.Config(self._application(), log_level="error", lifespan="off")
         )
@@ -107,7 +107,7 @@ class MockRing:
             )
         ]
         try:
-            while not self._scenario.is_over:
+            while not (self._scenario.is_over or serving.done()):  # uvicorn ends at SIGTERM
                 await asyncio.sleep(0.1)
                 for task in tasks:
                     if task.done():
@@ -188,8 +188,10 @@ class MockRing:
                     self._scenario.drain(False)
                 case StartSpans(recording=recording):
                     self._spans.start(recording)
+                    self._scenario.is_recording = True
                 case StopSpans():
                     self._spans.stop()
+                    self._scenario.is_recording = False
                 case LoadAdapter() | ReloadAdapter() | UnloadAdapter() as order:
                     self._answer(order)
                 case (
@@ -346,12 +348,13 @@ def main() -> None:
             seed=given.seed,
             start=time.time(),
         )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     asyncio.run(_run(config, scenario, given.tokens_per_second))
 
 
 async def _run(config: Config, scenario: Scenario, tokens_per_second: float) -> None:
     ring = MockRing(config, scenario, tokens_per_second)
+    # uvicorn ends at SIGTERM, and then sends the signal once more to the handler set before it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     config.save()  # last: when this file appears, the sockets exist
     await ring.main()
 

@@ -48,6 +48,11 @@ class SlidingWindow(Generic[T]):
         return self._samples[-1][1] if self._samples else None
 
     @property
+    def newest_at(self) -> float:
+        """Time of the newest sample; minus infinity without one."""
+        return self._samples[-1][0] if self._samples else -math.inf
+
+    @property
     def span_s(self) -> float:
         """Seconds from the oldest sample to the newest."""
         return self._samples[-1][0] - self._samples[0][0] if self._samples else 0.0
@@ -117,6 +122,15 @@ class Track(Struct, frozen=True):
         if sweeps and means:
             means, peaks = _swept(means, low), _swept(peaks, low)
         return Window(means, peaks)
+
+    def cell_of(self, at: float, now: float, count: int, sweeps: bool = False) -> int | None:
+        """The braille cell of time `at` in the window of `count` buckets that ends with `now`;
+        None if it is outside."""
+        end = int(now / self.bucket_s)
+        place = int(at / self.bucket_s) - (end + 1 - end % 2 - count + 1)
+        if not 0 <= place < count:
+            return None
+        return int(at / self.bucket_s) % count // 2 if sweeps else place // 2
 
 
 def _one_nothing(value: float) -> float:
@@ -209,19 +223,23 @@ class Buckets:
 
     def __init__(self, bounds: Sequence[float], window_s: float = 60.0) -> None:
         self.bounds = tuple(bounds)
+        self._window_s = window_s
         self._window: SlidingWindow[tuple[int, ...]] = SlidingWindow(window_s)
 
     def add(self, at: float, counts: tuple[int, ...]) -> None:
-        """A smaller total comes from a restarted process, so earlier samples are dropped."""
+        """A smaller total comes from a restarted process, so earlier samples are dropped. Another
+        number of buckets comes from another version, whose bounds are unknown: it is ignored."""
+        if len(counts) != len(self.bounds) + 1:
+            return
         if sum(counts) < sum(self._window.newest or ()):
             self._window.clear()
         self._window.add(at, counts)
 
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Counts per bucket within the window, one more than `bounds`: the last has no bound."""
+    def counts(self, now: float) -> tuple[int, ...]:
+        """Counts per bucket within the window, one more than `bounds`: the last has no bound. All
+        are 0 once the newest sample is older than the window."""
         oldest, newest = self._window.oldest, self._window.newest
-        if oldest is None or newest is None:
+        if oldest is None or newest is None or now - self._window.newest_at > self._window_s:
             return (0,) * (len(self.bounds) + 1)
         if len(self._window) == 1:
             return newest  # only the total since that process started is known
@@ -231,7 +249,8 @@ class Buckets:
 def bucket_percentile(bounds: Sequence[float], counts: Sequence[int], q: float) -> float | None:
     """The value below which a share `q` of a histogram lies, interpolated within its bucket.
 
-    In the open bucket it is the lower bound, as no more is known. None for an empty histogram.
+    Infinity in the open bucket: all that is known is that it exceeds the last bound, which
+    `units.milliseconds` says. None for an empty histogram.
     """
     total = sum(counts)
     if not total:
@@ -241,7 +260,7 @@ def bucket_percentile(bounds: Sequence[float], counts: Sequence[int], q: float) 
         if inside and below + inside >= rank:
             low = bounds[index - 1] if index else 0.0
             if index == len(bounds):
-                return low
+                return math.inf
             return low + (bounds[index] - low) * (rank - below) / inside
         below += inside
-    return bounds[-1]
+    return math.inf

@@ -1,18 +1,13 @@
-"""Frees unneeded memory: caches of rich and Textual, holders of closed toasts, and freed pages that
-the C library keeps.
+"""Frees unneeded memory: caches of rich and Textual, and freed pages that the C library keeps.
 
 Each cache keeps up to 4 096 results. A screen needs a few hundred, and moving plots and dialogs add
 new ones all day. An hour of the demo, played in a minute on all panels, ends at 47.4 MiB; at 48.6
-without `trim_caches`, at 48.5 without `give_back_pages`, at 47.7 with the holders of its few
-toasts, which have no bound (medians of 4, in turns).
+without `trim_caches`, at 48.5 without `give_back_pages` (medians of 4, in turns).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
-from textual.screen import Screen
 
 from ...pipeline.runtime.library import find, missing
 
@@ -25,7 +20,6 @@ CACHES = (
     *(f"textual.geometry:Region.{name}" for name in ("overlaps", "grow", "shrink")),
     *(f"textual.geometry:Region.{name}" for name in ("contains_region", "__contains__")),
 )
-_RACK, _HOLDER = "textual.widgets._toast:ToastRack", "textual.widgets._toast:ToastHolder"
 _BORDERS = "textual._styles_cache:StylesCache.get_inner_outer"
 """Draws the borders of widgets; its cache keeps the last thousand with all their lines."""
 
@@ -33,7 +27,7 @@ _BORDERS = "textual._styles_cache:StylesCache.get_inner_outer"
 def why_off() -> str:
     """The first name that the installed libraries lack, else ""; existing caches are trimmed either
     way."""
-    return missing(*CACHES, _RACK, _HOLDER, _BORDERS)
+    return missing(*CACHES, _BORDERS)
 
 
 def trim_caches() -> None:
@@ -45,18 +39,9 @@ def trim_caches() -> None:
             cache.cache_clear()
 
 
-def forget_toasts(screen: Screen[Any]) -> None:
-    """Removes the holders that Textual keeps of closed toasts, and its cache of borders.
-
-    The holder of each toast but the newest stays and is laid out in every later frame. The cache
-    keeps the borders of the last thousand widgets with all their lines, 15 KiB each.
-    """
-    rack_type, holder_type = find(_RACK), find(_HOLDER)
-    if rack_type is not None and holder_type is not None:
-        for rack in screen.query_children(rack_type):
-            for holder in rack.query_children(holder_type):
-                if holder.is_mounted and not holder.children:
-                    holder.remove()
+def forget_borders() -> None:
+    """Empties Textual's cache of borders: the last thousand widgets with all their lines, 15 KiB
+    each."""
     forget: Callable[[], None] | None = getattr(find(_BORDERS), "cache_clear", None)
     if forget is not None:
         forget()

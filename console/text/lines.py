@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from rich.cells import cell_len
@@ -72,6 +72,24 @@ def broken(whole: Sequence[TextSpan], parts: Sequence[str]) -> list[TextLine]:
                 found.append((wanted, style))
         lines.append(TextLine(tuple(found)))
     return lines
+
+
+def wrapped(spans: Iterable[TextSpan], width: int) -> list[TextLine]:
+    """Spans wrapped into lines of at most `width` cells."""
+    found: list[TextLine] = []
+    for row in rows_of(spans):
+        found += broken(row, units.wrap("".join(text for text, _ in row), width))
+    return found
+
+
+def rows_of(spans: Iterable[TextSpan]) -> list[list[TextSpan]]:
+    """Spans split at their line breaks, one list per line."""
+    rows: list[list[TextSpan]] = [[]]
+    for text, style in spans:
+        head, *tails = text.split("\n")
+        rows[-1].append((head, style))
+        rows += [[(tail, style)] for tail in tails]
+    return rows
 
 
 def thumb_of(total: int, shown: int, first: int) -> range | None:

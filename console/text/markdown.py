@@ -15,7 +15,7 @@ from markdown_it.tree import SyntaxTreeNode
 from rich.cells import chop_cells
 
 from . import units
-from .lines import TextLine, TextSpan, broken, crop, length, line
+from .lines import TextLine, TextSpan, broken, crop, length, line, rows_of, wrapped
 
 LEAST = 8
 """Fewest cells of the innermost of nested blocks."""
@@ -53,13 +53,13 @@ def _blocks(nodes: Sequence[SyntaxTreeNode], width: int) -> Iterator[TextLine]:
 def _block(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
     match node.type:
         case "heading":
-            found = _set(_inline(node, "title"), width)
+            found = wrapped(_inline(node, "title"), width)
             yield from found
             if node.tag in ("h1", "h2"):
                 rule = max((length(row.spans) for row in found), default=0)
                 yield line((("═" if node.tag == "h1" else "─") * rule, "dim"))
         case "paragraph":
-            yield from _set(_inline(node, "text"), width)
+            yield from wrapped(_inline(node, "text"), width)
         case "fence" | "code_block":
             yield from _code(node, width)
         case "bullet_list" | "ordered_list":
@@ -72,7 +72,7 @@ def _block(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
         case "table":
             yield from _table(node, width)
         case _:  # HTML: as it was written
-            yield from _set([(node.content.rstrip(), "dim")], width)
+            yield from wrapped([(node.content.rstrip(), "dim")], width)
 
 
 def _list(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
@@ -99,7 +99,7 @@ def _beside(inside: Iterable[TextLine], first: TextSpan, rest: TextSpan) -> Iter
 def _code(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
     """Code lines unchanged, broken at the pane's edge."""
     language = node.info.split(maxsplit=1)[0] if node.info.strip() else ""
-    for row in _rows(_coloured(node.content.rstrip("\n"), language)):
+    for row in rows_of(_coloured(node.content.rstrip("\n"), language)):
         parts = chop_cells("".join(text for text, _ in row), max(LEAST, width - 2)) or [""]
         yield from _beside(broken(row, parts), ("▏ ", "dim"), ("▏ ", "dim"))
 
@@ -140,7 +140,7 @@ def _table(node: SyntaxTreeNode, width: int) -> Iterator[TextLine]:
     while sum(widths) > room and max(widths) > 1:
         widths[widths.index(max(widths))] -= 1
     for y, row in enumerate(cells):
-        columns = [_set(cell, size) for cell, size in zip(row, widths, strict=True)]
+        columns = [wrapped(cell, size) for cell, size in zip(row, widths, strict=True)]
         for at in range(max(map(len, columns))):
             spans: list[TextSpan] = []
             for size, column, cell in zip(widths, columns, rows[y], strict=True):
@@ -181,21 +181,3 @@ def _inline(node: SyntaxTreeNode, style: str) -> Iterator[TextSpan]:
                 yield (f"{child.content} ({child.attrs.get('src', '')})", "dim")
             case _:
                 yield (child.content, style)
-
-
-def _set(spans: Iterable[TextSpan], width: int) -> list[TextLine]:
-    """Spans wrapped into lines of at most `width` cells."""
-    found: list[TextLine] = []
-    for row in _rows(spans):
-        found += broken(row, units.wrap("".join(text for text, _ in row), width))
-    return found
-
-
-def _rows(spans: Iterable[TextSpan]) -> list[list[TextSpan]]:
-    """Spans split at line breaks, one list per line."""
-    rows: list[list[TextSpan]] = [[]]
-    for text, style in spans:
-        head, *tails = text.split("\n")
-        rows[-1].append((head, style))
-        rows += [[(tail, style)] for tail in tails]
-    return rows

@@ -5,11 +5,14 @@ Knows no widget. Argument names give the units.
 
 from __future__ import annotations
 
+import math
 import re
 import time
+from collections.abc import Sequence
 
 from rich.cells import cell_len, set_cell_size
 
+from ...pipeline.messages import LATENCY_BUCKETS_MS
 from ...pipeline.runtime.text_output import escape
 
 ELLIPSIS = "…"
@@ -77,14 +80,19 @@ def uptime(seconds: float) -> str:
 
 
 def milliseconds(ms: float | None) -> str:
-    """`0.42 ms`, `31.2 ms`, `340 ms`, `1.24 s`, `—` for None."""
+    """`0.42 ms`, `31.2 ms`, `340 ms`, `1.24 s`, `—` for None. Infinity, which is beyond the last
+    bound of the latency histograms, is `> 1000 s`."""
     if ms is None:
         return NOTHING
+    if ms == math.inf:
+        return f"> {LATENCY_BUCKETS_MS[-1] / 1000:.0f} s"
     if ms < 10:
         return f"{ms:.2f} ms"
     if ms < 100:
         return f"{ms:.1f} ms"
-    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    return f"{ms / 1000:.{2 if ms < 99_995 else 0}f} s"
 
 
 def clock(at: float) -> str:
@@ -143,6 +151,19 @@ def short_id(request_id: str) -> str:
     return request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")[-SHORT_ID:]
 
 
+def glimpse(text: str, width: int = 44) -> str:
+    """`first line  +2 lines`, in at most `width` cells: the first line of a text, and how many more
+    there are."""
+    first, *rest = text.splitlines() or [""]
+    more = f"  +{len(rest)} line{'s' if len(rest) > 1 else ''}" if rest else ""
+    return fit(visible(first), width - len(more)).rstrip() + more
+
+
+def quoted(names: Sequence[str]) -> str:
+    """`sql`, `sql, tax`, `5 names`: the names, or their number if they are many."""
+    return ", ".join(names) if len(names) < 3 else f"{len(names)} names"
+
+
 def fit(text: str, width: int, right: bool = False) -> str:
     """`text` in exactly `width` cells: padded, or cut with an ellipsis."""
     length = len(text) if text.isascii() else cell_len(text)
@@ -153,6 +174,21 @@ def fit(text: str, width: int, right: bool = False) -> str:
     if width < 1:
         return ""
     return set_cell_size(text, width - 1) + ELLIPSIS
+
+
+def fit_name(text: str, width: int) -> str:
+    """`text` in exactly `width` cells: padded, or with an ellipsis in its middle, so that names
+    that differ at their ends stay different."""
+    length = len(text) if text.isascii() else cell_len(text)
+    if length <= width:
+        return text + " " * (width - length)
+    if width < 5:
+        return fit(text, width)
+    tail = (width - 1) // 2
+    end = text
+    while cell_len(end) > tail:
+        end = end[1:]
+    return set_cell_size(text, width - 1 - cell_len(end)) + ELLIPSIS + end
 
 
 def wrap(text: str, width: int) -> list[str]:

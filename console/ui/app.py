@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.command import Provider
 from textual.containers import Container
 from textual.widget import Widget
 
@@ -37,10 +36,10 @@ from ..state.adapter_colors import AdapterColors
 from ..state.alert_book import AlertBook
 from ..state.alerts import AlertFinding
 from ..state.board import Board
-from ..state.impact import quit_costs
 from ..state.store import Store
 from ..terminal import driver, memory_trim
 from ..terminal.key_queue import KeyFollower, KeyQueue
+from ..text import units
 from ..text.ascii import PLAIN, TAME
 from ..text.filter import Filter
 from .notifications import Notifier
@@ -49,13 +48,15 @@ from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
-from .screen_app import ScreenApp
+from .playback_keys import PlaybackKeys
 from .screens import PAGES, PANELS, make_panel
-from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
+from .widgets.clipboard import copy_text
+from .widgets.dialogs import ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
-from .widgets.order_asked import OrderAsked
+from .widgets.order_asked import OrderAsked, OrdersAsked
 from .widgets.pane import Panel
 from .widgets.styles import MainScreen
+from .widgets.too_small import TooSmallPane, is_too_small
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
@@ -72,28 +73,31 @@ Textual timer would cost 500 us more."""
 SELDOM_SECONDS = 10.0
 
 
-def palette() -> type[Provider]:
-    """The command palette's provider, imported when it is first opened."""
-    from .palette import ConsoleCommands
-
-    return ConsoleCommands
-
-
-class ConsoleApp(ScreenApp):
+class ConsoleApp(PlaybackKeys):
     """The console on one run directory. `run()` returns "leave" or "stop"."""
 
     TITLE = "loraconsole"
     CSS_PATH = Path(__file__).with_name("console.tcss")
-    COMMANDS = {palette}  # noqa: RUF012
+    ENABLE_COMMAND_PALETTE = False  # `action_palette` opens the console's own
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(key, f"show('{name}')", name, show=False, id=f"show-{module}")
             for key, (name, module) in (PANELS | PAGES).items()
         ),
         Binding("colon", "command", "Command", key_display=":", id="command"),
-        Binding("space,p", "pause", "Pause", id="pause", tooltip="freeze the view, keep the data"),
+        Binding(
+            *("space,p,P", "pause", "Pause"), id="pause", tooltip="freeze the view, keep the data"
+        ),
         Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
         Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
+        Binding(
+            "S",
+            "start_pipeline",
+            "Start",
+            priority=True,  # in a table S is another key; but only what runs has an order
+            id="start-pipeline",
+            tooltip="the stopped pipeline, with the options it ran with",
+        ),
         Binding("t", "next_theme", "Theme", id="next-theme", tooltip="the next theme"),
         Binding("question_mark", "help", "Help", key_display="?", id="help"),
         Binding("q", "ask_quit", "Quit", id="quit"),
@@ -118,7 +122,12 @@ class ConsoleApp(ScreenApp):
             "H", "toggle_hour", "Hour", show=False, id="hour", tooltip="plots of the last hour"
         ),
         Binding(
-            "ctrl+p", "command_palette", "Palette", show=False, id="palette", tooltip="every action"
+            "ctrl+p",
+            "palette",
+            "Palette",
+            show=False,
+            id="palette",
+            tooltip="finds actions, adapters, requests, processes, settings",
         ),
         Binding("ctrl+o", "jump", "Jump", show=False, id="jump", tooltip="to a pane by a letter"),
     ]
@@ -138,16 +147,19 @@ class ConsoleApp(ScreenApp):
         source: Callable[..., TelemetryClient] = TelemetryClient,
         shows_cost: bool = False,
         is_read_only: bool = False,
+        starter: Callable[[], int] | None = None,
     ) -> None:
         """`label` is a badge in the header (MOCK, an ssh host): quitting then offers no stop of
         the pipeline. `source` makes the telemetry client, from the arguments of `TelemetryClient`.
         `fps`, `theme`, `ascii` and `low_bandwidth` override the settings file. `ui_state` has the
-        saved theme and sorting. With `is_read_only` the console changes nothing."""
+        saved theme and sorting. With `is_read_only` the console changes nothing. `starter` starts
+        the pipeline again once it has stopped; without one it is not offered."""
         has_no_color = os.environ.get("NO_COLOR") is not None
         # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
         super().__init__(ansi_color=True if has_no_color else None)
         self.config = config
         self.is_read_only = is_read_only
+        self.starter = starter
         self.api_key = config.api_key
         self.clock = clock
         self.ui_state = ui_state or UiState()
@@ -169,6 +181,7 @@ class ConsoleApp(ScreenApp):
         self.key_queue = KeyQueue(self, self.on_event)
         self.pace.fps = settings.fps
         self._label = label
+        self._was_down = False
         self._drawn = self.store.moves
         self._drawn_at = time.monotonic()
         self._news = asyncio.Event()
@@ -177,8 +190,10 @@ class ConsoleApp(ScreenApp):
         self._settings_stamp = settings_stamp()
         self._looked_at = self._seldom_looked_at = 0.0
         self._wear(settings, Settings(theme=""))
-        badge = " ".join(word for word in (label, "READ-ONLY" if is_read_only else "") if word)
-        self.header = Header({key: name for key, (name, _) in PANELS.items()}, badge)
+        says_so = is_read_only and self.playback is None
+        badge = " ".join(word for word in (label, "READ-ONLY" if says_so else "") if word)
+        self.header = Header({key: name for key, (name, _) in (PANELS | PAGES).items()}, badge)
+        self.footer = Footer()
         self.cost_pane = CostPane()
         self.cost_pane.display = shows_cost
         self._panels: dict[str, Panel] = {"Overview": Overview()}
@@ -255,7 +270,7 @@ class ConsoleApp(ScreenApp):
         if has_changed:
             self.notifier.tell_problems(self.complaints)
             self._paint_active()
-        memory_trim.forget_toasts(self.screen_stack[0])
+        memory_trim.forget_borders()
         memory_trim.trim_caches()
         now = self._looked_at = time.monotonic()
         if now - self._seldom_looked_at >= SELDOM_SECONDS:
@@ -273,7 +288,7 @@ class ConsoleApp(ScreenApp):
         """Updates the alert book from `board` and notifies of new alerts."""
         self._watched = board.process_states
         fresh = self.alert_book.update(board)
-        self.notifier.tell_alerts(fresh, is_seen=self._active == "Alerts")
+        self.notifier.tell_alerts(fresh, board, is_seen=self._active == "Alerts")
 
     # -- start
 
@@ -283,10 +298,11 @@ class ConsoleApp(ScreenApp):
         return screen
 
     def compose(self) -> ComposeResult:
+        yield TooSmallPane()
         yield self.header
         yield Container(self._panels["Overview"], id="panels")
         yield self.cost_pane
-        yield Footer()
+        yield self.footer
 
     def on_mount(self) -> None:
         self.app_resume_signal.subscribe(self, lambda _: self.action_redraw())
@@ -385,12 +401,16 @@ class ConsoleApp(ScreenApp):
 
     def paint(self, board: Board) -> None:
         """Draws `board` on the visible widgets; a paused view keeps its board."""
-        self.notifier.tell_events(self.store.drain_events())
+        events = self.store.drain_events()
+        self.notifier.tell_events(events, is_seen=self._active == "Alerts")
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
         if board.process_states != self._watched:  # a death is said at once
             self.watch_alerts(board)
+        if board.is_down != self._was_down:
+            self._was_down = board.is_down
+            self.refresh_bindings()  # S, in the footer
         self.header.round_trip_s = self.pace.round_trip_s
         self.header.paint(board)  # under a dialog too, where it is still visible
         screen = self.screen
@@ -401,6 +421,10 @@ class ConsoleApp(ScreenApp):
                 self.cost_pane.paint(board)
             if not self.is_paused or self.active_panel.is_live:
                 self.active_panel.paint(self.board)
+
+    def on_resize(self, event: events.Resize) -> None:
+        super().on_resize(event)
+        self.screen_stack[0].set_class(is_too_small(event.size), "-too-small")
 
     # -- keys that always work
 
@@ -434,19 +458,41 @@ class ConsoleApp(ScreenApp):
                         pane.release()
             self._active = self.header.active = name
             self.header.paint()
+        self.notifier.leave_screen(name)
         self.active_panel.focus_first()
         self.call_after_refresh(self._paint_active)
+
+    def draw_notices(self) -> None:
+        self.footer.notices_changed()
 
     def _paint_active(self) -> None:
         """Paints the active panel, e.g. one that was hidden."""
         self.active_panel.paint(self.board)
 
+    def on_footer_notice_clicked(self, message: Footer.NoticeClicked) -> None:
+        """Shows a notice that the footer cuts, whole."""
+        from ..text.lines import line
+
+        notice = message.notice
+        self.push_screen(
+            LiveDialog(
+                notice.title or "notice",
+                lambda board, width: [
+                    line((part, "text")) for part in units.wrap(notice.message, width)
+                ],
+            )
+        )
+
     async def on_header_chosen(self, message: Header.Chosen) -> None:
         await self.action_show((PANELS | PAGES)[message.key][0])
 
     def action_pause(self) -> None:
-        self.is_paused = self.header.is_paused = not self.is_paused
+        if controls := self.playback:  # the recording stands, rather than the view of it
+            controls.toggle_pause()
+            return
+        self.is_paused = self.header.is_paused = self.footer.is_paused = not self.is_paused
         self.header.paint()
+        self.footer.paint()
         if not self.is_paused:
             self.paint(self.store.board(self.clock()))
 
@@ -502,14 +548,29 @@ class ConsoleApp(ScreenApp):
             if pane.display:
                 pane.paint(self.board)
 
-    def save_picture(self) -> None:
-        """Saves the screen as SVG, beside the transcripts or in a browser's downloads."""
+    async def save_picture(self, path: str = "") -> None:
+        """Saves the screen, without a command line, as SVG: to `path`, or beside the transcripts,
+        or in a browser's downloads. Raises `OperatorError` if `path` cannot be written."""
         from ..paths import data_directory
 
+        wanted = Path(path).expanduser().absolute()
+        if path:
+            try:
+                wanted.open("a").close()
+            except OSError as error:
+                raise OperatorError(f"{wanted}: {error.strerror}", "a file for the SVG") from error
+        await self.action_close_command()
+        if path:
+            self.call_after_refresh(self._draw_picture, wanted)
+            return
         directory = data_directory() / "pictures"
         with contextlib.suppress(OSError):  # `deliver_screenshot` reports that it cannot save
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.deliver_screenshot(path=str(directory))
+        self.call_after_refresh(self.deliver_screenshot, path=str(directory))
+
+    def _draw_picture(self, path: Path) -> None:
+        path.write_text(self.export_screenshot(), encoding="utf-8")
+        self.notify(str(path), title="The screen is saved", markup=False)
 
     def action_diagnostics(self) -> None:
         dialog = LiveDialog("diagnostics", lambda board, width: diagnostics(self, board))
@@ -525,9 +586,21 @@ class ConsoleApp(ScreenApp):
         """Whether an action is available now: `:` not in a dialog; in a text `ctrl+z` is undo."""
         if action == "command":
             return isinstance(self.screen, MainScreen)
+        if action == "start_pipeline":
+            return self._may_start()
         if action == "suspend" and hasattr(self.focused, "action_undo"):
             return False
         return super().check_action(action, parameters)
+
+    def _may_start(self) -> bool:
+        """Whether `S` starts the pipeline: it is down, and no input takes the key as text."""
+        is_typing = self.focused is not None and self.focused.check_consume_key("S", "S")
+        return self.can_start and isinstance(self.screen, MainScreen) and not is_typing
+
+    async def action_start_pipeline(self) -> None:
+        from . import actions
+
+        await actions.start_pipeline(self)
 
     async def action_command(self, text: str = "") -> None:
         """Opens the command line below the panels."""
@@ -550,6 +623,16 @@ class ConsoleApp(ScreenApp):
         for command_line in self.screen_stack[0].query(CommandLine):
             command_line.release_focus()
             await command_line.remove()
+
+    def action_palette(self) -> None:
+        from .palette import open_palette
+
+        open_palette(self)
+
+    def on_text_selected(self) -> None:
+        """Copies what was selected with the mouse in one of Textual's own widgets."""
+        if text := self.screen.get_selected_text():
+            copy_text(self.screen, text, units.glimpse(text))
 
     def action_jump(self) -> None:
         """Shows a letter on every pane; typing it focuses that pane."""
@@ -580,23 +663,9 @@ class ConsoleApp(ScreenApp):
         if has_nothing or self.is_read_only:  # nothing to stop, or stopping is not allowed
             self.exit("leave")
             return
-        self.push_screen(
-            ChoiceDialog(
-                "Quit the console",
-                "The pipeline belongs to the supervisor and goes on without a screen. "
-                + quit_costs(self.board),
-                (
-                    Choice("l", "leave", "Leave it running"),
-                    Choice("s", "stop", "Stop the pipeline as well"),
-                    Choice("c", "", "Stay here"),
-                ),
-            ),
-            self._quit,
-        )
+        from .quitting import ask_quit
 
-    def _quit(self, answer: str | None) -> None:
-        if answer:
-            self.exit(answer)
+        ask_quit(self)
 
     async def on_event_pane_traced(self, message: EventPane.Traced) -> None:
         """Shows the log line of an alert or an event, or else the screen that shows it."""
@@ -624,3 +693,8 @@ class ConsoleApp(ScreenApp):
         from . import actions
 
         actions.give(self, message.order, message.listener, message.is_agreed)
+
+    def on_orders_asked(self, message: OrdersAsked) -> None:
+        from . import actions
+
+        actions.give_all(self, message.orders, message.listener, on_sent=message.on_sent)

@@ -1,14 +1,15 @@
-"""`Notifier`: notifies the operator by toasts, the bell and the terminal's title.
+"""`Notifier`: notifies the operator by notices in the footer, the bell and the terminal's title.
 
-Callers pass what is new; it remembers only the problems and the toasts that it has shown.
+Callers pass what is new. The footer shows one notice at a time, in one line; the lists of events
+and of alerts have all.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from textual.notifications import Notification
 from textual.screen import ModalScreen
 
 from ...pipeline.messages import AdapterReply, Event, Order
@@ -24,17 +25,20 @@ from .widgets.pane import PaintedApp
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
 
-TOASTS_A_FRAME = 2
-MOST_TOASTS = 3
-"""Most toasts at once; beyond that only errors are shown. The list of events has all events."""
+MOST_RUNG = 2
+"""Most alerts that one desktop notification names."""
 SHORT_SECONDS, USUAL_SECONDS = 4.0, 8.0
 GOOD_SECONDS, BAD_SECONDS = 5.0, 30.0
-"""How long the toast of a good or a bad reply stays."""
+"""How long the notice of a good or a bad reply stays."""
+SETTLE_SECONDS = 3.0
+"""Alerts that are found within this time after the first word of a pipeline are older than the
+console; only the badge shows them."""
 SEVERITIES: dict[str, SeverityLevel] = {
     "warning": "warning",
     "error": "error",
     "critical": "error",
 }
+LEVELS: tuple[SeverityLevel, ...] = ("information", "warning", "error")
 
 
 class Notifier:
@@ -43,8 +47,12 @@ class Notifier:
     def __init__(self, app: PaintedApp) -> None:
         self._app = app
         self._shown: set[Problem] = set()
-        self._until: list[float] = []
-        """Monotonic times at which the visible toasts expire."""
+        self._heard_at: float | None = None
+        """When alerts were first judged on the word of a pipeline."""
+        self._alert_notices: dict[tuple[str, str], Notification] = {}
+        """The notices of alerts that may still be visible, by the finding's key."""
+        self._lasting: set[str] = set()
+        """Identities of notices about the pipeline: they outlast a change of the screen."""
         self.title = ""
         """The terminal title last written; "" if the terminal has its original one."""
 
@@ -52,23 +60,48 @@ class Notifier:
         """Shows problems in the settings and theme files, each problem once."""
         fresh = [problem for problem in problems if problem not in self._shown]
         if fresh:
-            more = f"\n… and {len(fresh) - 1} more: , shows them" if len(fresh) > 1 else ""
-            title = "Not used, as it is written"
-            self._toast(f"{fresh[0]}{more}", title, "warning", USUAL_SECONDS)
+            more = f" (and {len(fresh) - 1} more: , shows them)" if len(fresh) > 1 else ""
+            self._notify(f"{fresh[0]}{more}", "Ignored setting", "warning", USUAL_SECONDS)
         self._shown = set(problems)
 
-    def tell_alerts(self, fresh: Sequence[Alert], is_seen: bool) -> None:
-        """Rings for new alerts, and shows toasts unless `is_seen`: their list is on the screen."""
+    def tell_alerts(self, fresh: Sequence[Alert], board: Board, is_seen: bool) -> None:
+        """Rings for new alerts and shows one notice, which goes when its alert does. Alerts that
+        are older than the console are only counted, and none is shown if `is_seen`: their list is
+        on the screen."""
+        self._withdraw_cleared()
+        if board.table is None:
+            return
+        self._heard_at = board.now if self._heard_at is None else self._heard_at
+        if board.now - self._heard_at < SETTLE_SECONDS:
+            return
         shown = [] if is_seen else [alert for alert in fresh if not alert.rule.is_event]
-        for alert in shown[:TOASTS_A_FRAME]:
-            self._toast(
-                units.visible(alert.finding.text),
-                f"{alert.rule.name} · 9 shows alerts",
-                "error" if alert.finding.level == "bad" else "warning",
+        if shown:
+            worst = min(shown, key=lambda alert: alert.finding.level != "bad")
+            more = f" (and {len(shown) - 1} more)" if len(shown) > 1 else ""
+            self._alert_notices[worst.finding.key] = self._notify(
+                f"{worst.finding.text}{more}",
+                "",
+                "error" if worst.finding.level == "bad" else "warning",
                 USUAL_SECONDS,
             )
         if fresh:
             self._ring(fresh)
+
+    def _withdraw_cleared(self) -> None:
+        keys = {alert.finding.key for alert in self._app.alert_book.firing}
+        for key in [key for key in self._alert_notices if key not in keys]:
+            self._app.withdraw_notice(self._alert_notices.pop(key))
+
+    def leave_screen(self, name: str) -> None:
+        """Withdraws the notices that belong to the screen that is left, and on Alerts those of
+        alerts, which are listed there."""
+        if name == "Alerts":
+            self._lasting -= {note.identity for note in self._alert_notices.values()}
+            self._alert_notices.clear()
+        for note in self._app.notices:
+            if note.identity not in self._lasting:
+                self._app.withdraw_notice(note)
+        self._lasting &= {note.identity for note in self._app.notices}
 
     def _ring(self, fresh: Sequence[Alert]) -> None:
         """Rings the bell or sends OSC 9, depending on the settings."""
@@ -76,7 +109,7 @@ class Notifier:
         if bell == "bell":
             self._app.bell()
         elif bell == "osc9" and driver is not None:
-            text = "; ".join(units.visible(alert.finding.text) for alert in fresh[:TOASTS_A_FRAME])
+            text = "; ".join(units.visible(alert.finding.text) for alert in fresh[:MOST_RUNG])
             driver.write(f"\x1b]9;loraconsole: {text}\x07")
 
     def entitle(self, board: Board) -> None:
@@ -98,10 +131,10 @@ class Notifier:
             driver.write(RESTORE_TITLE)
             self.title = ""
 
-    def tell_events(self, events: Sequence[Event]) -> None:
-        """Shows events as toasts; of many in a frame, the newest and worst. The list of events has
-        all. Events of level info are hidden while a dialog is open, and the router's always: the
-        console that gave the order shows the reply."""
+    def tell_events(self, events: Sequence[Event], is_seen: bool) -> None:
+        """Shows the worst of new events, of equal ones the newest. None is shown if `is_seen`: the
+        alerts of the same causes are on the screen. Events of level info are not shown while a
+        dialog is open, and the router's never: the console that gave the order shows the reply."""
         is_reading = isinstance(self._app.screen, ModalScreen)
         fresh = [
             event
@@ -109,29 +142,36 @@ class Notifier:
             if event.level in SEVERITIES
             or (event.level == "info" and event.source != "router" and not is_reading)
         ]
-        fresh.sort(key=lambda event: event.level in SEVERITIES)
-        for event in fresh[-TOASTS_A_FRAME:]:
-            severity = SEVERITIES.get(event.level, "information")
-            seconds = SHORT_SECONDS if severity == "information" else USUAL_SECONDS
-            self._toast(event.text, event.source, severity, seconds)
+        if not fresh or is_seen:
+            return
+        worst = max(reversed(fresh), key=lambda event: LEVELS.index(_severity(event)))
+        severity = _severity(worst)
+        if any(LEVELS.index(note.severity) > LEVELS.index(severity) for note in self._app.notices):
+            return
+        seconds = SHORT_SECONDS if severity == "information" else USUAL_SECONDS
+        self._notify(worst.text, worst.source, severity, seconds)
 
     def tell_reply(self, order: Order | None, reply: AdapterReply) -> None:
         """Shows the reply to an order if no dialog has shown it; a failure stays longer."""
         is_right = reply.verification is None or reply.verification.is_right
         is_good = reply.status == 200 and is_right
         subject = "adapters" if reply.scheduling is None else "scheduler"
-        self._toast(
+        self._notify(
             units.visible(reply.text),
             subject if is_good or order is None else f"{doing(order)} {reply.name}",
             "information" if is_good else "error",
             GOOD_SECONDS if is_good else BAD_SECONDS,
         )
 
-    def _toast(self, text: str, title: str, severity: SeverityLevel, seconds: float) -> None:
-        now = time.monotonic()
-        self._until = [at for at in self._until if at > now]
-        if len(self._until) >= MOST_TOASTS and severity != "error":
-            return
-        self._until.append(now + seconds)
-        text = "\n".join(units.visible(row) for row in text.split("\n"))
-        self._app.notify(text, title=title, severity=severity, timeout=seconds, markup=False)
+    def _notify(
+        self, text: str, title: str, severity: SeverityLevel, seconds: float
+    ) -> Notification:
+        text = units.visible(" ".join(text.split()))
+        notice = Notification(text, title, severity, seconds)
+        self._lasting.add(notice.identity)
+        self._app.show_notice(notice)
+        return notice
+
+
+def _severity(event: Event) -> SeverityLevel:
+    return SEVERITIES.get(event.level, "information")

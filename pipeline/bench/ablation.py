@@ -28,6 +28,7 @@ from tqdm import tqdm
 from ..config import Config, flag_of
 from ..config_flags import add_config_flags, config_fields, config_from_flags
 from ..errors import OperatorError, UsageError
+from ..runtime.json_document import to_document
 from ..runtime.stdout import ends_with_its_reader
 from ..runtime.text_output import UTF8_OUTPUT, json_text
 from .load_client import Client
@@ -257,9 +258,18 @@ class MeasuredCost(msgspec.Struct, frozen=True):
     about: str
     ms: float
     least: float
+    """Milliseconds."""
     most: float
+    """Milliseconds."""
     share: float
     """`ms` as a share of the time per token with all parts."""
+
+
+class AblationDocument(msgspec.Struct, frozen=True):
+    """`bench --ablate --json`."""
+
+    runs: tuple[Run, ...]
+    costs: tuple[MeasuredCost, ...]
 
 
 def differences(runs: list[Run]) -> list[MeasuredCost]:
@@ -317,8 +327,8 @@ def main() -> None:
         sys.exit(f"loraconsole bench --ablate: {error}")
     costs = differences(runs)
     if given.json:
-        document = {"runs": runs, "costs": costs}
-        print(json_text(msgspec.json.encode(document)))
+        document = AblationDocument(tuple(runs), tuple(costs))
+        print(json_text(msgspec.json.encode(to_document(document))))
     else:
         print_sets(runs)
         print_costs(costs)

@@ -22,6 +22,7 @@ import msgspec
 from tqdm import tqdm
 
 from ..errors import OperatorError, UsageError
+from ..runtime.json_document import to_document
 from ..runtime.stdout import ends_with_its_reader
 from ..runtime.text_output import json_text
 from ..runtime.wording import counted
@@ -118,7 +119,7 @@ def main() -> None:
         print(f"loraconsole bench: stopped{kept}", file=sys.stderr)
         code = 130
     if given.json and not (code and not rows):
-        print(json.dumps([msgspec.to_builtins(row) for row in rows]))
+        print(json_text(msgspec.json.encode(to_document(rows))))
     elif rows and not given.live:
         print_medians(rows)
     sys.exit(code)

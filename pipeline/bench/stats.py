@@ -58,6 +58,7 @@ class AdapterResult(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     completed: int
     service: float
+    """Weighted tokens."""
     ttft_ms_p50: float | None
 
 
@@ -83,7 +84,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int
     output_tokens: int
     throughput: float
+    """Requests/s."""
     strip_throughput: float | None
+    """Requests/s."""
     tokens_s: float
     decode_tokens_s: float | None
     latency_s: float | None
@@ -96,11 +99,17 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     inter_token_ms_p50: float | None
     inter_token_ms_p99: float | None
     slo_attainment: float
+    """Share, 0 to 1."""
     satisfaction: float
+    """0 to 1."""
     satisfaction_p10: float | None
+    """0 to 1."""
     satisfaction_p50: float | None
+    """0 to 1."""
     jain: float | None
+    """1/n to 1."""
     counter_gap: float
+    """Weighted tokens."""
     late_ms_max: float
     """The largest delay of the client itself in sending: if this is large, the figures reflect the
     client, not the server."""

@@ -126,6 +126,7 @@ class AnswerDifference(msgspec.Struct, frozen=True, kw_only=True):
     largest: float = 0.0
     """The largest difference of any logit or, by `unit`, of any token's logprob."""
     mean: float = 0.0
+    """The mean difference, in the same unit."""
     range: float = 0.0
     """From the reference's smallest logit to its largest."""
     unit: Literal["logits", "logprobs"] = "logits"

@@ -314,9 +314,17 @@ class RouterCore:
         orders = self.scheduler.residency.orders
         if orders:
             self._adapters_changed()
+            self._report_evictions()
         for order in orders:
             self.effects.send_workers(order)
         orders.clear()
+
+    def _report_evictions(self) -> None:
+        evicted = self.scheduler.residency.evicted
+        for adapter, pages in evicted:
+            freed = counted(pages, "page")
+            self.effects.report("info", f"adapter {adapter.name} is {adapter.reason}: {freed}")
+        evicted.clear()
 
     # -- the policy
 
@@ -513,8 +521,8 @@ class RouterCore:
             service = counters.get(view.name)
             return view if service is None else msgspec.structs.replace(view, service=service)
 
-        views = tuple(map(with_service, registry.views())) if counters else registry.views()
-        base = with_service(registry.base.view())
+        views = tuple(map(with_service, registry.views(now))) if counters else registry.views(now)
+        base = with_service(registry.base.view(now))
         return AdapterTable(now, self.config.model, views, base)
 
     def stats(self, now: float, schedule_us: int) -> RouterStats:

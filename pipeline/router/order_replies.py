@@ -34,7 +34,7 @@ class OrderReplies:
                 text=text,
                 at=now,
                 name=name,
-                adapters=self._registry.views_of(name),
+                adapters=self._registry.views_of(name, now),
                 plans=plans,
                 verification=verification,
             ),

@@ -37,12 +37,12 @@ class PendingStep:
         issued: Future[IssuedStep],
         sequences: list[int],
         step: Step,
-        base_us: Callable[[Step], int] | None,
+        compare: Callable[[Step], Step] | None,
     ) -> None:
-        """`base_us` maps the measured step to its time without adapters; None if that is not
+        """`compare` adds the time without adapters to the measured step; None if that is not
         estimated for this step."""
         self._issued, self._sequences, self._step = issued, sequences, step
-        self._base_us = base_us
+        self._compare = compare
 
     @property
     def logits(self) -> Tensor | None:
@@ -64,8 +64,8 @@ class PendingStep:
         step = msgspec.structs.replace(
             self._step, at=time.time(), copy_us=copy_us, busy_us=busy_us, sync_us=sync_us
         )
-        if self._base_us is not None:
-            step = msgspec.structs.replace(step, base_us=self._base_us(step))
+        if self._compare is not None:
+            step = self._compare(step)
         return tuple(_tokens(issued.sampled, self._sequences)), step
 
 

@@ -115,13 +115,13 @@ class StepLauncher:
         started = time.perf_counter()
         issued = self._queue.submit(work)
         step = msgspec.structs.replace(step, host_us=host_us, launch_us=microseconds_since(started))
-        base_us = None
+        compare = None
         if times and merged is None and not spans_layers and rows and step.phase == "decode":
-            base_us = timer.base_us(
+            compare = timer.compare(
                 self._compute.base_rows(len(rows)),
                 has_adapters=any(row.adapter is not None for row in rows),
             )
-        return PendingStep(issued, [sequence.number for sequence in sampling], step, base_us)
+        return PendingStep(issued, [sequence.number for sequence in sampling], step, compare)
 
     def _choose_weights(self, rows: list[StepRow]) -> tuple[list[StepRow], MergedModel | None]:
         """If every row has the merged copy's adapter: the rows without it, and the copy. Otherwise

@@ -45,14 +45,23 @@ class StepTimer:
             kv_bytes=num_bytes.kv(rows),
         )
 
-    def base_us(self, count: int, *, has_adapters: bool) -> Callable[[Step], int]:
+    def compare(self, count: int, *, has_adapters: bool) -> Callable[[Step], Step]:
         """A function to call with the measured decode step of `count` rows. Without adapters it
-        records the step and returns 0; with adapters it returns the estimated microseconds without
-        them, or 0 if unknown."""
+        records the step and returns it; with adapters it returns the step with its estimated time
+        without them, if that is known."""
 
-        def take(step: Step) -> int:
-            return self._base_times.take(
-                count, step.busy_us, step.kv_bytes, has_adapters=has_adapters
+        def take(step: Step) -> Step:
+            base = self._base_times.take(
+                count, step.busy_us, step.kv_bytes, step.at, has_adapters=has_adapters
+            )
+            if not base.steps:
+                return step
+            return msgspec.structs.replace(
+                step,
+                base_us=round(base.us),
+                base_spread_us=round(base.spread_us),
+                base_steps=base.steps,
+                base_age_s=round(max(0.0, step.at - base.at), 1),
             )
 
         return take
@@ -62,6 +71,7 @@ def new_step(rank: int, batch: Batch, sequences: Sequence[LiveSequence]) -> Step
     """A `Step` with the fields that are known before it runs."""
     admitted = [sequence.computed < sequence.admitted for sequence in sequences]
     names = {sequence.adapter for sequence in sequences if sequence.adapter}
+    prompts = (row for row, has_prompt in zip(batch.rows, admitted, strict=True) if has_prompt)
     return Step(
         rank=rank,
         step=batch.step,
@@ -76,4 +86,6 @@ def new_step(rank: int, batch: Batch, sequences: Sequence[LiveSequence]) -> Step
         launch_us=0,
         busy_us=0,
         sync_us=0,
+        prompt_tokens=sum(row.num_tokens for row in prompts),
+        limit=batch.limit,
     )

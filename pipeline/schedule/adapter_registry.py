@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from ..adapter_name import objection
 from ..messages import AdapterInfo, AdapterState, AdapterView
 from ..runtime.wording import counted
+from .tally import Tally
 
 UNUSABLE = "infinite, NaN or all alike"
 NAMES_SHOWN = 8
@@ -27,20 +28,6 @@ class AdapterRefused(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
-
-
-class Tally:
-    """Counters of one adapter, shared by its generations."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.prompt_tokens = 0
-        self.output_tokens = 0
-        self.hits = 0
-        """Requests that found the adapter in the pool when they arrived."""
-        self.placements = 0
-        self.broken = 0
-        """Requests that ended because no token could be chosen from their logits."""
 
 
 class AdapterRecord:
@@ -67,6 +54,8 @@ class AdapterRecord:
         """The registry's count of requests when it was last requested: the order of evictions."""
         self.running = 0
         self.waiting = 0
+        self.kv_pages = 0
+        """Pages of KV that its running sequences hold."""
         self.held = 0
         """Verifications and merges under way, which keep it from being evicted."""
         self.merged = False
@@ -127,11 +116,11 @@ class AdapterRecord:
         self.tally.placements += 1
         return True
 
-    def lose_pages(self, now: float) -> tuple[int, ...]:
-        """Returns its state to HOST, and the pages it had."""
+    def lose_pages(self, now: float, reason: str = "") -> tuple[int, ...]:
+        """Returns its state to HOST, and the pages it had. `reason`: why it was evicted."""
         pages, self.pages = self.pages, ()
         self._placed.clear()
-        self.change_state(AdapterState.HOST, now)
+        self.change_state(AdapterState.HOST, now, reason)
         return pages
 
     @property
@@ -144,8 +133,11 @@ class AdapterRecord:
             warnings.append(f"its logits were {UNUSABLE} in {counted(count, 'request')}")
         return "; ".join(warnings)
 
-    def view(self) -> AdapterView:
-        info = self.info
+    def view(self, now: float) -> AdapterView:
+        info, tally = self.info, self.tally
+        recent_us, recent_tokens = tally.recent_cost(now)
+        ttft_p50_ms, ttft_p99_ms = tally.first_tokens.percentiles_ms(now)
+        wait_p50_ms, wait_p99_ms = tally.queue_waits.percentiles_ms(now)
         return AdapterView(
             name=self.name,
             path=self.path,
@@ -160,15 +152,24 @@ class AdapterRecord:
             pages=len(self.pages),
             running=self.running,
             waiting=self.waiting,
-            requests=self.tally.requests,
-            prompt_tokens=self.tally.prompt_tokens,
-            output_tokens=self.tally.output_tokens,
+            requests=tally.requests,
+            prompt_tokens=tally.prompt_tokens,
+            output_tokens=tally.output_tokens,
             pinned=self.pinned,
             merged=self.merged,
             warning=self.warning,
-            hits=self.tally.hits,
-            placements=self.tally.placements,
+            hits=tally.hits,
+            placements=tally.placements,
             directory=self.directory,
+            kv_pages=self.kv_pages,
+            device_us=round(tally.device_us),
+            recent_device_us=round(recent_us),
+            recent_tokens=recent_tokens,
+            ttft_p50_ms=ttft_p50_ms,
+            ttft_p99_ms=ttft_p99_ms,
+            wait_p50_ms=wait_p50_ms,
+            wait_p99_ms=wait_p99_ms,
+            evictions=tally.evictions,
         )
 
 
@@ -310,11 +311,11 @@ class AdapterRegistry:
 
     # -- views
 
-    def views(self) -> tuple[AdapterView, ...]:
+    def views(self, now: float) -> tuple[AdapterView, ...]:
         """The current generations, then those being unloaded."""
-        return tuple(adapter.view() for adapter in (*self._current.values(), *self._leaving))
+        return tuple(adapter.view(now) for adapter in (*self._current.values(), *self._leaving))
 
-    def views_of(self, name: str) -> tuple[AdapterView, ...]:
+    def views_of(self, name: str, now: float) -> tuple[AdapterView, ...]:
         """The `views` with this name."""
         found = [self._current[name]] if name in self._current else []
-        return tuple(a.view() for a in (*found, *(a for a in self._leaving if a.name == name)))
+        return tuple(a.view(now) for a in (*found, *(a for a in self._leaving if a.name == name)))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ..messages import AdapterState, SchedulerSettings
+from ..messages import AdapterState, SchedulerSettings, StepLimit
 from .policies import Policy
-from .residency import Residency
+from .residency import KV_OF_REQUESTS, Residency
 from .sequence import Sequence
 from .step_draft import StepDraft
 from .waiting_queue import WaitingQueue
@@ -62,6 +62,9 @@ class QueueState:
     """Passes so far, which is the newest pass's number."""
     behind: str = ""
     """Reason of the sequences that the newest pass did not examine; "": the policy's reason."""
+    limit: StepLimit = StepLimit.NOTHING
+    """What kept the requests that still wait out of the step: the limit that ended the newest pass,
+    or that of the first request it passed over. NOTHING if the policy has yielded no other."""
     may_differ: bool = True
     """Whether another pass may have another result than the newest."""
 
@@ -124,22 +127,21 @@ class AdmissionPass:
         """Starts a sequence, or notes why it waits. Returns whether it started."""
         plan, state, adapter = self.plan, self.queue_state, sequence.adapter
         if sequence.in_flight:
-            return self._hold_back(sequence, "its last step is still out")
+            return self._hold_back(sequence, StepLimit.KV_PAGES, "its last step is still out")
         if plan.budget <= 0:
             state.behind = "prompt tokens of this step are spent"
             state.may_differ = True
-            return self._hold_back(sequence, state.behind)
+            return self._hold_back(sequence, StepLimit.PROMPT_TOKENS, state.behind)
         cap = self.settings.max_per_adapter
         if cap and adapter.running >= cap and adapter.name:
             self._passed_by += 1
-            return self._hold_back(
-                sequence, f"adapter {adapter.name} runs {cap}, --max-per-adapter"
-            )
+            reason = f"adapter {adapter.name} runs {cap}, --max-per-adapter"
+            return self._hold_back(sequence, StepLimit.POLICY, reason)
         need = self._demand.with_candidate(*sequence.size)
         if reason := self._lack_of_adapter(sequence, need):
-            return self._hold_back(sequence, reason, need)
+            return self._hold_back(sequence, StepLimit.ADAPTER, reason, need)
         if reason := self._lack_of_pages(sequence, need):
-            return self._hold_back(sequence, reason, need)
+            return self._hold_back(sequence, StepLimit.KV_PAGES, reason, need)
         self._demand.add_sequence(*sequence.size)
         self._note_decision(sequence, need, is_admitted=True)
         with self.span("_merge_batch"):
@@ -174,7 +176,7 @@ class AdmissionPass:
         soon = pool.pages_for(min(sequence.length, self.plan.budget))
         idle = (a for a in self.residency.registry.idle() if a is not sequence.adapter)
         with self.span("can add new req, need_max_token_num_{}", need * pool.page_size):
-            if self.residency.make_room(soon, need, idle, self.plan.now):
+            if self.residency.make_room(soon, need, idle, self.plan.now, KV_OF_REQUESTS):
                 return ""
         state.behind = "behind another: no KV pages" if self._can_ever_fit(sequence) else ""
         state.may_differ = True  # each token of the others lowers the worst case
@@ -185,7 +187,11 @@ class AdmissionPass:
         sequence."""
         return self.residency.can_ever_hold(sum(sequence.size), sequence.adapter)
 
-    def _hold_back(self, sequence: Sequence, reason: str, need: int = 0) -> bool:
+    def _hold_back(self, sequence: Sequence, limit: StepLimit, reason: str, need: int = 0) -> bool:
+        """Notes why a sequence waits. Returns False: it has not started."""
+        state = self.queue_state
+        if state.behind or state.limit is StepLimit.NOTHING:
+            state.limit = limit
         sequence.reason = reason
         self._note_decision(sequence, need, is_admitted=False)
         return False
@@ -195,7 +201,8 @@ class AdmissionPass:
         oldest = self.waiting.oldest
         oldest.examined = self.queue_state.passes
         self.queue_state.behind = "behind another: batch is full"
-        self._hold_back(oldest, f"batch is full: {self.max_running} requests run")
+        reason = f"batch is full: {self.max_running} requests run"
+        self._hold_back(oldest, StepLimit.ROWS, reason)
 
     def _note_decision(self, sequence: Sequence, need: int, *, is_admitted: bool) -> None:
         """Records a decision if decisions are recorded and it differs from the sequence's last."""

@@ -20,6 +20,8 @@ from .page_allocator import PageAllocator
 
 WorkerOrder = PlaceAdapter | EvictAdapter | DropAdapter | CheckAdapter
 
+KV_OF_REQUESTS = "KV pages of requests"
+"""What an adapter is evicted for, if not for another adapter or a verification."""
 TRIAL_NEIGHBOURS = 3
 """Most other adapters in the batch of a verification."""
 
@@ -46,6 +48,9 @@ class Residency:
         self.epoch = 0
         self.orders: list[WorkerOrder] = []
         """Orders for the workers, to be sent before the next batch."""
+        self.evicted: list[tuple[AdapterRecord, int]] = []
+        """Adapters that lost their pages to others, and how many pages; the caller reports and
+        clears them."""
         self.trials: dict[str, TrialReservation] = {}
         """By the id of the operator's order."""
 
@@ -128,7 +133,11 @@ class Residency:
         pages = adapter.info.pages
         known = any(pages >= p and kv_pages >= k for p, k in shortages or ())
         if known or not self.make_room(
-            pages, kv_pages + pages, self.registry.idle(unwanted=unwanted), now
+            pages,
+            kv_pages + pages,
+            self.registry.idle(unwanted=unwanted),
+            now,
+            f"adapter {adapter.name}",
         ):
             if shortages is not None and not known:
                 shortages.append((pages, kv_pages))
@@ -147,20 +156,28 @@ class Residency:
         adapter.change_state(AdapterState.LOADING, now)
         self.orders.append(PlaceAdapter(self.epoch, adapter.key, adapter.pages))
 
-    def make_room(self, pages: int, worst: int, idle: Iterable[AdapterRecord], now: float) -> bool:
+    def make_room(
+        self, pages: int, worst: int, idle: Iterable[AdapterRecord], now: float, winner: str
+    ) -> bool:
         """Evicts `idle` adapters, in their order, until `pages` are free and `worst` pages fit
-        beside the adapters. False, with none evicted, if that is impossible."""
+        beside the adapters. False, with none evicted, if that is impossible. `winner` names what
+        takes the pages."""
         pool = self.pool
         leaving = _leaving(pages, worst, idle, pool.free, pool.adapters, pool.total)
         for adapter in leaving or ():
-            self.evict(adapter, now)
+            self.evict(adapter, now, winner)
         return leaving is not None
 
     # -- evicting
 
-    def evict(self, adapter: AdapterRecord, now: float) -> None:
-        """Frees an adapter's pages. No running sequence uses it, so no later step reads them."""
-        self.pool.release_adapter(adapter.lose_pages(now))
+    def evict(self, adapter: AdapterRecord, now: float, winner: str = "") -> None:
+        """Frees an adapter's pages. No running sequence uses it, so no later step reads them.
+        `winner` names what takes them; "" if the adapter itself is unloaded or has failed."""
+        pages = adapter.lose_pages(now, winner and f"evicted for {winner}")
+        self.pool.release_adapter(pages)
+        if winner:
+            adapter.tally.evictions += 1
+            self.evicted.append((adapter, len(pages)))
         self.orders.append(EvictAdapter(adapter.key))
 
     def fail_placement(self, adapter: AdapterRecord, error: str, now: float) -> None:
@@ -195,7 +212,9 @@ class Residency:
             worst = kv_pages + trial.num_pages
             if trial.pages or self.place_or_wait(trial.adapter, worst, now, unwanted=True):
                 continue
-            if not self.make_room(trial.num_pages, worst, self.registry.idle(unwanted=True), now):
+            idle = self.registry.idle(unwanted=True)
+            winner = f"the verification of {trial.adapter.name}"
+            if not self.make_room(trial.num_pages, worst, idle, now, winner):
                 continue
             trial.pages = self.pool.allocate(trial.num_pages)
             kv_pages += trial.num_pages

@@ -24,6 +24,7 @@ from ..messages import (
     PoolMap,
     Request,
     SchedulerSettings,
+    StepLimit,
     StreamToken,
     Tokens,
     WorkerReady,
@@ -34,9 +35,11 @@ from .admission import AdmissionPass, Decision, QueueState
 from .page_allocator import OutOfPages, PageAllocator
 from .pets import LatencyTable
 from .policy_factory import make_policy
-from .residency import Residency
+from .residency import KV_OF_REQUESTS, Residency
 from .sequence import Sequence, SequenceState
+from .step_charge import StepCharge
 from .step_draft import StepDraft
+from .tally import Tally
 from .waiting_queue import WaitingQueue
 from .worst_case import Demand
 
@@ -126,6 +129,10 @@ class Scheduler:
         self._by_number: dict[int, Sequence] = {}
         self._next_number = 0
         self._release: list[int] = []
+        self._charges: dict[int, StepCharge] = {}
+        """Of the steps under way, by number."""
+        self._late: dict[int, Tally] = {}
+        """Tallies of ended sequences that still have a token in flight, by number."""
         self._queue_state = QueueState()
         self._steps_since_admission = 0
 
@@ -170,6 +177,8 @@ class Scheduler:
         self.policy.max_running = limits.max_running
         self.pool = PageAllocator(limits.num_pages, limits.page_size)
         self._release.clear()
+        self._charges.clear()
+        self._late.clear()
         self.residency.reset(epoch, self.pool, now)
         self.reconsider()
 
@@ -241,11 +250,14 @@ class Scheduler:
             self.running.remove(sequence)
             self._release.append(sequence.number)
             self.pool.release(sequence.pages)
+            sequence.adapter.kv_pages -= len(sequence.pages)
             sequence.pages = []
             sequence.adapter.running -= 1
         else:
             self.waiting.remove_sequence(sequence)
             sequence.adapter.waiting -= 1
+        if sequence.in_flight:
+            self._late[sequence.number] = sequence.tally
         was_waiting = sequence.state is SequenceState.WAITING
         sequence.state = SequenceState.FINISHED
         if was_waiting:
@@ -280,12 +292,25 @@ class Scheduler:
             tuple(self._release),
             tuple(plan.admissions),
             tuple(plan.rows.values()),
+            self._limit(plan, budget),
         )
+        self._charges[self.step] = StepCharge.of(plan, batch.rows, batch.release)
         self._release.clear()
         self.step += 1
         self._steps_since_admission = 0 if plan.admissions else self._steps_since_admission + 1
         self.prefill_tokens += budget - plan.budget
         return batch
+
+    def _limit(self, plan: StepDraft, budget: int) -> StepLimit:
+        """What keeps waiting requests out of this step, or the rest of a running prompt."""
+        if self.waiting:
+            limit = self._queue_state.limit
+            return StepLimit.POLICY if limit is StepLimit.NOTHING else limit
+        if plan.budget <= 0 < budget and any(
+            sequence.num_scheduled < sequence.num_prompt for sequence in self.running
+        ):
+            return StepLimit.PROMPT_TOKENS
+        return StepLimit.NOTHING
 
     def _schedule_decodes(self, plan: StepDraft) -> int:
         """Makes the rows of sequences that decode into a page they have, which are nearly all.
@@ -335,6 +360,7 @@ class Scheduler:
         if pages is None:
             return  # it was preempted itself
         sequence.pages.extend(pages)
+        sequence.adapter.kv_pages += len(pages)
         sequence.num_scheduled = end
         if end == sequence.length:
             sequence.in_flight += 1
@@ -344,6 +370,7 @@ class Scheduler:
             self.decode_tokens += 1
         else:
             plan.budget -= num_tokens
+            plan.prompts.append((sequence, num_tokens))
 
     def _allocate(self, sequence: Sequence, count: int, plan: StepDraft) -> tuple[int, ...] | None:
         """Pages for a running sequence. If too few are free, an idle adapter is evicted, else the
@@ -353,7 +380,7 @@ class Scheduler:
                 return self.pool.allocate(count)
             except OutOfPages:
                 if (idle := next(self.registry.idle(), None)) is not None:
-                    self.residency.evict(idle, plan.now)
+                    self.residency.evict(idle, plan.now, KV_OF_REQUESTS)
                     continue
                 youngest = max(self.running, key=lambda s: s.request.arrived_at)
                 self._preempt(youngest, plan)
@@ -366,6 +393,7 @@ class Scheduler:
         self._release.append(sequence.number)
         self.pool.release(sequence.pages)
         plan.rows.pop(sequence.number, None)
+        plan.prompts = [piece for piece in plan.prompts if piece[0] is not sequence]
         if sequence.number in plan.sampling:  # its planned token is no longer sampled
             plan.sampling.discard(sequence.number)
             sequence.in_flight -= 1
@@ -377,6 +405,7 @@ class Scheduler:
         state = self._queue_state
         if self.running and not state.may_differ:
             return
+        state.limit = StepLimit.NOTHING
         if self.running and self._steps_since_admission < self.settings.max_wait_tokens:
             return
         state.may_differ = False
@@ -427,6 +456,7 @@ class Scheduler:
         adapter = sequence.adapter
         if sequence.admitted_at is None:
             sequence.admitted_at = plan.now
+            adapter.tally.queue_waits.add(plan.now, plan.now - sequence.request.arrived_at)
             if adapter.since > sequence.request.arrived_at:
                 sequence.adapter_at = min(adapter.since, plan.now)
             else:
@@ -453,6 +483,7 @@ class Scheduler:
         """Queues a running sequence again: it keeps its tokens and has no pages."""
         self.running.remove(sequence)
         sequence.adapter.running -= 1
+        sequence.adapter.kv_pages -= len(sequence.pages)
         sequence.restart()
         self._queue(sequence, reason)
 
@@ -472,31 +503,38 @@ class Scheduler:
         for which no token could be chosen are in `broken`.
         """
         accepted: list[StreamToken] = []
-        served: list[Sequence] = []
         self.ended.clear()
         self.broken.clear()
+        price_us = self._charge_prompts(tokens)
+        live, waiting = self._by_number.get, SequenceState.WAITING
+        served: list[Sequence] = []  # with those that cannot go on: they were computed
+        if self.policy.counts_tokens:
+            served = [s for sampled in tokens.tokens if (s := live(sampled.sequence))]
         for sampled in tokens.tokens:
-            sequence = self._by_number.get(sampled.sequence)
+            sequence = live(sampled.sequence)
             if sequence is None:
+                if (ended := self._late.get(sampled.sequence)) is not None:
+                    ended.device_us += price_us
                 continue
-            if sampled.token_id == NO_TOKEN:
-                sequence.adapter.tally.broken += 1
+            tally, token_id = sequence.tally, sampled.token_id
+            tally.device_us += price_us
+            if token_id == NO_TOKEN:
+                tally.broken += 1
                 self.broken.append(sequence)
-                served.append(sequence)  # it was computed, and a replay counts it as well
                 continue
-            token_id, token_ids = sampled.token_id, sequence.token_ids
+            token_ids = sequence.token_ids
             sequence.in_flight -= 1
             token_ids.append(token_id)
             if sequence.first_token_at is None:
                 sequence.first_token_at = now
-            sequence.adapter.tally.output_tokens += 1
-            served.append(sequence)
+                tally.first_tokens.add(now, now - sequence.request.arrived_at)
+            tally.output_tokens += 1
             length, finish_reason = len(token_ids), None
             if token_id in sequence.stops:
                 finish_reason = "stop"
             elif length >= sequence.max_length:
                 finish_reason = "length"
-            request_id = sequence.request.request_id
+            request_id = sequence.request_id
             index = length - sequence.num_prompt - 1
             accepted.append(
                 StreamToken(request_id, index, token_id, sampled.logprobs, finish_reason)
@@ -505,11 +543,23 @@ class Scheduler:
                 with self._span("_filter_runing_batch ..."):
                     self.finish(request_id)
                 self.ended.append(sequence)
-            elif sequence.state is SequenceState.WAITING:
+            elif sequence.state is waiting:
                 self.reconsider()  # it was preempted with a step in flight, which is back now
-        if self.policy.counts_tokens:
+        if served:
             self.policy.on_tokens(served)
         return accepted
+
+    def _charge_prompts(self, tokens: Tokens) -> float:
+        """Charges the prompts of a step that was answered, for the tokens that sample nothing.
+        Returns the price of each sampled token, microseconds."""
+        charge = self._charges.pop(tokens.step, None)
+        if charge is None:
+            return 0.0
+        price_us = charge.price_us(tokens.busy_us)
+        charge.pay_prompts(price_us)
+        for number in charge.released:
+            self._late.pop(number, None)
+        return price_us
 
     # -- views
 
@@ -544,6 +594,10 @@ class Scheduler:
         held = sum(len(sequence.pages) for sequence in self.running) + self.residency.trial_pages
         assert self.pool.kv == held, f"pool says {self.pool.kv} KV pages, sequences hold {held}"
         assert all(not sequence.pages for sequence in self.waiting)
+        counted = self.registry.base.kv_pages + sum(a.kv_pages for a in self.registry)
+        assert counted + self.residency.trial_pages == held, (
+            f"adapters count {counted} KV pages, sequences hold {held}"
+        )
         placed = sum(len(adapter.pages) for adapter in self.registry)
         assert self.pool.adapters == placed, (
             f"pool says {self.pool.adapters} adapter pages, adapters hold {placed}"

@@ -25,7 +25,9 @@ class Sequence:
 
     def __init__(self, request: Request, number: int, adapter: AdapterRecord) -> None:
         self.request = request
+        self.request_id = request.request_id
         self.adapter = adapter
+        self.tally = adapter.tally
         self.number = number
         self.token_ids: list[int] = list(request.prompt_ids)
         self.num_prompt = len(request.prompt_ids)

@@ -20,3 +20,5 @@ class StepDraft:
         """Sequences whose row samples a token."""
         self.others: list[Sequence] = []
         """Running sequences that compute a piece of prompt or need a page."""
+        self.prompts: list[tuple[Sequence, int]] = []
+        """Pieces of prompts in this step, and their tokens."""

@@ -12,7 +12,8 @@ class Demand:
     With h_i tokens held and l_i still to come, sorted by l descending, demand peaks whenever a
     sequence ends: need = max_k ( k * l_k + sum_{i<=k} h_i ) tokens. In pages of P tokens, each
     sequence wastes at most P-1 tokens of its last page:
-    pages = max_k ceil( (k * (l_k + P - 1) + sum_{i<=k} h_i) / P ).
+    pages = max_k floor( (k * (l_k + P - 1) + sum_{i<=k} h_i) / P ), as the sum of whole pages is
+    whole. For one sequence that is exact, so one as long as the pool runs.
 
     While all advance by a token a step, no term changes: l_k falls by one as each h_i grows by one.
     """
@@ -46,4 +47,4 @@ class Demand:
             need = total_held - count * negative_remaining
             if need > peak:
                 peak = need
-        return -(-peak // self._page_size)
+        return peak // self._page_size

@@ -179,9 +179,12 @@ class Metrics:
         if found.bytes_s is not None:
             about = "achieved by decode steps, median"
             yield _gauge("step_read_bytes_per_second", about, found.bytes_s)
-        if found.lora_overhead is not None:
-            about = "decode step with adapters / same step without - 1, median"
-            yield _gauge("lora_tax_ratio", about, found.lora_overhead)
+        tax = found.lora_tax
+        yield _gauge("lora_tax_pairs", "decode steps behind the LoRA tax", tax.pairs)
+        if tax.value is not None:
+            about = "decode step with adapters / same step without - 1, median; absent if uncertain"
+            yield _gauge("lora_tax_ratio", about, tax.value)
+            yield _gauge("lora_tax_spread_ratio", "plus or minus on it", tax.spread)
 
 
 def _gauge(name: str, help: str, value: float) -> Metric:

@@ -43,6 +43,7 @@ from ..messages import (
 )
 from ..order_id import make_order_id
 from ..run_directory import is_hub_id
+from ..runtime.json_document import to_document
 from ..runtime.spans import recording_name
 from ..text.tokenizer import TextError
 from .answer_format import Format, error_body
@@ -303,11 +304,9 @@ class Api:
         if reply.scheduling is not None:
             body["scheduler"] = self._scheduler_body(reply.scheduling)
         if isinstance(order, PlanAdapters):
-            body["plans"] = [msgspec.structs.asdict(plan) for plan in reply.plans]
+            body["plans"] = to_document(reply.plans)
         if found := reply.verification:
-            body["verification"] = msgspec.structs.asdict(found) | {
-                "comparisons": [msgspec.structs.asdict(row) for row in found.comparisons]
-            }
+            body["verification"] = to_document(found)
         return JSONResponse(body)
 
     # -- the scheduler
@@ -525,13 +524,10 @@ def _now() -> int:
 
 def adapter_body(view: AdapterView) -> dict[str, Any]:
     """An adapter as GET /v1/adapters shows it."""
-    body = msgspec.structs.asdict(view)
     resident = {AdapterState.GPU: "device", AdapterState.FAILED: "none", AdapterState.GONE: "none"}
     residency = "device" if view.pages else resident.get(view.state, "host")
     return {
-        **body,
-        "state": view.state.value,
-        "target_modules": list(view.target_modules),
+        **to_document(view),
         "residency": residency,
     }
 

@@ -23,6 +23,7 @@ from waiting import wait_for
 
 from loraconsole.console.client.recording import RecordingPlayer
 from loraconsole.console.client.remote import Remote
+from loraconsole.console.client.tape import Tape
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Heartbeat, Moment, RouterStats, Snapshot
 
@@ -288,7 +289,7 @@ def test_garbage_on_the_sockets_is_refused_and_the_ring_serves_on(ring: Ring) ->
     assert ring.answer(BASE, QUESTIONS[0])
 
     def refused() -> set[int]:
-        beats = {beat["name"]: beat["hops"][0][3] for beat in ring.snapshot()["beats"]}
+        beats = {beat["name"]: beat["hops"][0]["refused"] for beat in ring.snapshot()["beats"]}
         return {beats[name] for name in ("router", "worker-0", "detokenizer", "server")}
 
     wait_for(lambda: refused() == {4})
@@ -319,7 +320,10 @@ def test_health_and_metrics_tell_the_truth(ring: Ring) -> None:
     assert families["vllm:lora_requests_info"].samples[0].labels["max_lora"] == "4"
     read = {s.labels["what"]: s.value for s in families["loraconsole_step_read_bytes"].samples}
     assert min(read.values()) > 0 and read["weights"] > read["adapters"]
-    assert families["loraconsole_lora_tax_ratio"].samples[0].value > -1
+    assert families["loraconsole_lora_tax_pairs"].samples[0].value > 0
+    if tax := families.get("loraconsole_lora_tax_ratio"):  # absent while it is noise
+        spread = families["loraconsole_lora_tax_spread_ratio"].samples[0].value
+        assert tax.samples[0].value > spread >= 0
     assert families["loraconsole_step_read_bytes_per_second"].samples[0].value > 1e6
     assert families["loraconsole_copy_bytes_per_second"].samples[0].value > 1e8
     kernels = families["loraconsole_kernels_info"].samples[0].labels
@@ -410,7 +414,7 @@ def test_abort_ends_one_request_by_the_end_of_its_id(ring: Ring) -> None:
         answer = pool.submit(ring.http.post, "/v1/completions", json=body)
         while not (batch := ring.snapshot()["batch"]) or not batch["requests"]:
             time.sleep(0.1)
-        request_id = batch["requests"][0][0]
+        request_id = batch["requests"][0]["request_id"]
         done = ring.cli("abort", request_id[-10:], "--json")
         assert json.loads(done.stdout) == {"request": request_id, "status": "ok"}
         answer.result(timeout=20)
@@ -447,7 +451,7 @@ def test_a_run_keeps_its_past_and_can_be_recorded(ring: Ring, tmp_path: Path) ->
     done = json.loads(ring.cli("record", str(path), "--seconds", "2", "--json").stdout)
     assert done["messages"] > 20 and done["bytes"] == path.stat().st_size
     clock = 0.0
-    tape = RecordingPlayer(path, clock=lambda: clock)
+    tape = RecordingPlayer(Tape(path), clock=lambda: clock)
     clock += 60.0
     kinds = {type(heard.message) for heard in tape.take()}
     assert {Snapshot, Heartbeat, RouterStats} <= kinds

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widget import Widget
-from textual.widgets import Button, Checkbox, Input, Label
+from textual.widgets import Button, Checkbox, Input
 
 from ....pipeline.messages import AdapterPlan, AdapterReply
 from ....pipeline.run_directory import absolute_path
@@ -21,10 +21,13 @@ from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.dialogs import LiveScreen
+from ..widgets.form_field import FormField
 from ..widgets.pane import PaintedApp, Pane
+from ..widgets.path_input import DIRECTORIES, PathInput
 from .adapter_details import plan_lines
 
 MOST_LINES = 40
+NO_PATH = "a path is required: a directory, or org/name on the hub"
 STAGES = ("fetch", "adapters")
 """Stages of a load whose progress bar is shown."""
 
@@ -120,8 +123,11 @@ class AdapterForm(LiveScreen[str]):
     def buttons(self) -> ComposeResult:
         raise NotImplementedError
 
-    def path_field(self, hint: str) -> Widget:
-        return _field("path", self._path, hint)
+    def path_field(self, hint: str, takes_many: bool = False) -> Widget:
+        path = PathInput(
+            self._path, kind=DIRECTORIES, takes_many=takes_many, placeholder=hint, id="path"
+        )
+        return FormField("path", path)
 
     @property
     def path(self) -> str:
@@ -141,8 +147,7 @@ class AdapterForm(LiveScreen[str]):
     def action_plan(self) -> None:
         paths = self.paths()
         if not paths:
-            self._note.show_word("Type the directory of the adapter first.", "warn")
-            self.query_one("#path").focus()
+            self.complain_of_path()
             return
         order = PlanCommand(paths=paths).order(self._orders.inbox)
         self._waits_for = order.order
@@ -151,6 +156,10 @@ class AdapterForm(LiveScreen[str]):
 
     def paths(self) -> tuple[str, ...]:
         return (absolute_path(self.path),) if self.path else ()
+
+    def complain_of_path(self) -> None:
+        """Says on the field that the path is missing."""
+        self.query_one("#path").query_ancestor(FormField).complain(NO_PATH)
 
     def _show_plan(self, reply: AdapterReply) -> bool:
         if not self.is_attached or reply.order != self._waits_for:
@@ -174,7 +183,7 @@ def _field(name: str, value: str, hint: str) -> Widget:
     """A label and its input."""
     given = Input(value=value, placeholder=hint, compact=True, id=name)
     given.cursor_blink = False  # a blinking cursor would cost CPU
-    return Horizontal(Label(name), given, classes="field")
+    return FormField(name, given)
 
 
 class LoadDialog(AdapterForm):
@@ -219,8 +228,7 @@ class LoadDialog(AdapterForm):
 
     def _load(self) -> None:
         if not self.path:
-            self._note.show_word("Type the directory of the adapter first.", "warn")
-            self.query_one("#path").focus()
+            self.complain_of_path()
             return
         if self._orders.is_pending(self._loading):
             return  # a second enter while loading
@@ -264,7 +272,7 @@ class PlanDialog(AdapterForm):
     SUBTITLE = "enter plans · esc closes"
 
     def fields(self) -> ComposeResult:
-        yield self.path_field("PEFT directories on the server, with spaces between them")
+        yield self.path_field("PEFT directories on the server, with spaces between them", True)
 
     def buttons(self) -> ComposeResult:
         yield Button("Plan", variant="primary", compact=True, id="plan")

@@ -15,8 +15,12 @@ from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ...client.bench_run import SUITES, WORKLOADS, BenchPlan
+from ..widgets.form_field import FormField
+from ..widgets.path_input import PathInput, PathKind
 
 N = TypeVar("N", int, float)
+RESULTS = PathKind(suffixes=(".jsonl", ".json"))
+"""Files of results."""
 
 # --- fields: each parses its text, or raises a `ValueError` that states the allowed values --------
 
@@ -245,13 +249,15 @@ class FileDialog(ModalScreen[str]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog form") as box:
             box.border_title = self._title
-            box.border_subtitle = "enter takes it · esc cancels"
-            path = Input(placeholder=self._hint, compact=True, id="path")
-            path.cursor_blink = False
-            yield path
+            box.border_subtitle = "tab completes · enter takes it · esc cancels"
+            path = PathInput(kind=RESULTS, placeholder=self._hint, id="path")
+            yield FormField("path", path)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        self.dismiss(event.value.strip())
+        if path := event.value.strip():
+            self.dismiss(path)
+        else:
+            self.query_one(FormField).complain("a path is required")
 
     def action_leave(self) -> None:
         self.dismiss("")

@@ -19,6 +19,7 @@ from ...state.span_tail import SpanTail
 from ...state.time_series import Track, Window, is_hour
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, crop, length, line
+from ...text.lora_tax import tax_spans
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, over_time
 
@@ -167,13 +168,14 @@ class PartsPane(Pane, can_focus=True):
         means = sorted(mean for mean in window.means if mean == mean)
         top = plot.top_of(percentile(means, TAX_SHARE) or 0.0)
         axis = units.share(top) + (" and more" if means and means[-1] > top else "")
+        tax = board.decode_statistics.lora_tax
         return Curve(
             "+",
             "LoRA tax",
             "pool-adapters",
-            units.change(board.decode_statistics.lora_overhead) if board.times_steps else OFF,
+            units.change(tax.value) if board.times_steps else OFF,
             (
-                ("median", units.change(board.decode_statistics.lora_overhead_of_all)),
+                ("±", units.share(tax.spread) if tax.value is not None else units.NOTHING),
                 ("axis", axis),
             ),
             window,
@@ -279,15 +281,13 @@ class ReadsPane(Pane):
                 (" of the copy rate" if is_wide else " of a copy", "dim"),
             )
         )
-        base = ((", base ", "dim"), (units.milliseconds(reads.base_ms), "number"))
+        tax = reads.lora_tax
+        base = ((", base ", "dim"), (units.milliseconds(tax.base_ms), "number"))
         found.append(
             line(
                 (f"{'LoRA tax':<10}", "text"),
-                (f"{units.change(reads.lora_overhead):>9}", "number"),
-                (" now, " if is_wide else "  ", "dim"),
-                (units.change(reads.lora_overhead_of_all), "number"),
-                (" median", "dim"),
-                *(base if width >= 60 else ()),
+                *tax_spans(tax, board.now),
+                *(base if width >= 60 and tax.pairs else ()),
             )
         )
         rate = units.NOTHING if reads.prompt_rate is None else units.rate(reads.prompt_rate)

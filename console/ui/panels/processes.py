@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import ClassVar
@@ -22,16 +22,16 @@ from ....pipeline.messages import (
     StopProcess,
 )
 from ...client.telemetry import DRAIN_SECONDS, PipelineOrder
-from ...commands.read_only import READ_ONLY
 from ...state.board import SUPERVISOR, Board, ProcessRow
 from ...state.signals import SIGNALS, how
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.column import Column, number_column, text_column
 from ..widgets.dialogs import Choice, ChoiceDialog, LiveDialog
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import LEVEL_STYLES
-from ..widgets.table import Column, TablePane, number_column, text_column
+from ..widgets.table import TablePane
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")
@@ -66,7 +66,11 @@ def _kernels(row: ProcessRow, board: Board) -> str:
 
 def _alive(row: ProcessRow, text: str) -> Sequence[TextSpan]:
     """A number that only a running process has; a dash for others."""
-    return ((text, "number"),) if row.age_s is not None and row.pid else ((units.NOTHING, "dim"),)
+    return ((text, "number"),) if _runs(row) else ((units.NOTHING, "dim"),)
+
+
+def _runs(row: ProcessRow) -> bool:
+    return row.age_s is not None and row.pid != 0
 
 
 def _living(
@@ -75,6 +79,7 @@ def _living(
     value: Callable[[ProcessRow], float],
     show: Callable[[float], str],
     rank: int,
+    field: str,
 ) -> Column[ProcessRow]:
     """A column of numbers that only running processes have, sorted largest first."""
     return Column(
@@ -85,6 +90,8 @@ def _living(
         right=True,
         rank=rank,
         descends=True,
+        value=lambda row: value(row) if _runs(row) else None,
+        field=field,
     )
 
 
@@ -111,19 +118,32 @@ class ProcessTablePane(TablePane[ProcessRow]):
     ]
     columns = (
         text_column("process", 12, lambda r: r.name),
-        Column("state", 12, _state, order=lambda r: r.state.value),
         Column(
-            "pid", 7, lambda r, b, w: ((f"{r.pid or units.NOTHING}", "dim"),), right=True, rank=6
+            "state",
+            12,
+            _state,
+            order=lambda r: r.state.value,
+            value=lambda r: r.state,
         ),
+        number_column("pid", 7, lambda r: r.pid or None, style="dim", rank=6),
         Column("up", 8, lambda r, b, w: _alive(r, _uptime(r, b)), right=True, rank=5),
-        _living("cpu", 5, lambda r: r.cpu_fraction, lambda share: f"{share * 100:.0f} %", 1),
-        _living("memory", 9, lambda r: r.rss_bytes, units.size, 1),
-        _living("lag", 7, lambda r: r.loop_lag_ms, lambda ms: f"{ms:.0f} ms", 4),
-        _living("msg/s", 6, lambda r: sum(hop.frames_s for hop in r.hops), units.rate, 3),
+        _living(
+            "cpu", 5, lambda r: r.cpu_fraction, lambda share: f"{share * 100:.0f} %", 1, "cpu_cores"
+        ),
+        _living("memory", 9, lambda r: r.rss_bytes, units.size, 1, "rss_bytes"),
+        _living("lag", 7, lambda r: r.loop_lag_ms, lambda ms: f"{ms:.0f} ms", 4, "loop_lag_ms"),
+        _living(
+            "msg/s",
+            6,
+            lambda r: sum(hop.frames_s for hop in r.hops),
+            units.rate,
+            3,
+            "messages_per_s",
+        ),
         number_column(
             "falls", 5, lambda r: r.falls, style=lambda r: "warn" if r.falls else "dim", rank=2
         ),
-        Column(" why", 10, _why, grows=True, rank=1),
+        Column("why", 10, _why, grows=True, rank=1),
     )
 
     def rows(self, board: Board) -> Sequence[ProcessRow]:
@@ -135,38 +155,46 @@ class ProcessTablePane(TablePane[ProcessRow]):
     def filter_text(self, row: ProcessRow, board: Board) -> str:
         return f"{row.name} {row.state.value} {row.reason}"
 
+    def extracts(self, row: ProcessRow) -> Mapping[str, str]:
+        board = self.painted_app.board
+        why = "".join(text for text, _ in _why(row, board, 400))
+        return {"why": why, "pid": f"{row.pid}" if row.pid else ""}
+
     def caption(self, board: Board) -> Sequence[TextSpan]:
         if not board.version:
             return ()
         return (("loraconsole ", "dim"), (board.version, "text"))
 
     def action_restart(self) -> None:
-        if row := self._chosen():
-            self._ask(StartProcess(row.name) if row.held else RestartProcess(row.name))
+        self.ask_orders(
+            [StartProcess(r.name) if r.held else RestartProcess(r.name) for r in self._chosen()]
+        )
 
     def action_kill(self) -> None:
-        if row := self._chosen():
-            self._ask(RestartProcess(row.name, hard=True))
+        self.ask_orders([RestartProcess(row.name, hard=True) for row in self._chosen()])
 
     def action_stop(self) -> None:
-        """Stops the process, or starts it if an operator has stopped it."""
-        if row := self._chosen():
-            self._ask(StartProcess(row.name) if row.held else StopProcess(row.name))
+        """Stops the processes, or starts those that an operator has stopped."""
+        self.ask_orders(
+            [StartProcess(r.name) if r.held else StopProcess(r.name) for r in self._chosen()]
+        )
 
     def action_signal(self) -> None:
-        row = self._chosen()
-        if row is None:
+        rows = self._chosen()
+        if not rows:
             return
         if self.painted_app.refuses("signal"):
-            self.notify(READ_ONLY, severity="error")
-        elif not row.pid:
-            self.notify(f"{row.name} does not run.", severity="warning")
+            self.notify(self.painted_app.refusal, severity="error")
+        elif still := [row.name for row in rows if not row.pid]:
+            self.notify(f"{', '.join(still)}: not running.", severity="warning")
         else:
-            self.app.push_screen(signal_dialog(row), partial(self._send_signal, row.name))
+            self.app.push_screen(signal_dialog(*rows), partial(self._send_signal, rows))
 
-    def _send_signal(self, name: str, signal: str | None) -> None:
+    def _send_signal(self, rows: Sequence[ProcessRow], signal: str | None) -> None:
         if signal:
-            self.post_message(OrderAsked(SignalProcess(name, signal), is_agreed=True))
+            for row in rows:
+                self.post_message(OrderAsked(SignalProcess(row.name, signal), is_agreed=True))
+            self.unmark()
 
     def action_drain(self) -> None:
         """Drains the router, or resumes it if it is draining."""
@@ -177,25 +205,26 @@ class ProcessTablePane(TablePane[ProcessRow]):
     def action_stop_all(self) -> None:
         self._ask(StopPipeline(DRAIN_SECONDS))
 
-    def _chosen(self) -> ProcessRow | None:
-        """The row under the cursor; None, with a toast, if that process takes no orders."""
-        row = self.selected
-        if row is None or row.name in ORDERS_NOT_FOR:
+    def _chosen(self) -> list[ProcessRow]:
+        """The processes that an action is about; none, with a toast, if none of them takes
+        orders."""
+        rows = [row for row in self.subjects if row.name not in ORDERS_NOT_FOR]
+        if not rows:
             self.notify("Choose a process of the ring.", severity="warning")
-            return None
-        return row
+        return rows
 
     def _ask(self, order: PipelineOrder) -> None:
         self.post_message(OrderAsked(order))
 
 
-def signal_dialog(row: ProcessRow) -> ChoiceDialog:
-    """A dialog that asks for a signal, with a description of each."""
-    body = f"{row.name}, pid {row.pid}. The supervisor sends it."
+def signal_dialog(*rows: ProcessRow) -> ChoiceDialog:
+    """A dialog that asks for a signal to all `rows`, with a description of each."""
+    names = ", ".join(f"{row.name}, pid {row.pid}" for row in rows)
     choices = [
         Choice(signal[0].lower(), signal, f"{signal:<5} {what}") for signal, what in SIGNALS.items()
     ]
-    return ChoiceDialog(f"Signal {row.name}", body, choices)
+    title = rows[0].name if len(rows) == 1 else f"{len(rows)} processes"
+    return ChoiceDialog(f"Signal {title}", f"{names}. The supervisor sends it.", choices)
 
 
 class TailPane(Pane):

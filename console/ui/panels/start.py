@@ -1,13 +1,15 @@
-"""`StartPane`: one bar per stage while the pipeline starts, and what is down while it restarts."""
+"""`StartPane`: one bar per stage while the pipeline starts, what is down while it restarts, and the
+way on once it is stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from ....pipeline.messages import Progress
-from ...state.board import SUPERVISOR, Board, seconds_left
+from ...state.board import STOPPED, SUPERVISOR, Board, seconds_left
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, length, line, spread
+from ...text.reasons import reason_first
 from ..widgets.pane import Pane
 
 FULL_WIDTH = 64
@@ -21,9 +23,12 @@ class StartPane(Pane):
     TITLE = "start-up"
 
     def title(self, board: Board) -> Sequence[TextSpan]:
-        return (("restart" if board.is_restarting else self.TITLE, "title"),)
+        word = "stopped" if board.is_down else "restart" if board.is_restarting else self.TITLE
+        return ((word, "title"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+        if board.is_down:
+            return self._ways_on(board, height)
         if board.is_restarting:
             bars = (self._stage(bar, width) for bar in _bars(board))
             found = [*_down(board, width), *bars]
@@ -32,7 +37,12 @@ class StartPane(Pane):
         else:
             found = [self._stage(bar, width) for bar in board.stages]
         if board.condition.word == "FAILED":
-            found += [TextLine(), line(("✗ ", "bad"), (board.condition.detail, "bad"))]
+            rows = units.wrap(
+                reason_first(units.visible(board.condition.detail)), max(8, width - 2)
+            )
+            marks = ("✗ ", *["  "] * len(rows))
+            found.append(TextLine())
+            found += [line((mark + row, "bad")) for mark, row in zip(marks, rows, strict=False)]
             found.append(
                 line(
                     ("  7", "key"), (" shows the logs, ", "dim"), ("8", "key"), (" restarts", "dim")
@@ -41,6 +51,18 @@ class StartPane(Pane):
         elif not found:
             found.append(line(("waiting for the first stage", "dim")))
         return found[:height] if board.is_restarting else found[-height:]
+
+    def _ways_on(self, board: Board, height: int) -> Sequence[TextLine]:
+        """What an operator can do with a stopped pipeline."""
+        app = self.painted_app
+        ways = [("7", "shows the last log lines"), ("q", "leaves the console")]
+        if app.can_start:
+            ways.insert(0, ("S", "starts it again, with the options it ran with"))
+        is_stopped = board.condition.word == STOPPED
+        text = "The pipeline is stopped." if is_stopped else "No supervisor answers."
+        head = line((text, "title"))
+        found = [line((f"{key:>3}", "key"), (f"  {text}", "text")) for key, text in ways]
+        return [head, *([TextLine()] if height > len(found) + 1 else []), *found]
 
     def _stage(self, bar: Progress, width: int) -> TextLine:
         label = bar.label if bar.label != bar.stage else ""

@@ -27,6 +27,7 @@ class FilterPane(Pane, can_focus=True):
         Binding("slash", "filter", "Filter", key_display="/", id="filter"),
         Binding("n", "match(1)", "Next match", show=False, id="next-match"),
         Binding("N", "match(-1)", "Previous match", show=False, id="previous-match"),
+        Binding("escape", "unfilter", "Show all rows", show=False, id="unfilter"),
     ]
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
@@ -52,6 +53,20 @@ class FilterPane(Pane, can_focus=True):
     def action_match(self, step: int) -> None:
         """Goes to the next matching row, or with -1 to the previous one."""
         raise NotImplementedError
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leaves escape to the app if there is nothing to clear."""
+        if action == "unfilter":
+            return bool(self.filter.text)
+        return super().check_action(action, parameters)
+
+    def action_unfilter(self) -> None:
+        """Clears the filter, and closes its line if that is open."""
+        from .filter_input import FilterInput
+
+        self.set_filter("", marks=False)
+        for open_line in self.screen.query(FilterInput):
+            open_line.close()
 
     async def action_filter(self) -> None:
         """Opens the filter's input line at the bottom of the panel."""
@@ -80,4 +95,9 @@ class FilterPane(Pane, can_focus=True):
         if not self.filter:
             return ()
         how = " marked" if self.marks else ""
-        return ((f"/{self.filter.text}", "key"), (f"{how}  n N", "dim"))
+        return (
+            (f"/{self.filter.text}", "key"),
+            (f"{how}  n N  ", "dim"),
+            ("esc", "key"),
+            (" clears", "dim"),
+        )

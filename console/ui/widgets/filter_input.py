@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
+from textual.widget import Widget
 from textual.widgets import Input
 
 from ...text.filter import Filter
@@ -55,16 +56,25 @@ class FilterInput(LineInput):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self._close()
+        self._leave()
+
+    def on_blur(self) -> None:
+        """Closes the line when its screen is left; the filter stays."""
+        if not all(node.display for node in self.ancestors_with_self if isinstance(node, Widget)):
+            self.close()
 
     def action_clear(self) -> None:
         self._pane.set_filter("", marks=False)
-        self._close()
+        self._leave()
 
     def action_marks(self) -> None:
         self._pane.set_filter(self.value, marks=not self._pane.marks)
 
-    def _close(self) -> None:
+    def _leave(self) -> None:
         self._pane.focus(scroll_visible=False)
-        assert isinstance(self.parent, Horizontal)
-        self.parent.remove()
+        self.close()
+
+    def close(self) -> None:
+        """Removes the line."""
+        if isinstance(self.parent, Horizontal):
+            self.parent.remove()

@@ -5,91 +5,35 @@ Only visible rows are made into lines. A narrow pane drops columns, the least im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from ....pipeline.runtime.wording import counted
+from ...client.telemetry import PipelineOrder
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, crop, line, thumb_of
+from .clipboard import copy_text
+from .column import Column
+from .copy_dialog import ask_copy
 from .filter import FilterPane
+from .order_asked import OrdersAsked
+from .records import Record, as_text, for_file, record_of
+from .sort_keys import NEXT, UNSORTED, sort_letters
 
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Column(Generic[R]):
-    """One column. `cell(row, board, width)` returns spans, which are fitted to `width` cells."""
-
-    title: str
-    width: int
-    """Width in cells; with `grows`, the minimum."""
-    cell: Callable[[R, Board, int], Sequence[TextSpan]]
-    order: Callable[[R], Any] | None = None
-    """The sort key; None if sorting makes no sense."""
-    right: bool = False
-    grows: bool = False
-    """Whether it takes left-over cells."""
-    wants: Callable[[R], int] | None = None
-    """Cells that a row's text needs. Left-over cells go first to growing columns with `wants`, from
-    left to right, then in equal parts to all that grow."""
-    least: int = 0
-    """Width before left-over cells are distributed; 0 means `width`."""
-    rank: int = 0
-    """Columns of a higher rank are dropped first if there is no room."""
-    descends: bool = False
-    """Whether the first sort shows the largest on top."""
-
-
-def text_column(
-    title: str,
-    width: int,
-    text: Callable[[R], str],
-    style: str | Callable[[R], str] = "text",
-    *,
-    sorts: bool = True,
-    grows: bool = False,
-    wants: Callable[[R], int] | None = None,
-    least: int = 0,
-    rank: int = 0,
-) -> Column[R]:
-    """A column of text in one style; with `sorts`, its sort key is the text."""
-
-    def cell(row: R, board: Board, width: int) -> Sequence[TextSpan]:
-        return ((text(row), style if isinstance(style, str) else style(row)),)
-
-    order = text if sorts else None
-    return Column(title, width, cell, order, grows=grows, wants=wants, least=least, rank=rank)
-
-
-def number_column(
-    title: str,
-    width: int,
-    value: Callable[[R], float | None],
-    show: Callable[[Any], str] = str,
-    style: str | Callable[[R], str] = "number",
-    *,
-    zero: str | None = None,
-    rank: int = 0,
-) -> Column[R]:
-    """A right-aligned column of numbers, sorted largest first. None is shown as a dash, 0 as
-    `zero` if that is given."""
-
-    def cell(row: R, board: Board, width: int) -> Sequence[TextSpan]:
-        figure = value(row)
-        text = units.NOTHING if figure is None else show(figure)
-        if figure == 0 and zero is not None:
-            text = zero
-        return ((text, style if isinstance(style, str) else style(row)),)
-
-    def order(row: R) -> float:
-        return value(row) or 0.0
-
-    return Column(title, width, cell, order, right=True, rank=rank, descends=True)
+def _lettered(title: str, letter: str) -> list[TextSpan]:
+    """A title with its letter highlighted; a letter that it lacks takes its first cell."""
+    at = title.lower().find(letter)
+    if at < 0:
+        return [(letter, "key"), (title[1:], "dim")]
+    return [(title[:at], "dim"), (title[at : at + 1], "key"), (title[at + 1 :], "dim")]
 
 
 class TablePane(FilterPane, Generic[R], can_focus=True):
@@ -102,8 +46,23 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         Binding("pagedown", "page(1)", "Page down", show=False, id="page-down"),
         Binding("home,g", "jump(0)", "First", show=False, id="first"),
         Binding("end,G", "jump(-1)", "Last", show=False, id="last"),
-        Binding("s", "sort", "Sort", id="sort"),
+        Binding("s", "sort", "Sort", id="sort", tooltip="then the marked letter of a column"),
         Binding("S", "reverse", "Reverse", show=False, id="reverse"),
+        Binding("space", "mark", "Mark", id="row-mark", tooltip="keys act on all marked rows"),
+        Binding("ctrl+a", "mark_all", "Mark all", show=False, id="row-mark-all"),
+        Binding("y", "yank", "Copy", show=False, id="row-yank", tooltip="the name of the row"),
+        Binding(
+            *("Y", "yank_more", "Copy more"),
+            show=False,
+            id="row-yank-more",
+            tooltip="the whole row, its reason, its path",
+        ),
+        Binding(
+            *("e", "export", "Export"),
+            show=False,
+            id="row-export",
+            tooltip="the marked rows, or all that are shown, as CSV or JSON",
+        ),
         Binding("enter", "open", "Open", id="open"),
     ]
 
@@ -126,6 +85,11 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         super().__init__(id=id, classes=classes)
         self.sort_column: Column[R] | None = None
         self.reversed = False
+        self._asks_sort = False
+        """Whether the next key chooses the sort column."""
+        self.marked: set[str] = set()
+        """Keys of the marked rows."""
+        self._drawn_columns: Sequence[tuple[Column[R], int]] = ()
         self._key: str | None = None
         self._rows: list[R] = []
         self._total = self._matches = 0
@@ -155,6 +119,14 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """The text that the filter is matched against."""
         raise NotImplementedError
 
+    def name_of(self, row: R) -> str:
+        """What `y` copies: the name or id that commands take."""
+        return self.row_key(row)
+
+    def extracts(self, row: R) -> Mapping[str, str]:
+        """More texts of a row to copy, by name; empty ones are not offered."""
+        return {}
+
     def empty(self, board: Board) -> str:
         """The text of a table without rows."""
         return self.EMPTY
@@ -169,12 +141,39 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         index = self._index()
         return self._rows[index] if self._rows else None
 
+    @property
+    def subjects(self) -> list[R]:
+        """The rows that an action is about: the marked ones; without marks, the one under the
+        cursor."""
+        if self.marked:
+            rows = self.rows(self.painted_app.board)
+            if found := [row for row in rows if self.row_key(row) in self.marked]:
+                return found
+        row = self.selected
+        return [] if row is None else [row]
+
+    def ask_orders(self, orders: Sequence[PipelineOrder]) -> None:
+        """Asks the app to send the orders about `subjects`; the marks go once they are sent."""
+        if orders:
+            self.post_message(OrdersAsked(orders, None, self.unmark))
+
+    def title(self, board: Board) -> Sequence[TextSpan]:
+        found = super().title(board)
+        return (*found, (f"  {len(self.marked)} marked", "key")) if self.marked else found
+
+    def margin(self, y: int) -> TextSpan:
+        """A bar beside a marked row."""
+        at = self._offset + y - 1  # the head
+        is_row = self.marked and y and at < len(self._rows)
+        is_marked = is_row and self.row_key(self._rows[at]) in self.marked
+        return ("▌", "key") if is_marked else (" ", "text")
+
     def caption(self, board: Board) -> Sequence[TextSpan]:
         number = f"{self._matches} of {self._total}" if self.filter else f"{self._total}"
         return ((number, "number"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        columns = self._fitting(width, self._gather(board))
+        columns = self._drawn_columns = self._fitting(width, self._gather(board))
         head = self._head(columns)
         self._page = max(1, height - 1)
         if not self._rows:
@@ -195,12 +194,16 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """Filters and sorts the rows into `_rows`; returns all rows."""
         rows = self.rows(board)
         self._total = len(rows)
+        if self.marked:
+            self.marked &= {self.row_key(row) for row in rows}
         self._rows = [row for row in rows if self.filter.keeps(self.filter_text(row, board))]
         self._matches = len(self._rows)
         if self.marks:
             self._rows = list(rows)
         if self.sort_column is not None and self.sort_column.order is not None:
             self._rows.sort(key=self.sort_column.order, reverse=self.reversed)
+        elif self.reversed:
+            self._rows.reverse()
         return rows
 
     def thumb(self, height: int) -> range | None:
@@ -208,8 +211,10 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return found and range(found.start + 1, found.stop + 1)  # below the head
 
     def _fitting(self, width: int, rows: Sequence[R]) -> list[tuple[Column[R], int]]:
-        """The columns that fit, with their widths; left-over cells go to those that grow."""
-        kept = sorted(self.columns, key=lambda column: column.rank)
+        """The columns that fit, with their widths; left-over cells go to those that grow. The sort
+        column always fits."""
+        sorts = self.sort_column
+        kept = sorted(self.columns, key=lambda column: (column is not sorts, column.rank))
         while len(kept) > 1 and sum(c.width + 1 for c in kept) - 1 > width:
             kept.pop()
         cells = {c: c.least or c.width for c in self.columns if c in kept}
@@ -228,13 +233,30 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return list(cells.items())
 
     def _head(self, columns: Sequence[tuple[Column[R], int]]) -> TextLine:
+        """The titles over their cells. The arrow of the sort column follows its title, if need be
+        in the gap behind the column."""
+        letters = self._letters() if self._asks_sort else {}
         spans: list[TextSpan] = []
         for column, width in columns:
-            title, style = column.title, "dim"
+            title, gap, style = column.title, " ", "dim"
             if column is self.sort_column:
-                title, style = title + ("▾" if self.reversed else "▴"), "key"
-            spans += [(units.fit(title, width, column.right), style), (" ", "text")]
-        return TextLine(tuple(spans[:-1]))
+                arrow, style = "▾" if self.reversed else "▴", "key"
+                if column.right or len(title) >= width:
+                    gap = arrow
+                else:
+                    title += arrow
+            text = units.fit(title, width, column.right)
+            if column in letters:
+                spans += _lettered(text, letters[column])
+                spans.append((gap, "key"))
+            else:
+                spans.append((text + gap, style))
+        return TextLine(tuple(spans))
+
+    def _letters(self) -> dict[Column[R], str]:
+        """The letter of each sortable column."""
+        columns = [column for column in self.columns if column.order]
+        return dict(zip(columns, sort_letters([c.title for c in columns]), strict=True))
 
     def _row(
         self, row: R, board: Board, columns: Sequence[tuple[Column[R], int]], is_cursor: bool
@@ -291,11 +313,120 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
                 self._select(at)
                 return
 
+    def action_mark(self) -> None:
+        """Marks the row under the cursor, or no longer, and goes to the next one."""
+        if (row := self.selected) is not None:
+            self.marked ^= {self.row_key(row)}
+            self.action_move(1)
+
+    def action_mark_all(self) -> None:
+        """Marks all rows that pass the filter; if they are marked already, none of them."""
+        board = self.painted_app.board
+        self._gather(board)
+        passed = [row for row in self._rows if self.filter.keeps(self.filter_text(row, board))]
+        keys = {self.row_key(row) for row in passed}
+        self.marked = self.marked - keys if keys <= self.marked else self.marked | keys
+        self.paint()
+
+    def unmark(self) -> None:
+        self.marked.clear()
+        self.paint()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return bool(action == "unfilter" and self.marked) or super().check_action(
+            action, parameters
+        )
+
+    def action_unfilter(self) -> None:
+        """Clears the marks; without marks, the filter."""
+        if self.marked:
+            self.unmark()
+        else:
+            super().action_unfilter()
+
+    def records(self, rows: Sequence[R]) -> list[Record]:
+        """The rows as records, with the values of all columns."""
+        board = self.painted_app.board
+        return [record_of(row, self.columns, board) for row in rows]
+
+    def action_yank(self) -> None:
+        """Copies the name of the row, or of each marked row, a line each."""
+        if names := [self.name_of(row) for row in self.subjects]:
+            copy_text(self, "\n".join(names), units.quoted(names))
+
+    def action_yank_more(self) -> None:
+        """Asks which text of the row, or of all marked rows, to copy."""
+        rows = self.subjects
+        if not rows:
+            return
+        texts: dict[str, list[str]] = {"name": [self.name_of(row) for row in rows]}
+        for row in rows:
+            for name, text in self.extracts(row).items():
+                if text:
+                    texts.setdefault(name, []).append(text)
+        found = {name: "\n".join(lines) for name, lines in texts.items()}
+        found["row"] = as_text(self.records(rows))
+        ask_copy(self, found, counted(len(rows), "row") if len(rows) > 1 else "this row")
+
+    def action_export(self) -> None:
+        """Asks for a path and saves the marked rows, or all that pass the filter, in the order
+        shown."""
+        from .save_dialog import ask_export  # here, as it delays the first frame
+
+        board = self.painted_app.board
+        self._gather(board)
+        shown = [row for row in self._rows if self.filter.keeps(self.filter_text(row, board))]
+        records = self.records(self.subjects if self.marked else shown)
+        path = f"{self.TITLE.replace(' ', '-')}.csv"
+        ask_export(self, "row", len(records), path, lambda path: for_file(path, records))
+
     def action_sort(self) -> None:
-        """Sorts by the next sortable column; after the last one, in natural order."""
-        choices: list[Column[R] | None] = [None, *(c for c in self.columns if c.order)]
-        self.sort_column = choices[(choices.index(self.sort_column) + 1) % len(choices)]
-        self._sorted(bool(self.sort_column and self.sort_column.descends))
+        """Shows a letter in every column's title; the next key sorts by its column."""
+        self._ask_sort(True)
+
+    def _ask_sort(self, asks: bool) -> None:
+        self._asks_sort = asks
+        self.paint()
+
+    def on_key(self, event: events.Key) -> None:
+        """After `s`: a letter sorts by its column, or turns the order of the sort column round."""
+        if not self._asks_sort:
+            return
+        typed = event.character or ""
+        if not typed.isprintable() or not typed:
+            self._ask_sort(False)
+            if event.key != "escape":
+                return
+        event.stop()
+        event.prevent_default()
+        if typed == NEXT:
+            self._sort_by_next()
+            return
+        self._asks_sort = False
+        columns = {letter: column for column, letter in self._letters().items()}
+        if typed == UNSORTED:
+            self.sort_by(None)
+        elif typed in columns:
+            self.sort_by(columns[typed])
+        else:
+            self.paint()
+
+    def on_blur(self) -> None:
+        if self._asks_sort:
+            self._ask_sort(False)
+
+    def _sort_by_next(self) -> None:
+        """Sorts by the next visible column; after the last one, in natural order."""
+        visible = [column for column, _ in self._drawn_columns if column.order]
+        choices: list[Column[R] | None] = [None, *visible]
+        self.sort_by(choices[(choices.index(self.sort_column) + 1) % len(choices)])
+
+    def sort_by(self, column: Column[R] | None) -> None:
+        """Sorts by `column`, or turns the order round if it is the sort column; None restores the
+        natural order."""
+        is_again = column is not None and column is self.sort_column
+        self.sort_column = column
+        self._sorted(not self.reversed if is_again else bool(column and column.descends))
 
     def action_reverse(self) -> None:
         self._sorted(not self.reversed)
@@ -316,12 +447,48 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             self.paint()
             self.post_message(self.Moved())
 
+    def go_to(self, key: str) -> None:
+        """Puts the cursor on the row with this key; a filter that hides it is cleared."""
+        self._gather(self.painted_app.board)
+        if not any(self.row_key(row) == key for row in self._rows) and self.filter:
+            self.set_filter("")
+            self._gather(self.painted_app.board)
+        self._key = key
+        self.paint()
+        self.post_message(self.Moved())
+
+    def hint(self, board: Board) -> Sequence[TextSpan]:
+        """After `s`, what the next key does."""
+        if not self._asks_sort:
+            return super().hint(board)
+        return (
+            ("letter", "key"),
+            (" sorts, again reverses  ", "dim"),
+            (NEXT, "key"),
+            (" next column  ", "dim"),
+            (UNSORTED, "key"),
+            (" unsorted", "dim"),
+        )
+
     def on_click(self, event: events.Click) -> None:
+        if event.y == 1:
+            self._click_head(event.x - 2)  # the frame and the blank behind it
+            return
         row = self._offset + event.y - 2  # the frame and the head
         if 0 <= row < len(self._rows):
             self._select(row)
             if event.chain == 2:
                 self.action_open()
+
+    def _click_head(self, x: int) -> None:
+        """Sorts by the column at cell `x` of the head; a second click turns the order round."""
+        end = 0
+        for column, width in self._drawn_columns:
+            end += width + 1
+            if 0 <= x < end:
+                if column.order is not None:
+                    self.sort_by(column)
+                return
 
     def on_mouse_scroll_down(self) -> None:
         self.action_move(3)

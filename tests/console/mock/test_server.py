@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pseudo_terminal import PseudoTerminal
 from stage import START, screen_text
+from waiting import wait_for
 
 from loraconsole.console.mock.demo_scenario import MAX_RUNNING, DemoScenario
 from loraconsole.console.mock.scenario import Scenario
@@ -199,6 +200,16 @@ def test_it_is_one_small_process_without_torch_and_leaves_nothing() -> None:
     code = "import sys, loraconsole.console.mock.server; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.processes
+def test_it_ends_quietly_at_sigterm(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-m", "loraconsole.console.mock.server", "--run"]
+    ring = subprocess.Popen([*command, str(tmp_path / "r"), "--ready"], stderr=subprocess.PIPE)
+    status = [sys.executable, "-P", "-m", "loraconsole.console", "status", "--run"]
+    wait_for(lambda: not subprocess.run([*status, str(tmp_path / "r")]).returncode)
+    ring.terminate()
+    assert (ring.communicate(timeout=20)[1], ring.returncode) == (b"", 0)
 
 
 @pytest.mark.processes

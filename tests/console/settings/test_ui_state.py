@@ -33,10 +33,10 @@ def visit(*keys: str, theme: str | None = None) -> tuple[str, str, bool]:
 def test_theme_and_order_are_those_of_last_time() -> None:
     first = visit()
     assert first == ("dark", "", False)
-    changed = visit("t", "s", "S")
+    changed = visit("t", "s", "p", "S")
     assert changed[0] != "dark" and changed[1]
     assert visit() == changed
-    assert visit("s")[1] != changed[1]
+    assert visit("s", "a")[1] != changed[1]
     assert visit("t")[0] != changed[0]
 
 

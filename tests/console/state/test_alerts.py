@@ -10,11 +10,12 @@ from stage import START, StagedApp, screen_text, staged
 
 from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.settings.settings import settings_path
-from loraconsole.console.state.alert_book import AlertBook, AlertState
+from loraconsole.console.state.alert_book import CALM_S, AlertBook, AlertState
 from loraconsole.console.state.alerts import RULES, AlertLimits, findings
 from loraconsole.console.state.board import Board, ProcessRow
 from loraconsole.console.state.store import Store
 from loraconsole.console.text import units
+from loraconsole.console.ui.notifications import SETTLE_SECONDS
 from loraconsole.console.ui.panels.alerts import RulePane
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.pipeline.messages import AdapterState, ProcessState
@@ -253,6 +254,12 @@ def test_rules_run_once_a_board_and_again_where_a_limit_changes() -> None:
 # --- on the screen ------------------------------------------------------------------------------
 
 
+def settle(app: StagedApp) -> None:
+    """The console has heard of the pipeline for a while: what fires from now on is new."""
+    app.watch_alerts(app.store.board(app.now))
+    app.advance(SETTLE_SECONDS + 1)
+
+
 def fire(app: StagedApp) -> None:
     """Two requests are too many, and the disk is nearly full."""
     app.alert_book.limits = AlertLimits(queue=0.5, disk_gib=1, ttft_p99_ms=0)
@@ -263,20 +270,54 @@ def fire(app: StagedApp) -> None:
     app.show()
 
 
-def test_an_alert_is_a_toast_once_and_a_badge_while_it_fires() -> None:
+def test_an_alert_is_a_notice_once_and_a_badge_while_it_fires() -> None:
     async def act() -> None:
         async with staged() as (app, pilot):
+            settle(app)
             app.clear_notifications()
             fire(app)
             fire(app)
             await pilot.pause()
-            assert len(app._notifications) == 2
-            assert "9 ▲2" in screen_text(app).splitlines()[1]
+            (notice,) = app.notices
+            assert notice.severity == "error" and notice.message.endswith("(and 1 more)")
+            assert "▲2" in screen_text(app).splitlines()[1]
             await pilot.press("9", "A")
             app.show()
             await pilot.pause()
-            assert "9 ▲" not in screen_text(app).splitlines()[1]
+            assert "▲" not in screen_text(app).splitlines()[1]
             assert "△ acknowledged" in screen_text(app)
+
+    asyncio.run(act())
+
+
+def test_an_alert_that_is_older_than_the_console_is_only_counted() -> None:
+    async def act() -> None:
+        async with staged() as (app, pilot):
+            app.clear_notifications()
+            fire(app)
+            await pilot.pause()
+            assert app.notices == []
+            assert "▲2" in screen_text(app).splitlines()[1]
+
+    asyncio.run(act())
+
+
+def test_the_notice_of_an_alert_goes_when_the_alert_does_or_its_page_is_opened() -> None:
+    async def act() -> None:
+        async with staged() as (app, pilot):
+            settle(app)
+            app.clear_notifications()
+            fire(app)
+            assert len(app.notices) == 1
+            app.alert_book.limits = AlertLimits(queue=0, disk_gib=0, ttft_p99_ms=0)
+            app.watch_alerts(app.store.board(app.now))
+            assert app.notices == []
+            app.advance(CALM_S + 1)  # later it is a new occurrence
+            fire(app)
+            assert len(app.notices) == 1
+            await pilot.press("9")
+            await pilot.pause()
+            assert app.notices == []
 
     asyncio.run(act())
 
@@ -344,6 +385,7 @@ def test_the_terminal_rings_as_the_settings_say(bell: str, sent: list[str], home
             assert driver is not None
             app.bell = lambda: written.append("\a")  # type: ignore[method-assign]
             driver.write = written.append  # type: ignore[method-assign]
+            settle(app)
             fire(app)
             return written
 

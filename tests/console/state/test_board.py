@@ -128,7 +128,15 @@ def test_percentiles_from_buckets_lie_near_those_of_the_values(q: float) -> None
 def test_empty_histograms_have_no_percentiles() -> None:
     assert bucket_percentile((1.0, 2.0), (0, 0, 0), 0.5) is None
     assert percentile((), 0.5) is None
-    assert bucket_percentile((1.0, 2.0), (0, 0, 4), 0.5) == 2.0  # the open bucket: at least so much
+
+
+def test_beyond_the_last_bound_a_percentile_is_said_to_be_larger_than_it() -> None:
+    assert bucket_percentile((1.0, 2.0), (0, 0, 4), 0.5) == math.inf
+    assert bucket_percentile((1.0, 2.0), (6, 0, 4), 0.5) == pytest.approx(5 / 6)
+    counts = (*(0 for _ in LATENCY_BUCKETS_MS), 9)
+    slow = Quantiles.of_buckets("first token", counts)
+    assert units.milliseconds(slow.p50) == "> 1000 s"
+    assert slow.p99 is not None and slow.p99 > LATENCY_BUCKETS_MS[-1]  # alerts compare it
 
 
 def test_a_track_that_sweeps_keeps_each_bucket_in_its_place() -> None:
@@ -149,9 +157,13 @@ def test_buckets_count_what_fell_in_during_the_window() -> None:
     buckets = Buckets((1.0, 2.0), window_s=10.0)
     for second in range(0, 40, 5):
         buckets.add(second, (second, 2 * second, 0))
-    assert buckets.counts == (10, 20, 0)
+    assert buckets.counts(36) == (10, 20, 0)
+    assert buckets.counts(45) == (10, 20, 0)
+    assert buckets.counts(45.1) == (0, 0, 0)  # the newest sample has left the window
     buckets.add(40, (0, 0, 1))  # a new process
-    assert buckets.counts == (0, 0, 1)
+    assert buckets.counts(41) == (0, 0, 1)
+    buckets.add(41, (0, 0, 1, 7))  # of another version, whose bounds are unknown
+    assert buckets.counts(41) == (0, 0, 1)
 
 
 # --- what comes in, what goes out ---------------------------------------------------------------

@@ -283,7 +283,7 @@ def test_a_model_that_is_none_is_named(tmp_path: Path, options: list[str], reaso
 def test_killing_the_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
     ring = Ring(tmp_path / "r", "--dtype", "float32")
     with ring:
-        pids = [row[2] for row in ring.snapshot()["processes"]["processes"] if row[2]]
+        pids = [row["pid"] for row in ring.snapshot()["processes"]["processes"] if row["pid"]]
         assert len(pids) == 4
         supervisor = int(
             subprocess.run(

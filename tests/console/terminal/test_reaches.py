@@ -73,7 +73,6 @@ def test_while_nothing_is_missed_no_version_is_looked_up() -> None:
         ("_color_system=_colors", {DIFF}),
         ("_set_attributes=_bits", {DIFF}),
         ("FIFOCache=FirstCache", {"strips without caches"}),
-        ("ToastHolder=ToastPlace", {"memory trim"}),
         ("cached_cell_len=cell_len_of,get_inner_outer=two_styles", {"memory trim"}),
         (r"self\._queue=self._writes", {"counting the writer's queue"}),
         ("selectors.SelectSelector=selectors.DefaultSelector", {SLEEPS}),

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from stage import KEYS, StagedApp, screen_text, staged, wait
 from textual import events
-from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
@@ -18,18 +17,19 @@ from loraconsole.console.state.board import SUPERVISOR
 from loraconsole.console.terminal.key_queue import KeyFollower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
 from loraconsole.console.ui.help import HelpDialog
-from loraconsole.console.ui.notifications import MOST_TOASTS
 from loraconsole.console.ui.panels.batch import BatchTable
-from loraconsole.console.ui.screens import PANELS
-from loraconsole.console.ui.widgets.dialogs import ChoiceDialog
+from loraconsole.console.ui.screens import PAGES, PANELS
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import (
     Abort,
     Drain,
     Event,
     ProcessState,
+    ProcessTable,
     RestartProcess,
     Resume,
     SignalProcess,
@@ -58,12 +58,12 @@ def on_stage(act: Act, **options: Any) -> None:
 
 def test_every_key_brings_its_panel_to_the_top() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        for key, (name, _) in PANELS.items():
+        for key, (name, _) in (PANELS | PAGES).items():
             await pilot.press("escape")  # the prompt keeps the keys until it is left
             await pilot.press(key)
             await pilot.pause()
             assert name == app.active_panel.NAME
-            assert f"{key} {name}" in screen_text(app)
+            assert f"{',' if key == 'comma' else key} {name}" in screen_text(app)
             others = [panel for panel in app._panels.values() if panel is not app.active_panel]
             assert all(not panel.display for panel in others)
 
@@ -85,6 +85,7 @@ def test_a_click_on_a_key_in_the_footer_presses_it() -> None:
         await pilot.click("Footer", offset=(x, 0))
         await pilot.pause()
         assert app.is_paused
+        assert "space Resume" in screen_text(app).splitlines()[-1]
 
     on_stage(act)
 
@@ -170,7 +171,7 @@ def test_without_any_pipeline_the_screen_says_what_to_do() -> None:
     on_stage(act, scenario=None)
 
 
-# --- pause, themes, help, palette ---------------------------------------------------------------
+# --- pause, themes, help ------------------------------------------------------------------------
 
 
 def test_space_freezes_the_view_but_not_the_books() -> None:
@@ -274,88 +275,30 @@ def test_every_key_of_every_screen_has_a_name_of_its_own_and_says_what_it_does()
     on_stage(act)
 
 
-def first_offer(app: StagedApp) -> str:
-    """The title of the palette's first line, or nothing while it searches."""
-    options = app.screen.query_one(OptionList)
-    if not options.option_count:
-        return ""
-    return str(options.get_option_at_index(0).prompt).splitlines()[0]
-
-
-def test_the_palette_has_every_action() -> None:
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("ctrl+p")
-        await pilot.pause(0.3)
-        assert isinstance(app.screen, CommandPalette)
-        options = app.screen.query_one(OptionList)
-        titles = {str(options.get_option_at_index(n).prompt) for n in range(options.option_count)}
-        for wanted in (
-            *("Go to Latency", "Pause", "Help", "Quit", "Sort", "Abort", "Filter"),
-            *("Theme light", "Restart worker-0", "Stop the pipeline", "Save a picture"),
-        ):
-            assert any(wanted in title for title in titles), wanted
-
-    on_stage(act, panel="Batch")
-
-
-def test_every_action_on_adapters_is_in_the_palette_and_the_footer_shows_it() -> None:
-    verbs = ("Load", "Unload", "Reload", "Pin", "Verify", "Merge", "Plan")
-
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        footer = screen_text(app).splitlines()[-1]
-        assert all(verb in footer for verb in (*verbs, "Help", "Quit"))
-        await pilot.press("ctrl+p", *"merge")
-        await wait(lambda: first_offer(app) == "Merge")  # before the policy of that name
-        await pilot.press("enter")
-        # The base is not merged, and says so.
-        await wait(lambda: any("merge" in note.message for note in app._notifications))
-        await pilot.press("ctrl+p")
-        await pilot.pause(0.3)
-        options = app.screen.query_one(OptionList)
-        titles = {str(options.get_option_at_index(n).prompt) for n in range(options.option_count)}
-        assert all(any(verb in title for title in titles) for verb in verbs)
-
-    on_stage(act, panel="Adapters", size=(80, 24))
-
-
-def test_the_palette_carries_out_what_is_chosen() -> None:
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("ctrl+p", *"theme paper")
-        await wait(lambda: first_offer(app) == "Theme paper")
-        await pilot.press("down", "enter")
-        await wait(lambda: app.theme == "paper")
-
-    on_stage(act)
-
-
-def test_the_palette_changes_the_policy_and_the_batch_shows_it() -> None:
-    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        assert "policy fcfs" in screen_text(app)
-        await pilot.press("ctrl+p", *"policy vtc")
-        await wait(lambda: first_offer(app) == "Policy vtc_fair")
-        await pilot.press("enter")
-        await wait(lambda: bool(app.ordered))
-        assert [order.policy for order in app.ordered] == ["vtc_fair"]
-        assert any("vtc_fair" in note.message for note in app._notifications)
-        app.advance(1.0)
-        app.show()
-        await pilot.pause()
-        assert "policy vtc_fair" in screen_text(app)
-
-    on_stage(act, panel="Batch")
-
-
 # --- orders -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("keys", "answer"), [("l", "leave"), ("s", "stop"), ("c", None)])
-def test_q_asks_what_is_to_become_of_the_pipeline(keys: str, answer: str | None) -> None:
+@pytest.mark.parametrize(
+    ("keys", "answer"),
+    [
+        ("q l", "leave"),
+        ("q s y", "stop"),
+        ("q s", None),
+        ("q s s", None),
+        ("q s enter", None),
+        ("q s n", None),
+        ("q c", None),
+        ("ctrl+c ctrl+c", "leave"),
+        ("ctrl+q ctrl+q", "leave"),
+        ("q ctrl+c", "leave"),
+    ],
+)
+def test_q_asks_and_asks_again_before_everything_stops(keys: str, answer: str | None) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("q")
-        await pilot.pause()
-        assert isinstance(app.screen, ChoiceDialog)
-        await pilot.press(keys)
-        await pilot.pause()
+        for key in keys.split():
+            assert not app._exit
+            await pilot.press(key)
+            await pilot.pause()
         assert app.return_value == answer
         assert app._exit is (answer is not None)
 
@@ -371,6 +314,17 @@ def test_escape_stays() -> None:
             await pilot.press("escape")
             await pilot.pause()
             assert isinstance(app.screen, MainScreen) and not app._exit
+
+    on_stage(act)
+
+
+def test_a_stray_click_stops_nothing() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("q")
+        await pilot.pause()
+        await pilot.click(OptionList, offset=(6, 1))  # "Stop the pipeline as well"
+        await pilot.pause()
+        assert not app._exit and "Stop the pipeline and quit?" in screen_text(app)
 
     on_stage(act)
 
@@ -473,31 +427,90 @@ def test_draining_is_asked_for_and_undone() -> None:
 # --- events -------------------------------------------------------------------------------------
 
 
-def test_events_show_as_toasts_the_worst_first_and_never_a_flood() -> None:
+def test_of_many_events_the_worst_is_shown_in_one_line_of_the_footer() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for number in range(50):
             app.store.fold_message(Event(app.now, "info", "supervisor", f"note {number}"), app.now)
+        app.show()
+        assert [notice.message for notice in app.notices] == ["note 49"]
         app.store.fold_message(
             Event(app.now, "info", "router", "adapter x is on the device"), app.now
         )
         app.store.fold_message(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
         app.show()
-        await pilot.pause()
-        shown = [notification.message for notification in app._notifications]
-        assert shown == ["note 49", "[b]it[/b] fell"]
-        for number in range(9):
-            app.store.fold_message(
-                Event(app.now, "warning", "router", f"warning {number}"), app.now
-            )
-            app.show()
-        await pilot.pause()
-        assert len(app._notifications) == MOST_TOASTS
-        app.store.fold_message(Event(app.now, "error", "router", "worse"), app.now)
+        app.store.fold_message(Event(app.now, "warning", "router", "less"), app.now)
         app.show()
         await pilot.pause()
-        assert len(app._notifications) == MOST_TOASTS + 1
+        assert [notice.message for notice in app.notices] == ["note 49", "[b]it[/b] fell"]
+        assert "▲ worker-0: [b]it[/b] fell" in screen_text(app).splitlines()[-1]
 
     on_stage(act)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=str)
+def test_a_notice_takes_the_footer_alone_and_leaves_its_keys_again(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        before = screen_text(app).splitlines()
+        app.notify("x" * 300, severity="error", timeout=0.3)
+        await pilot.pause()
+        rows = screen_text(app).splitlines()
+        assert rows[:-1] == before[:-1]
+        assert "xxx…" in rows[-1] and "? Help" in rows[-1] and "q Quit" in rows[-1]
+        await wait(lambda: "xxx" not in screen_text(app))
+        await pilot.pause()
+        assert screen_text(app).splitlines()[-1] == before[-1]
+
+    on_stage(act, size=size, scenario="empty")
+
+
+def test_a_notice_under_a_dialog_covers_none_of_it() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("q")
+        await pilot.pause()
+        before = screen_text(app).splitlines()
+        app.notify("adapter sql failed: no such directory", severity="error")
+        await pilot.pause()
+        rows = screen_text(app).splitlines()
+        assert rows[:23] == before[:23] and "adapter sql failed" in rows[23]
+
+    on_stage(act, size=(80, 24))
+
+
+def test_one_cause_is_one_notice() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for title in ("router", "loading sql"):
+            app.notify("adapter sql failed: no such directory", title=title, severity="error")
+        assert [notice.title for notice in app.notices] == ["loading sql"]
+
+    on_stage(act)
+
+
+def test_what_a_screen_says_is_gone_with_it_and_what_the_pipeline_says_is_not() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("8", "home", "x")  # the supervisor takes no orders
+        app.store.fold_message(Event(app.now, "error", "worker-0", "it fell"), app.now)
+        app.show()
+        await pilot.pause()
+        assert len(app.notices) == 2
+        await pilot.press("2")
+        await pilot.pause()
+        assert [notice.message for notice in app.notices] == ["it fell"]
+
+    on_stage(act)
+
+
+def test_a_notice_that_is_cut_is_read_whole_by_a_click() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        app.notify(f"{'word ' * 40}end", title="router")
+        await pilot.pause()
+        await pilot.click("Footer", offset=(70, 0))
+        await pilot.pause()
+        assert isinstance(app.screen, LiveDialog)
+        app.show()
+        await pilot.pause()
+        assert "word end" in screen_text(app)
+
+    on_stage(act, size=(80, 24))
 
 
 def test_enter_on_an_event_leads_to_its_log_lines() -> None:
@@ -600,5 +613,153 @@ def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -
         assert isinstance(app.screen, MainScreen)
         await pilot.press("q")  # and there is nothing to be asked about
         await wait(lambda: app.return_value == "leave")
+
+    on_stage(act)
+
+
+# --- the frame at every size --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40), (200, 60)], ids=str)
+def test_tabs_never_move_and_a_click_on_each_opens_its_screen(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        lines = set()
+        for key, (name, _) in (PANELS | PAGES).items():
+            x = screen_text(app).splitlines()[1].index("," if key == "comma" else key)
+            await pilot.click("Header", offset=(x, 1))
+            await pilot.pause()
+            assert name == app.active_panel.NAME
+            lines.add(screen_text(app).splitlines()[1])
+        assert len(lines) == 1 and len(lines.pop()) <= size[0]
+
+    on_stage(act, size=size)
+
+
+@pytest.mark.parametrize("size", [(50, 14), (60, 15), (80, 24), (100, 24)], ids=str)
+def test_fields_of_the_header_never_touch(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for keys in ("", "space"):
+            if keys:
+                await pilot.press(keys)
+                await pilot.pause()
+            spans = app.header._drawn[0].spans
+            badges = [at for at, (_, style) in enumerate(spans) if style.startswith("badge")]
+            for at in badges:
+                before, after = "".join(t for t, _ in spans[:at]), spans[at + 1][0]
+                assert not before or before.endswith(" ")
+                assert after.startswith(" ")
+            assert "READY" in screen_text(app).splitlines()[0]
+            assert len(screen_text(app).splitlines()[0]) <= size[0]
+
+    on_stage(act, size=size)
+
+
+def test_at_80x24_the_ring_is_a_line_and_adapters_and_percentiles_are_there() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        rows = screen_text(app).splitlines()
+        assert all(name in rows[3] for name in ("server", "router", "worker-0", "supervisor"))
+        text = "\n".join(rows)
+        for words in ("first token", "inter-token", "● pirate", "throughput", "alerts and events"):
+            assert words in text, words
+
+    on_stage(act, size=(80, 24))
+
+
+@pytest.mark.parametrize("size", [(40, 10), (49, 24), (80, 13), (12, 3), (5, 1)], ids=str)
+def test_a_terminal_that_is_too_small_shows_one_line(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        lines = [line for line in screen_text(app).splitlines() if line.strip()]
+        assert len(lines) == 1
+        assert "needs 50x14"[: size[0] - 1] in lines[0]
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause()
+        assert "1 Overview" in screen_text(app)
+        await pilot.resize_terminal(*size)
+        await pilot.pause()
+        assert len([line for line in screen_text(app).splitlines() if line.strip()]) == 1
+
+    on_stage(act, size=size)
+
+
+def test_a_badge_says_rec_while_spans_are_recorded_by_any_console() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        assert " REC " not in screen_text(app).splitlines()[0]
+        assert app.scenario is not None
+        app.scenario.is_recording = True
+        app.advance(1.0)
+        app.show()
+        await pilot.pause()
+        assert " REC " in screen_text(app).splitlines()[0]
+        app.scenario.is_recording = False
+        app.advance(1.0)
+        app.show()
+        await pilot.pause()
+        assert " REC " not in screen_text(app).splitlines()[0]
+
+    on_stage(act, size=(80, 24))
+
+
+# --- a stopped pipeline -------------------------------------------------------------------------
+
+
+def stop(app: StagedApp) -> None:
+    """The pipeline stops, and its supervisor ends."""
+    assert app.scenario is not None
+    app.store.fold_message(
+        ProcessTable(app.now, ProcessState.STOPPED, app.store.board(app.now).table.processes),  # type: ignore[union-attr]
+        app.now,
+    )
+    app.now += 5.0
+    app.show()
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)], ids=str)
+def test_a_stopped_pipeline_says_which_key_starts_it(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        app.starter = lambda: 1
+        stop(app)
+        await pilot.pause()
+        rows = screen_text(app).splitlines()
+        assert "STOPPED   S starts it again" in rows[0]
+        assert "S  starts it again, with the options it ran with" in "\n".join(rows)
+        assert "S Start" in rows[-1]
+        await pilot.press("4")
+        await pilot.pause()
+        assert "on device" not in screen_text(app)
+
+    on_stage(act, size=size)
+
+
+def test_a_start_is_given_once_and_its_failure_is_said() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        given: list[int] = []
+
+        def refuse() -> int:
+            given.append(1)
+            raise OperatorError("port 8000 is taken", "stop what listens there")
+
+        await pilot.press("S")
+        app.starter = refuse
+        await pilot.press("S")  # it runs: no key
+        assert given == []
+        stop(app)
+        await pilot.press("S")
+        await wait(lambda: bool(app.notices))
+        assert given == [1]
+        assert "port 8000 is taken" in screen_text(app).splitlines()[-1]
+        assert app.store.board(app.now).condition.word == "STOPPED"
+
+    on_stage(act)
+
+
+def test_a_console_that_cannot_start_it_offers_no_key() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        stop(app)
+        await pilot.pause()
+        assert "S start" not in screen_text(app) and "S Start" not in screen_text(app)
+        app.starter, app.is_read_only = (lambda: 1), True
+        app.show()
+        await pilot.pause()
+        assert "S start" not in screen_text(app) and "S Start" not in screen_text(app)
 
     on_stage(act)

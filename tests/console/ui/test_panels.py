@@ -1,5 +1,6 @@
 """Each panel: what it shows of the board, and what its own keys do."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from loraconsole.console.client.telemetry import ABORTED
 from loraconsole.console.client.transcripts import open_default
 from loraconsole.console.mock.scenario import Scenario, ScenarioKind
 from loraconsole.console.state.board import Board, RequestRow
+from loraconsole.console.state.playback import PlaybackView
 from loraconsole.console.state.store import Store
 from loraconsole.console.supervisor.metrics_history import MetricsHistory
 from loraconsole.console.text import units
@@ -23,15 +25,17 @@ from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.panels.adapters import AdapterTablePane
 from loraconsole.console.ui.panels.answer import AnswerPane
 from loraconsole.console.ui.panels.batch import BatchTable, stages
-from loraconsole.console.ui.panels.editor import PromptEditor
 from loraconsole.console.ui.panels.latency import NAMES, FlamePane, HistogramPane, PartsPane
 from loraconsole.console.ui.panels.logs import LogPane
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.processes import ProcessTablePane, TailPane
-from loraconsole.console.ui.widgets.dialogs import LiveDialog
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
+from loraconsole.console.ui.widgets.editor import PromptEditor
 from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.form_field import FormField
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.styles import STYLE_NAMES, MainScreen
+from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import (
     Abort,
     AdapterState,
@@ -118,9 +122,9 @@ def test_an_empty_batch_says_how_to_send_one_only_where_somebody_would_answer() 
             return screen_text(app)
 
         assert "no request is live; 5 sends one" in await text()
-        app.store.is_past = True
+        app.store.playback = lambda: PlaybackView(1.0, 2.0)
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
-        app.store.is_past = False
+        app.store.playback = None
         app.scenario.hold("worker-0")  # type: ignore[union-attr]
         app.advance(1.0)
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
@@ -128,23 +132,105 @@ def test_an_empty_batch_says_how_to_send_one_only_where_somebody_would_answer() 
     on_stage(act, scenario="empty", panel="Batch")
 
 
-def test_sorting_goes_through_the_columns_and_back() -> None:
+def _values(table: TablePane[Any]) -> list[Any]:
+    """What the rows are sorted by, from top to bottom."""
+    assert table.sort_column is not None and table.sort_column.order is not None
+    return [table.sort_column.order(row) for row in table._rows]
+
+
+def _head(app: ConsoleApp, table: TablePane[Any]) -> str:
+    return screen_text(app).splitlines()[table.region.y + 1]
+
+
+@pytest.mark.parametrize(
+    ("panel", "size"), [("Batch", (120, 40)), ("Adapters", (200, 60)), ("Processes", (80, 24))]
+)
+def test_two_keys_sort_by_any_column_and_the_arrow_is_seen(
+    panel: str, size: tuple[int, int]
+) -> None:
+    """`s` shows a letter in each title. The letter sorts, the same again reverses, and every time
+    the title is whole and its arrow beside it, also of a column that had no room before."""
+
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        table = app.active_panel.query_one(BatchTable)
-        natural = [row.view.request_id for row in table._rows]
-        sortable = [column for column in table.columns if column.order]
-        for column in sortable:
+        table = app.active_panel.query_one(TablePane)
+        natural = [table.row_key(row) for row in table._rows]
+        letters = table._letters()
+        assert len(set(letters.values())) == len(letters) >= 5
+        for column, letter in letters.items():
+            await pilot.press("s", letter)
+            assert table.sort_column is column
+            assert _values(table) == sorted(_values(table), reverse=column.descends)
+            await pilot.pause()
+            assert f"{column.title}{'▾' if column.descends else '▴'}" in _head(app, table)
+            await pilot.press("s", letter)
+            assert _values(table) == sorted(_values(table), reverse=not column.descends)
+            await pilot.press("S")
+            assert _values(table) == sorted(_values(table), reverse=column.descends)
+        await pilot.press("s", "0")
+        assert [table.row_key(row) for row in table._rows] == natural
+
+    on_stage(act, panel=panel, size=size, seconds=2.0)
+
+
+def test_ss_goes_through_the_columns_that_are_seen_and_back() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(AdapterTablePane)
+        natural = [row.name for row in table._rows]
+        seen = [column for column, _ in table._drawn_columns if column.order]
+        assert len(seen) < len([column for column in table.columns if column.order])
+        await pilot.press("s")
+        for column in seen:
             await pilot.press("s")
             assert table.sort_column is column
-            values = [column.order(row) for row in table._rows]  # type: ignore[misc]
-            assert values == sorted(values, reverse=column.descends)
-            await pilot.press("S")
-            values = [column.order(row) for row in table._rows]  # type: ignore[misc]
-            assert values == sorted(values, reverse=not column.descends)
         await pilot.press("s")
-        assert [row.view.request_id for row in table._rows] == natural
+        assert table.sort_column is None and [row.name for row in table._rows] == natural
+        await pilot.press("escape", "down")
+        assert table.selected is table._rows[1]
+
+    on_stage(act, panel="Adapters", size=(80, 24), seconds=2.0)
+
+
+def test_a_key_that_is_no_letter_of_a_column_ends_the_choice_and_does_nothing_else() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        await pilot.press("s", "x")
+        assert app.screen is app.screen_stack[0] and table.sort_column is None
+        await pilot.press("s", "down")
+        assert table.selected is table._rows[1], "a key without a letter acts as ever"
+        await pilot.press("x")
+        assert isinstance(app.screen, ChoiceDialog)
 
     on_stage(act, panel="Batch", seconds=2.0)
+
+
+def test_a_click_on_a_title_sorts_and_a_second_one_reverses() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        cursor = table.selected
+        at = _head(app, table).index("tok/s")
+        await pilot.click(BatchTable, (at, 1))
+        assert table.sort_column is table.columns[-1] and table.reversed
+        assert _values(table) == sorted(_values(table), reverse=True)
+        await pilot.click(BatchTable, (at, 1))
+        assert not table.reversed and _values(table) == sorted(_values(table))
+        await pilot.click(BatchTable, (3, 1))
+        assert table.sort_column is table.columns[-1], "ids make no order"
+        assert cursor is not None and table.selected is not None
+        assert table.row_key(table.selected) == table.row_key(cursor)
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
+@pytest.mark.parametrize("key", ["2", "4", "6", "8", "9", "comma"])
+def test_a_title_fits_its_column_and_begins_where_its_cells_begin(key: str) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press(key)
+        table = app.active_panel.query_one(TablePane)
+        for column in table.columns:
+            assert column.title == column.title.strip()
+            assert len(column.title) <= (column.least or column.width)
+
+    on_stage(act)
 
 
 def test_the_cursor_stays_on_its_request_while_rows_come_and_go() -> None:
@@ -153,7 +239,7 @@ def test_the_cursor_stays_on_its_request_while_rows_come_and_go() -> None:
         await pilot.press("down", "down", "down")
         chosen = table.selected
         assert chosen is not None
-        await pilot.press("s", "s", "s")
+        await pilot.press("s", "a", "s", "g")
         assert table.selected is not None
         assert table.selected.view.request_id == chosen.view.request_id
         await pilot.press("G")
@@ -273,10 +359,10 @@ def test_latency_shows_what_a_step_reads_and_what_adapters_cost(size: tuple[int,
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text, reads = screen_text(app), app.board.decode_statistics
         for wanted in (
-            *("reads", "GB/s", "of copy", "LoRA tax", "median", "7.2 MiB"),
+            *("reads", "GB/s", "of copy", "LoRA tax", "±", "7.2 MiB"),
             units.speed(reads.bytes_s),
-            units.change(reads.lora_overhead),
-            units.change(reads.lora_overhead_of_all),
+            units.change(reads.lora_tax.value),
+            units.share(reads.lora_tax.spread),
         ):
             assert wanted in text
 
@@ -302,10 +388,12 @@ def test_what_is_not_timed_says_that_it_is_off(size: tuple[int, int]) -> None:
 def test_the_overview_names_the_tax_and_the_rate_while_it_decodes(size: tuple[int, int]) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         tax, rate = (
-            units.change(app.board.decode_statistics.lora_overhead),
+            app.board.decode_statistics.lora_tax,
             units.speed(app.board.decode_statistics.bytes_s),
         )
-        assert f"LoRA tax {tax}  reads {rate}" in screen_text(app)
+        shown = f"LoRA tax {units.change(tax.value)} ± {units.share(tax.spread)}"
+        assert tax.value and shown in screen_text(app)
+        assert size[0] == 80 or f"{shown}  reads {rate}" in screen_text(app)
 
     on_stage(act, seconds=20.0, size=size)
 
@@ -429,8 +517,9 @@ def test_adapters_show_their_state_size_and_work() -> None:
             "base",
             "pirate",
             "on device",
-            "q k v o up",
-            "1.8 MiB",
+            "costliest of the last minute first",
+            "TTFT p99",
+            "KV pages",
             "output tokens a second",
         ):
             assert wanted in text
@@ -438,6 +527,9 @@ def test_adapters_show_their_state_size_and_work() -> None:
         await pilot.pause()
         row = app.board.adapters[1]
         assert row.view.digest[:32] in screen_text(app) and row.view.path in screen_text(app)
+        shown = screen_text(app)
+        for wanted in ("q k v o up", "928 KiB", "in the last minute", "since the router started"):
+            assert wanted in shown
         await pilot.press("escape", "slash", *"sql", "enter")
         table = app.active_panel.query_one(AdapterTablePane)
         assert [row.name for row in table._rows] == ["sql"]
@@ -448,7 +540,7 @@ def test_adapters_show_their_state_size_and_work() -> None:
 def test_adapters_that_are_pinned_merged_or_odd_say_so() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text = screen_text(app)
-        assert "pirate ⚑" in text and "sql ⊕" in text and "△ its files are" in text
+        assert "pirate ⚑" in text and "sql ⊕" in text and "json △" in text
         await pilot.press("down", "down", "down")
         await pilot.pause()
         assert "△ its files are older than this base model" in screen_text(app)
@@ -466,13 +558,13 @@ def test_adapters_that_are_pinned_merged_or_odd_say_so() -> None:
 
 def test_names_of_adapters_get_the_cells_that_they_want_before_the_rest_is_shared() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        assert "base · SmolLM2-1…" in screen_text(app)
-        assert screen_text(app).count("q k v o up") == 3  # the fourth has a remark instead
-        await pilot.resize_terminal(160, 40)
+        assert "base · Smol" in screen_text(app) and "135M-Instruct ●" not in screen_text(app)
+        await pilot.resize_terminal(280, 40)
         app.now += 1.0
         app.show()
         await pilot.pause()
         assert "base · SmolLM2-135M-Instruct" in screen_text(app)
+        assert screen_text(app).count("q k v o up") == 3  # the fourth has a remark instead
 
     on_stage(act, panel="Adapters")
 
@@ -709,9 +801,12 @@ def test_a_refused_load_loses_nothing_that_was_typed() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("l", "enter", "enter")
         await pilot.pause()
-        assert "Type the directory" in screen_text(app) and app.ordered == []
+        field = app.screen.query_one("#path", Input).query_ancestor(FormField)
+        assert "a path is required" in field.complaint and app.ordered == []
+        assert "a path is required" in screen_text(app)
         await pilot.press(*"/missing/sql-2", "enter")
         await pilot.pause()
+        assert not field.complaint  # it went with the first letter
         assert "no adapter_config.json in /missing/sql-2" in screen_text(app)
         assert app.screen.query_one("#path", Input).value == "/missing/sql-2"
         (order,) = app.ordered
@@ -776,12 +871,12 @@ def test_several_paths_are_planned_and_one_leads_to_loading() -> None:
         text = screen_text(app)
         assert "✓ fits now" in text and "✗ refused" in text and "evicts" in text
         assert app.screen.query_one("#load", Button).disabled
-        await pilot.press("ctrl+u", *"/a", "enter")
+        await pilot.press("ctrl+u", *"/mine/a", "enter")
         await pilot.pause()
         assert not app.screen.query_one("#load", Button).disabled
         await pilot.press("tab", "tab", "enter")
         await pilot.pause()
-        assert app.screen.query_one("#path", Input).value == "/a"
+        assert app.screen.query_one("#path", Input).value == "/mine/a"
         assert app.screen.query_one("#name", Input).has_focus
         await pilot.pause()
         assert "✓ fits now" in screen_text(app)
@@ -950,7 +1045,7 @@ def test_logs_leap_through_time_and_show_one_process() -> None:
 def test_logs_are_wrapped_cleared_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         pane = app.active_panel.query_one(LogPane)
@@ -962,10 +1057,15 @@ def test_logs_are_wrapped_cleared_and_exported(
         await pilot.press("w")
         await pilot.pause()
         assert "word29" in screen_text(app)
-        await pilot.press("l", "l", "e")  # warnings and above
-        (exported,) = (tmp_path / "loraconsole" / "logs").iterdir()
+        await pilot.press("l", "l", "e", "enter")  # warnings and above
+        await pilot.pause()
+        (exported,) = tmp_path.glob("logs-*.log")
         lines = exported.read_text().splitlines()
         assert len(lines) == len(pane._kept) and lines[-1].endswith(f"WARNING router {text}")
+        await pilot.press("e", *"logs.json", "enter")
+        await pilot.pause()
+        records = json.loads((tmp_path / "logs.json").read_text())
+        assert len(records) == len(lines) and records[-1]["text"] == text
         await pilot.press("c")
         assert pane._kept == []
         await pilot.press("c")
@@ -1148,10 +1248,10 @@ def test_a_refused_prompt_comes_back_and_says_why() -> None:
 
 def test_parameters_are_checked_before_anything_is_sent() -> None:
     async def act(app: ConsoleApp, pilot: Pilot[str]) -> None:
-        app.active_panel.query_one("#temperature", Input).value = "hot"
+        app.active_panel.query_one("#temperature", Input).value = "700"
         await pilot.press(*"Hello", "enter")
         await pilot.pause()
-        assert any("temperature" in note.title for note in app._notifications)
+        assert "temp: '700' is not a number from 0 to 100" in screen_text(app)
         assert app.active_panel.query_one(PromptEditor).text == "Hello"
         assert app.active_panel.query_one("#temperature", Input).has_focus
 
@@ -1178,7 +1278,7 @@ def test_models_are_marked_with_the_keyboard_and_the_mouse() -> None:
         assert len(models.chosen) == 5
         await pilot.press("a")
         assert len(models.chosen) == 1
-        start = models._places[3][1]
+        start = models._places[3].start
         await pilot.click(ModelsPane, offset=(start + 4, 1))
         assert "json" in models.chosen
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraconsole.pipeline.runtime.percentile import percentile
+from loraconsole.pipeline.runtime.percentile import half_spread, percentile
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.integers(1, 100))
@@ -26,3 +26,9 @@ def test_percentiles_of_one_to_a_hundred(q: float, value: float) -> None:
 
 def test_nothing_has_no_percentiles() -> None:
     assert percentile([], 0.5) is None
+
+
+def test_half_the_spread_of_few_values_is_of_all_and_of_many_of_the_middle_half() -> None:
+    assert half_spread(()) == 0.0 and half_spread((5.0,)) == 0.0
+    assert half_spread((1.0, 2.0, 9.0)) == 4.0
+    assert half_spread((*range(100), 1e9)) == 25.0

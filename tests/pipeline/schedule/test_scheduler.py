@@ -6,6 +6,7 @@ import contextlib
 import random
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from loraconsole.pipeline.messages import (
     SampledToken,
     SamplingParams,
     SchedulerSettings,
+    StepLimit,
     StreamToken,
     Tokens,
 )
@@ -398,6 +400,91 @@ def test_who_does_not_fit_waits_with_the_reason() -> None:
     assert third.reason == "behind another: no KV pages"
 
 
+def limit_of_next(scheduler: Scheduler) -> StepLimit:
+    batch = scheduler.next_batch(0.0)
+    assert batch is not None
+    return batch.limit
+
+
+def test_a_step_says_that_no_request_waits() -> None:
+    scheduler = make_scheduler(num_pages=10, budget=100)
+    scheduler.add_request(make_request("one", [1] * 4, 4), 0.0)
+    assert limit_of_next(scheduler) is StepLimit.NOTHING
+
+
+def test_a_step_says_that_kv_pages_limit_it_until_they_are_free() -> None:
+    scheduler, worker = make_scheduler(num_pages=10, budget=100), FakeWorker(10)
+    scheduler.add_request(make_request("big", [1] * 20, 16, at=0), 0.0)
+    scheduler.add_request(make_request("second", [1] * 20, 16, at=1), 0.0)
+    scheduler.add_request(make_request("third", [1], 1, at=2), 0.0)
+    for _ in range(3):  # also in steps that do not examine the queue again
+        batch = scheduler.next_batch(0.0)
+        assert batch is not None and batch.limit is StepLimit.KV_PAGES
+        scheduler.accept_tokens(worker.run(batch), 0.0)
+    scheduler.finish("big")
+    assert limit_of_next(scheduler) is StepLimit.NOTHING
+
+
+def test_a_step_says_that_its_rows_are_full() -> None:
+    scheduler = make_scheduler(num_pages=40, max_running=2, budget=100)
+    for number in range(3):
+        scheduler.add_request(make_request(f"r{number}", [1] * 2, 4, at=number), 0.0)
+    assert limit_of_next(scheduler) is StepLimit.ROWS
+    assert limit_of_next(scheduler) is StepLimit.ROWS
+
+
+def test_a_step_says_that_prompt_tokens_are_spent_by_others_or_by_the_rest_of_a_prompt() -> None:
+    scheduler = make_scheduler(num_pages=40, budget=8)
+    scheduler.add_request(make_request("first", [1] * 8, 4, at=0), 0.0)
+    scheduler.add_request(make_request("second", [1] * 12, 4, at=1), 0.0)
+    assert limit_of_next(scheduler) is StepLimit.PROMPT_TOKENS  # "second" waits
+    assert limit_of_next(scheduler) is StepLimit.PROMPT_TOKENS  # it runs, four tokens are left
+    assert limit_of_next(scheduler) is StepLimit.NOTHING
+
+
+@pytest.mark.parametrize("state", [AdapterState.VALIDATING, AdapterState.LOADING])
+def test_a_step_says_that_a_request_waits_for_its_adapter(state: AdapterState) -> None:
+    registry = AdapterRegistry({"late": "/late"}, now=0.0)
+    scheduler = Scheduler(registry)
+    scheduler.reset(1, limits(16, budget=100), 0.0)
+    next(iter(registry)).change_state(state, 0.0)
+    scheduler.add_request(make_request("one", [1, 2], 3, "late", at=0), 0.0)
+    scheduler.add_request(make_request("two", [1, 2], 3, None, at=1), 0.0)
+    assert limit_of_next(scheduler) is StepLimit.ADAPTER
+
+
+def test_what_ends_a_pass_counts_before_what_it_passed_over() -> None:
+    registry = AdapterRegistry({"late": "/late"}, now=0.0)
+    scheduler = Scheduler(registry)
+    scheduler.reset(1, limits(10, budget=100), 0.0)
+    next(iter(registry)).change_state(AdapterState.LOADING, 0.0)
+    scheduler.add_request(make_request("one", [1, 2], 3, "late", at=0), 0.0)
+    scheduler.add_request(make_request("two", [1] * 20, 16, at=1), 0.0)
+    scheduler.add_request(make_request("three", [1] * 20, 16, at=2), 0.0)
+    assert limit_of_next(scheduler) is StepLimit.KV_PAGES
+
+
+@pytest.mark.parametrize("setting", ["max_per_adapter", "max_wait_tokens", "policy"])
+def test_a_step_says_that_the_policy_holds_a_request_back(setting: str) -> None:
+    scheduler = make_scheduler(num_pages=40, budget=100)
+    worker = FakeWorker(40)
+    given = {"policy": "merged"} if setting == "policy" else {setting: 1}
+    scheduler.set_policy(SchedulerSettings(**given))  # type: ignore[arg-type]
+    scheduler.add_request(make_request("first", [1] * 2, 9, "sql", at=0), 0.0)
+    while posted := post(scheduler):  # the adapter is placed, then the request starts
+        take(scheduler, worker, posted)
+        if scheduler.running:
+            break
+    assert [s.state.value for s in scheduler.sequences()] == ["running"]
+    scheduler.add_request(make_request("second", [1] * 2, 9, "sql", at=1), 0.0)
+    if setting == "policy":
+        scheduler.finish("second")
+        scheduler.add_request(make_request("other", [1] * 2, 9, at=2), 0.0)
+    if setting == "max_wait_tokens":
+        scheduler._steps_since_admission = 0
+    assert limit_of_next(scheduler) is StepLimit.POLICY
+
+
 def test_a_loading_adapter_lets_others_pass() -> None:
     registry = AdapterRegistry({"late": "/late"}, now=0.0)
     scheduler = Scheduler(registry, policy="fcfs")
@@ -449,7 +536,88 @@ def test_an_adapter_is_evicted_when_its_room_is_needed_the_least_recently_used_f
     drive(scheduler, worker, first_index=None)
     assert states["wide"].state is AdapterState.GPU
     assert states["sql"].state is AdapterState.HOST
+    assert states["sql"].reason == "evicted for adapter wide"
+    assert [(adapter.name, pages) for adapter, pages in scheduler.residency.evicted] == [
+        ("sql", 1),
+        ("chat", 3),
+    ]
+    assert states["sql"].view(0.0).evictions == 1 and states["wide"].view(0.0).evictions == 0
     scheduler.check()
+
+
+def test_an_adapter_evicted_for_kv_says_so_and_an_unloaded_one_is_not_evicted() -> None:
+    scheduler = make_scheduler(num_pages=12, budget=100)
+    worker = FakeWorker(12)
+    sql = scheduler.registry.current("sql")
+    scheduler.add_request(make_request("sql", [1, 2], 2, "sql"), 0.0)
+    drive(scheduler, worker, first_index=None)
+    scheduler.add_request(make_request("big", [1] * 36, 12), 0.0)
+    drive(scheduler, worker, first_index=None)
+    assert (sql.state, sql.reason) == (AdapterState.HOST, "evicted for KV pages of requests")
+    assert [adapter.name for adapter, _ in scheduler.residency.evicted] == ["sql"]
+    scheduler.add_request(make_request("again", [1, 2], 2, "sql"), 0.0)
+    drive(scheduler, worker, first_index=None)
+    assert (sql.state, sql.reason) == (AdapterState.GPU, "")
+    scheduler.registry.unregister_adapter("sql")
+    scheduler.residency.sweep(0.0)
+    assert len(scheduler.residency.evicted) == 1
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_adapters_parts_of_the_device_time_add_up_to_it(depth: int) -> None:
+    """Whatever happens to the requests meanwhile: long prompts, stops, aborts, preemptions."""
+    rng = random.Random(depth)
+    scheduler = make_scheduler(num_pages=24, budget=6)
+    worker = FakeWorker(24)
+    flight: list[Posted] = []
+    spent = 0
+    for turn in range(400):
+        if turn < 300 and len(scheduler) < 6:
+            adapter = rng.choice([None, *ADAPTERS])
+            prompt = [rng.randrange(50) for _ in range(rng.randint(1, 20))]
+            request = make_request(f"r{turn}", prompt, rng.randint(1, 16), adapter, at=turn)
+            scheduler.add_request(request, turn)
+        if rng.random() < 0.1 and len(scheduler):
+            scheduler.finish(rng.choice([s.request.request_id for s in scheduler.sequences()]))
+        give_back(scheduler) if turn % 10 == 0 or turn > 350 else None
+        if turn % 20 == 10 and turn < 300:
+            steal(scheduler, 12)
+        while len(flight) < depth and (posted := post(scheduler)):
+            flight.append(posted)
+        if not flight:
+            continue
+        orders, batch = flight.pop(0)
+        take(scheduler, worker, (orders, None))
+        if batch is not None:
+            busy_us = rng.randint(100, 9_000)
+            spent += busy_us
+            answer = worker.run(batch)
+            scheduler.accept_tokens(msgspec.structs.replace(answer, busy_us=busy_us), turn)
+        scheduler.check()
+    tallies = [scheduler.registry.base.tally, *(a.tally for a in scheduler.registry)]
+    assert scheduler.preemptions and spent > 100_000
+    assert sum(tally.device_us for tally in tallies) == pytest.approx(spent)
+    assert all(tally.device_us > 0 for tally in tallies)
+
+
+def test_a_step_is_paid_by_the_tokens_that_each_row_computes() -> None:
+    scheduler = make_scheduler(num_pages=32, budget=100)
+    worker = FakeWorker(32)
+    scheduler.add_request(make_request("long", [1] * 30, 2, "sql"), 0.0)
+    scheduler.add_request(make_request("short", [1] * 10, 2, "chat"), 0.0)
+    while (posted := post(scheduler)) and posted[1] is None:
+        take(scheduler, worker, posted)
+    assert posted and posted[1]
+    answer = worker.run(posted[1])
+    scheduler.accept_tokens(msgspec.structs.replace(answer, busy_us=4_000), 0.5)
+    views = {view.name: view for view in scheduler.registry.views(0.5)}
+    assert (views["sql"].device_us, views["chat"].device_us) == (3_000, 1_000)
+    assert (views["sql"].kv_pages, views["chat"].kv_pages, views["wide"].kv_pages) == (8, 3, 0)
+    assert views["sql"].recent_tokens == 31
+    assert (views["sql"].ttft_p50_ms, views["chat"].ttft_p99_ms) == (500.0, 500.0)
+    assert views["sql"].wait_p50_ms == 0.0 and views["wide"].ttft_p50_ms is None
+    drive(scheduler, worker, first_index=None)
+    assert all(view.kv_pages == 0 for view in scheduler.registry.views(1.0))
 
 
 def test_what_pinned_adapters_leave_no_room_for_is_refused_or_passed() -> None:
@@ -538,14 +706,14 @@ def test_a_reloaded_adapter_serves_who_came_before_from_the_old_one() -> None:
     scheduler.add_request(make_request("new", [1, 2], 20, "sql"), 0.0)
     posted = post(scheduler)
     assert posted and [order.key for order in posted[0]] == ["sql@2"]
-    assert [view.state for view in registry.views() if view.name == "sql"] == [
+    assert [view.state for view in registry.views(0.0) if view.name == "sql"] == [
         AdapterState.LOADING,
         AdapterState.DRAINING,
     ]
     take(scheduler, worker, posted)
     drive(scheduler, worker, first_index=None)
     assert set(worker.placed) == {"sql@2"}
-    assert [view.generation for view in registry.views() if view.name == "sql"] == [2]
+    assert [view.generation for view in registry.views(0.0) if view.name == "sql"] == [2]
 
 
 def test_an_unloaded_adapter_is_refused_at_once_and_leaves_when_nobody_has_it() -> None:
@@ -601,6 +769,22 @@ def test_demand_covers_every_moment_of_a_lockstep_run(
     for t in range(max(remaining for _, remaining in entries) + 1):
         pages = sum(-(-(held + t) // page) for held, remaining in entries if t <= remaining)
         assert pages <= need
+
+
+@pytest.mark.parametrize(("prompt", "max_tokens"), [(36, 12), (37, 11), (45, 3)])
+def test_a_request_as_long_as_the_pool_runs(prompt: int, max_tokens: int) -> None:
+    scheduler = make_scheduler(num_pages=12, budget=100)
+    request = make_request("whole", [1] * prompt, max_tokens)
+    scheduler.check_length(request)
+    scheduler.add_request(request, 0.0)
+    outputs = drive(scheduler, FakeWorker(12))
+    assert outputs["whole"] == alone(request)
+
+
+@given(held=st.integers(1, 40), remaining=st.integers(0, 40), page_size=st.integers(1, 16))
+def test_demand_of_one_sequence_is_exact(held: int, remaining: int, page_size: int) -> None:
+    whole = -(-(held + remaining) // page_size)
+    assert Demand(page_size, [(held, remaining)]).pages == whole
 
 
 def test_demand_is_exact_for_pages_of_one_token() -> None:
