@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,6 +28,10 @@ from ..text.fuzzy import did_you_mean, with_choices
 from .documents import AlertDocument
 from .printing import print_json
 
+if TYPE_CHECKING:
+    from ..state.alerts import AlertFinding
+    from ..state.board import Condition
+
 
 def status(config: Config, command: StatusCommand) -> int:
     """Prints the processes and their state. Exit status 1 if the pipeline is not READY, or if
@@ -36,41 +41,44 @@ def status(config: Config, command: StatusCommand) -> int:
         print_json(msgspec.structs.replace(snapshot, pool=None))
     else:
         _print_status(config, snapshot)
-    fault = fault_in(config, snapshot)
-    return 0 if snapshot.processes.state is ProcessState.READY and not fault else 1
+    return 0 if is_well(config, snapshot) else 1
 
 
-def fault_in(config: Config, snapshot: Snapshot) -> str:
-    """Why the pipeline takes no request, as `/health` judges it; "" if it takes one."""
+def is_well(config: Config, snapshot: Snapshot) -> bool:
+    """Whether the pipeline is READY, and takes requests as `/health` judges it."""
     beats = {beat.name: beat for beat in snapshot.beats}
-    return find_fault(config.process_names(), snapshot.processes, beats, snapshot.at)
+    fault = find_fault(config.process_names(), snapshot.processes, beats, snapshot.at)
+    return snapshot.processes.state is ProcessState.READY and not fault
 
 
 def alerts(config: Config, command: AlertsCommand) -> int:
-    """Prints the alerts that a console would show, from the supervisor's snapshot: it has the first
-    tokens of the last minute and the last steps. Exit status 1 if there is an alert."""
+    """Prints the alerts that a console would show. Exit status 1 if there is an alert."""
     from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
-    from ..settings.settings import read_settings
-    from ..state.alerts import findings
-    from ..state.store import Store
 
-    snapshot, now = take_snapshot(config, STEPS_KEPT), time.time()
-    store = Store(config.run)
-    store.disk_free_bytes = shutil.disk_usage(config.run).free
-    store.fold_snapshot(snapshot, now)
-    board = store.board(now)
-    found = findings(board, read_settings().settings.alerts)
+    found, condition = find_alerts(config, take_snapshot(config, STEPS_KEPT))
     if command.json:
         print_json([AlertDocument(a.level, a.text, a.rule, a.subject) for a in found])
     else:
         for alert in found:
             print(f"{alert.level:<4}  {alert.rule:<17}  {units.visible(alert.text)}")
         if not found:
-            condition = board.condition
-            is_ready = condition.word == "READY"
             more = f"; the pipeline is {condition.word} {condition.detail}".rstrip()
-            print(f"no alerts{'' if is_ready else units.visible(more)}")
+            print(f"no alerts{'' if condition.word == 'READY' else units.visible(more)}")
     return 1 if found else 0
+
+
+def find_alerts(config: Config, snapshot: Snapshot) -> tuple[tuple[AlertFinding, ...], Condition]:
+    """The alerts of a snapshot, which has the first tokens of the last minute and the last steps;
+    and the pipeline's state as the console's header has it."""
+    from ..settings.settings import read_settings
+    from ..state.alerts import findings
+    from ..state.store import Store
+
+    now, store = time.time(), Store(config.run)
+    store.disk_free_bytes = shutil.disk_usage(config.run).free
+    store.fold_snapshot(snapshot, now)
+    board = store.board(now)
+    return findings(board, read_settings().settings.alerts), board.condition
 
 
 def _print_status(config: Config, snapshot: Snapshot) -> None:
