@@ -36,6 +36,7 @@ from ...pipeline.messages import (
 from ...pipeline.runtime.health import ring_state
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
+from ..state.crash import last_crash
 from ..state.signals import SIGNALS, how
 from .child import (
     FALLS_ALLOWED,
@@ -237,7 +238,12 @@ class Supervisor(Process):
         beat = self.snapshots.latest.heartbeats.get(child.name)
         if beat and beat.state is ProcessState.FAILED and beat.reason:
             return beat.reason
-        if code <= 0:
+        if code < 0:
+            crash = last_crash(child.name, self.log_tail.lines)
+            is_new = crash is not None and crash.at >= (child.started_at or 0.0)
+            where = f" in {crash.frames[0]}" if crash and is_new and crash.frames else ""
+            return f"{how(code)}{where}"
+        if code == 0:
             return how(code)
         words = self.log_tail.last_words(child.name)
         return words.removeprefix(f"{REFUSED_LOG}: ") or how(code)

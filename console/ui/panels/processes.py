@@ -23,6 +23,7 @@ from ....pipeline.messages import (
 )
 from ...client.telemetry import DRAIN_SECONDS, PipelineOrder
 from ...state.board import SUPERVISOR, Board, ProcessRow
+from ...state.crash import is_stack_line, last_crash
 from ...state.signals import SIGNALS, how
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
@@ -274,7 +275,7 @@ class ProcessesPanel(Panel):
 class ProcessDetails:
     """The lines of a process's dialog: state, history, last warnings and errors, sockets."""
 
-    EVENTS, WORDS = 6, 4
+    EVENTS, WORDS, FRAMES = 6, 4, 12
 
     def __init__(self, row: ProcessRow) -> None:
         self._name = row.name
@@ -304,6 +305,7 @@ class ProcessDetails:
             line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),
             line(*field("protocol"), (f"{row.protocol or units.NOTHING}", "text")),
             *self._history(board, width),
+            *self._crash(row, board, width),
             *self._last_words(board, width),
             TextLine(),
             line(("sockets", "title")),
@@ -335,6 +337,24 @@ class ProcessDetails:
             )
         return found
 
+    def _crash(self, row: ProcessRow, board: Board, width: int) -> Sequence[TextLine]:
+        """The stack of its last crash, innermost frame first; nothing if it has not fallen."""
+        crash = last_crash(self._name, board.logs) if row.falls else None
+        if crash is None:
+            return ()
+        more = len(crash.frames) - self.FRAMES
+        tail = f"{more} more frames are in its log" if more > 0 else ""
+        if others := crash.other_threads:
+            threads = f"{others} other threads" if others > 1 else "another thread"
+            tail = f"{tail}; " * bool(tail) + f"the stack of {threads} is in its log"
+        found = [
+            TextLine(),
+            line(("where it crashed", "title"), (f"  {units.clock(crash.at)}", "dim")),
+            *(line((part, "bad")) for part in units.wrap(units.visible(crash.error), width)),
+            *(line((units.visible(f"  {f}"), "text")) for f in crash.frames[: self.FRAMES]),
+        ]
+        return [*found, line((f"  {tail}", "dim"))] if tail else found
+
     def _last_words(self, board: Board, width: int) -> Sequence[TextLine]:
         """Its last warnings and errors."""
         words = (e for e in reversed(board.logs) if e.source == self._name and _is_ill(e))
@@ -346,4 +366,7 @@ class ProcessDetails:
 
 
 def _is_ill(entry: LogLine) -> bool:
+    """Whether a line is a warning or an error; stacks are shown by `_crash`."""
+    if not entry.text.strip() or is_stack_line(entry.text):
+        return False
     return entry.level.lower() in ("warning", "error", "critical")
