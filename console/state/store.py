@@ -444,6 +444,11 @@ class Store:
         self._pulses = {name: p for name, p in self._pulses.items() if name == SUPERVISOR}
         before, self._latest = self._latest, LatestTelemetry()
         self._latest.processes, self._latest.progress = before.processes, before.progress
+        self._steps.replace(())
+        self._sync_points.replace(())
+        self._step_number = 0
+        self._ttft.clear()
+        self._inter_token.clear()
 
     def is_alive(self, name: str, now: float) -> bool:
         """Whether the last heartbeat of process `name` is recent."""

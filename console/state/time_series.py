@@ -235,6 +235,9 @@ class Buckets:
             self._window.clear()
         self._window.add(at, counts)
 
+    def clear(self) -> None:
+        self._window.clear()
+
     def counts(self, now: float) -> tuple[int, ...]:
         """Counts per bucket within the window, one more than `bounds`: the last has no bound. All
         are 0 once the newest sample is older than the window."""
