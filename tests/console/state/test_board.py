@@ -650,15 +650,15 @@ def test_a_fall_is_said_until_the_pipeline_is_ready_again() -> None:
     scenario.fall("worker-0", "killed by SIGKILL", 6.0)
     board = hear(START + 10.75)
     (worker,) = [p for p in board.processes if p.name == "worker-0"]
-    assert board.recovery(worker).startswith("worker-0 fell 0 s ago (killed by SIGKILL), starts ag")
+    assert board.recovery(worker).startswith(
+        "worker-0 fell 0 s ago (killed by SIGKILL), restarts in"
+    )
     board = hear(START + 14.5)
     (worker,) = [p for p in board.processes if p.name == "worker-0"]
     assert board.recovery(worker) == (
         "worker-0 fell 4 s ago (killed by SIGKILL), restarting: weights 58 %"
     )
-    assert board.condition.detail == (
-        "24 requests wait 4 s for worker-0 (restarting: weights 58 %)"
-    )
+    assert board.condition.detail == ("24 requests wait 4 s for worker-0 (weights 58 %)")
     assert board.stall == "worker-0 restarting, 58 %"
     assert board.is_restarting and not board.is_starting
     hear(START + 16.75)
@@ -722,7 +722,7 @@ def test_only_what_computes_stalls_the_batch() -> None:
 
     assert board.stall == ""
     down = {"state": ProcessState.BACKOFF, "is_recovering": True, "retry_at": board.now + 0.5}
-    assert with_state("worker-0", **down).stall == "worker-0 down, starts again in 0.50 s"
+    assert with_state("worker-0", **down).stall == "worker-0 down, restarts in 1 s"
     assert with_state("router", age_s=5.0).stall == "router silent for 5 s"
     held = {"state": ProcessState.STOPPED, "held": True}
     assert with_state("worker-0", **held).stall == "worker-0 stopped by an operator"
