@@ -152,6 +152,8 @@ class Scenario:
         self._restarts = dict.fromkeys(RING, 0)
         self._falls = dict.fromkeys(RING, 0)
         self._fell: dict[str, float] = {}
+        self.is_recording = False
+        """Whether the processes of the ring record spans."""
         self._held: set[str] = set()
         self._incarnations = {name: 1 + number for number, name in enumerate(RING)}
         self._changes: list[tuple[float, str, ProcessState]] = []
@@ -637,6 +639,7 @@ class Scenario:
             rss_bytes=(38 + 21 * number) << 20 if name != "worker-0" else 914 << 20,
             loop_lag_ms=0.6 if busy else 0.1,
             hops=tuple(hops),
+            is_recording=self.is_recording and name != "supervisor",
         )
 
     def _server_stats(self, at: float) -> ServerStats:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
 
 from rich.cells import cell_len, set_cell_size
 
@@ -148,6 +149,19 @@ def tame(text: str) -> str:
 def short_id(request_id: str) -> str:
     """The end of a request's id, which distinguishes requests."""
     return request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")[-SHORT_ID:]
+
+
+def glimpse(text: str, width: int = 44) -> str:
+    """`first line  +2 lines`, in at most `width` cells: the first line of a text, and how many more
+    there are."""
+    first, *rest = text.splitlines() or [""]
+    more = f"  +{len(rest)} line{'s' if len(rest) > 1 else ''}" if rest else ""
+    return fit(visible(first), width - len(more)).rstrip() + more
+
+
+def quoted(names: Sequence[str]) -> str:
+    """`sql`, `sql, tax`, `5 names`: the names, or their number if they are many."""
+    return ", ".join(names) if len(names) < 3 else f"{len(names)} names"
 
 
 def fit(text: str, width: int, right: bool = False) -> str:

@@ -58,6 +58,8 @@ def place(view: AdapterView) -> str:
 
 def state(row: AdapterRow, board: Board) -> TextSpan:
     """The adapter's state, or this console's pending order for it."""
+    if board.is_stopped and not row.has_failed:
+        return ("○ not running", "dim")
     doing = board.orders.get("" if row.is_base else row.name)
     mark, level = STATES[row.view.state]
     if doing and level != "warn":  # a state in progress says more than the order

@@ -3,7 +3,7 @@ load, unload, pin, verify and merge them; below it their throughput over time.""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -24,16 +24,16 @@ from ...commands.adapters import (
     UnpinCommand,
     VerifyCommand,
 )
-from ...commands.read_only import READ_ONLY
 from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, length, line
 from ..widgets.adapter_plot import AdapterPlotPane
+from ..widgets.column import Column, number_column
 from ..widgets.dialogs import LiveDialog
 from ..widgets.order_asked import OrdersAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.styles import MainScreen
-from ..widgets.table import Column, TablePane, number_column
+from ..widgets.table import TablePane
 from .adapter_details import (
     MERGED,
     ODD,
@@ -152,14 +152,30 @@ class AdapterTablePane(TablePane[AdapterRow]):
         Binding("w", "ask('plan')", "Plan", id="plan", tooltip="what loading a directory takes"),
     ]
     columns = (
-        Column("adapter", 16, _name, order=lambda r: r.name, grows=True, wants=_wanted),
-        Column("state", 13, lambda r, b, w: (state(r, b),), order=lambda r: r.view.state.value),
+        Column(
+            "adapter",
+            16,
+            _name,
+            order=lambda r: r.name,
+            grows=True,
+            wants=_wanted,
+            value=lambda r: r.name,
+        ),
+        Column(
+            "state",
+            13,
+            lambda r, b, w: (state(r, b),),
+            order=lambda r: r.view.state.value,
+            value=lambda r: r.view.state,
+        ),
         Column(
             "device",
             6,
             lambda r, b, w: (_share(r.costs.device),),
             order=lambda r: r.costs.device or 0.0,
             right=True,
+            value=lambda r: r.costs.device,
+            field="device_time_fraction",
             descends=True,
         ),
         Column(
@@ -168,10 +184,22 @@ class AdapterTablePane(TablePane[AdapterRow]):
             lambda r, b, w: (_share(r.costs.tokens),),
             order=lambda r: r.costs.tokens or 0.0,
             right=True,
+            value=lambda r: r.costs.tokens,
+            field="tokens_fraction",
             rank=4,
             descends=True,
         ),
-        Column("tok/s", 10, _speed, order=lambda r: r.tokens_s, right=True, rank=1, descends=True),
+        Column(
+            "tok/s",
+            10,
+            _speed,
+            order=lambda r: r.tokens_s,
+            right=True,
+            rank=1,
+            descends=True,
+            value=lambda r: r.tokens_s,
+            field="tokens_per_s",
+        ),
         number_column(
             "run", 4, lambda r: r.view.running, style=lambda r: _lit(r.view.running), rank=1
         ),
@@ -182,18 +210,59 @@ class AdapterTablePane(TablePane[AdapterRow]):
             style=lambda r: _lit(r.view.waiting, "warn"),
             rank=1,
         ),
-        number_column("TTFT p50", 8, lambda r: r.view.ttft_p50_ms, units.milliseconds, rank=9),
-        number_column("TTFT p99", 8, lambda r: r.view.ttft_p99_ms, units.milliseconds, rank=2),
-        number_column("wait p50", 8, lambda r: r.view.wait_p50_ms, units.milliseconds, rank=11),
-        number_column("wait p99", 8, lambda r: r.view.wait_p99_ms, units.milliseconds, rank=6),
+        number_column(
+            "TTFT p50",
+            8,
+            lambda r: r.view.ttft_p50_ms,
+            units.milliseconds,
+            rank=9,
+            field="ttft_p50_ms",
+        ),
+        number_column(
+            "TTFT p99",
+            8,
+            lambda r: r.view.ttft_p99_ms,
+            units.milliseconds,
+            rank=2,
+            field="ttft_p99_ms",
+        ),
+        number_column(
+            "wait p50",
+            8,
+            lambda r: r.view.wait_p50_ms,
+            units.milliseconds,
+            rank=11,
+            field="wait_p50_ms",
+        ),
+        number_column(
+            "wait p99",
+            8,
+            lambda r: r.view.wait_p99_ms,
+            units.milliseconds,
+            rank=6,
+            field="wait_p99_ms",
+        ),
         number_column(
             "KV pages", 8, lambda r: r.view.kv_pages, style=lambda r: _lit(r.view.kv_pages), rank=3
         ),
         number_column("LoRA pages", 10, lambda r: r.view.pages, zero=units.NOTHING, rank=5),
         number_column("requests", 8, lambda r: r.view.requests, units.count, rank=7),
-        number_column("prompt", 6, lambda r: r.view.prompt_tokens, units.count, rank=10),
-        number_column("output", 6, lambda r: r.view.output_tokens, units.count, rank=8),
-        Column("age", 6, _since, order=lambda r: -r.view.since, right=True, rank=13),
+        number_column(
+            "prompt", 6, lambda r: r.view.prompt_tokens, units.count, rank=10, field="prompt_tokens"
+        ),
+        number_column(
+            "output", 6, lambda r: r.view.output_tokens, units.count, rank=8, field="output_tokens"
+        ),
+        Column(
+            "age",
+            6,
+            _since,
+            order=lambda r: -r.view.since,
+            right=True,
+            rank=13,
+            value=lambda r: r.view.since,
+            field="state_since_unix_s",
+        ),
         Column(
             "location",
             8,
@@ -203,7 +272,13 @@ class AdapterTablePane(TablePane[AdapterRow]):
         ),
         number_column("rank", 4, lambda r: r.view.rank, zero=units.NOTHING, rank=12),
         number_column(
-            "size", 8, lambda r: r.view.num_bytes, units.size, zero=units.NOTHING, rank=14
+            "size",
+            8,
+            lambda r: r.view.num_bytes,
+            units.size,
+            zero=units.NOTHING,
+            rank=14,
+            field="size_bytes",
         ),
         Column(
             "pool hits",
@@ -213,9 +288,19 @@ class AdapterTablePane(TablePane[AdapterRow]):
             right=True,
             rank=16,
             descends=True,
+            value=lambda r: r.view.hits,
         ),
         number_column("fair share", 10, lambda r: r.view.service, units.count, rank=18),
-        Column("modules", 20, _modules, grows=True, rank=17, wants=_modules_wanted, least=16),
+        Column(
+            "modules",
+            20,
+            _modules,
+            grows=True,
+            rank=17,
+            wants=_modules_wanted,
+            least=16,
+            value=lambda r: targets(r.view.target_modules),
+        ),
     )
 
     class Asked(Message):
@@ -237,6 +322,14 @@ class AdapterTablePane(TablePane[AdapterRow]):
     def kin(self, key: str) -> str:
         """The name: a reloaded adapter moves to the end of the list, and the cursor with it."""
         return key.rpartition("@")[0]
+
+    def name_of(self, row: AdapterRow) -> str:
+        return row.name
+
+    def extracts(self, row: AdapterRow) -> Mapping[str, str]:
+        why = remark(row)
+        path = row.view.directory or row.view.path
+        return {"path": path, "why": why[0] if why else ""}
 
     def filter_text(self, row: AdapterRow, board: Board) -> str:
         view = row.view
@@ -348,7 +441,7 @@ class AdaptersPanel(Panel):
     def on_adapter_table_pane_asked(self, message: AdapterTablePane.Asked) -> None:
         rows = [row for row in message.rows if not row.is_base]
         if self.query_one(AdapterTablePane).painted_app.refuses(message.verb):
-            self.notify(READ_ONLY, severity="error")
+            self.notify(self.query_one(AdapterTablePane).painted_app.refusal, severity="error")
         elif message.verb == "load":
             self._load("")
         elif message.verb == "plan":

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
+from textual.geometry import Size
 
 from ...state.board import Board, Quantiles
 from ...state.time_series import Window
@@ -21,6 +23,8 @@ from .start import StartPane
 
 AXIS = 6
 """Cells of a plot's axis labels, at its left."""
+TINY = Size(72, 18)
+"""Below this size only the ring, the percentiles and the adapters are shown."""
 HEATS = ("heat-1", "heat-2", "heat-3", "heat-4", "heat-5")
 
 
@@ -173,8 +177,11 @@ class Overview(Panel):
         yield LoadPane(id="load")
         yield EventPane()
 
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.width < TINY.width or event.size.height < TINY.height, "-tiny")
+
     def paint(self, board: Board) -> None:
-        self.set_class(board.is_starting, "-starting")
+        self.set_class(board.is_starting or board.is_down, "-starting")
         super().paint(board)
 
     def focus_first(self) -> None:
