@@ -41,7 +41,7 @@ from ...pipeline.runtime.health import GONE_SECONDS
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ...pipeline.runtime.step_statistics import PARTS, part_us
 from .adapter_colors import AdapterColors
-from .adapter_costs import CostShares, cost_shares
+from .adapter_costs import cost_shares
 from .adapter_history import AdapterHistory
 from .board import (
     SUPERVISOR,
@@ -181,7 +181,9 @@ class Store:
         self._adapter_tokens: dict[str, Counter] = {}
         self._adapter_series: dict[str, Series] = {}
         self._adapter_total = Series(bucket_s=2.0, length=600)
-        self._adapter_costs: dict[str, CostShares] = {}
+        self._adapters: tuple[AdapterRow, ...] = ()
+        """The base first; made once a table, as a frame may need a thousand of them."""
+        self._costliest: tuple[AdapterRow, ...] = ()
         self._adapter_history = AdapterHistory()
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
@@ -397,7 +399,8 @@ class Store:
                 RequestRow(view, now - view.arrived_at, self._request_tokens[view.request_id].rate)
                 for view in (latest.batch.requests if latest.batch else ())
             ),
-            adapters=self._adapter_rows(),
+            adapters=self._adapters,
+            costliest=self._costliest,
             adapter_speed=self._adapter_total.track,
             adapter_marks=self._adapter_history.of_all,
             base_model=latest.adapters.base_model if latest.adapters else "",
@@ -524,8 +527,9 @@ class Store:
         names = {"", *(view.name for view in table.adapters)}
         self._adapter_total.add(table.at, sum(self._adapter_tokens[name].rate for name in names))
         self._adapter_colors.give([view.name for view in table.adapters])
-        self._adapter_costs = cost_shares(table)
         self._adapter_history.fold_table(table)
+        self._adapters = self._adapter_rows(table)
+        self._costliest = tuple(sorted(self._adapters, key=lambda row: row.costs.rank))
 
     def _fold_batch(self, batch: BatchView) -> None:
         before, self._request_tokens = self._request_tokens, {}
@@ -574,11 +578,9 @@ class Store:
             self._logs.replace(tuple(numbered[number] for number in sorted(numbered)))
             self._log_number = max(numbered)
 
-    def _adapter_rows(self) -> tuple[AdapterRow, ...]:
+    def _adapter_rows(self, table: AdapterTable) -> tuple[AdapterRow, ...]:
         """The base first, then the adapters in the router's order."""
-        table = self._latest.adapters
-        if table is None:
-            return ()
+        shares = cost_shares(table)
         views = [
             ("", table.base),
             *((view.name, view) for view in table.adapters),
@@ -592,7 +594,7 @@ class Store:
                 tokens_s=self._adapter_tokens[name].rate,
                 speed=self._adapter_series[name].track,
                 color=self._adapter_colors.by_name.get(name, "base"),
-                costs=self._adapter_costs[name],
+                costs=shares[name],
                 marks=marks.get(name, ()),
             )
             for name, view in views

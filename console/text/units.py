@@ -86,11 +86,11 @@ def milliseconds(ms: float | None) -> str:
         return NOTHING
     if ms == math.inf:
         return f"> {LATENCY_BUCKETS_MS[-1] / 1000:.0f} s"
-    if ms < 10:
+    if ms < 9.995:
         return f"{ms:.2f} ms"
-    if ms < 100:
+    if ms < 99.95:
         return f"{ms:.1f} ms"
-    if ms < 1000:
+    if ms < 999.5:
         return f"{ms:.0f} ms"
     return f"{ms / 1000:.{2 if ms < 99_995 else 0}f} s"
 

@@ -381,7 +381,10 @@ class SpeedPane(Pane):
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return (("output tokens a second of ", "dim"), (row.name, row.color)) if row else ()
+        if row is None:
+            return ()
+        name = units.fit_name(row.name, min(cell_len(row.name), max(0, self.size.width - 32)))
+        return ((name, row.color), (" alone", "dim"))
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected

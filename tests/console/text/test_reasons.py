@@ -1,9 +1,14 @@
-"""Reasons in narrow places: the cause first, the path last and short."""
+"""Reasons, names and times in narrow places: the cause first, the path last, names cut in their
+middle."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 
+from loraconsole.console.text import units
 from loraconsole.console.text.reasons import reason_first, short_path
 
 
@@ -41,3 +46,31 @@ def test_a_path_keeps_the_part_that_says_which() -> None:
     assert short_path("/home/me/adapters/sql/adapter_config.json") == "…/sql/adapter_config.json"
     assert short_path("/sql") == "…/sql"
     assert short_path("/home/me/adapters/sql.v2") == "…/adapters/sql.v2"
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (46, "customer-support-german-formal-v2.17-rc1-final"),
+        (48, "customer-support-german-formal-v2.17-rc1-final  "),
+        (20, "customer-s…rc1-final"),
+        (11, "custo…final"),
+        (5, "cu…al"),
+        (4, "cus…"),
+        (0, ""),
+    ],
+)
+def test_a_name_is_cut_in_its_middle(width: int, shown: str) -> None:
+    found = units.fit_name("customer-support-german-formal-v2.17-rc1-final", width)
+    assert found == shown
+
+
+@given(text=st.text("añ名-😀x", max_size=30), width=st.integers(0, 20))
+def test_a_cut_name_fills_its_cells_exactly(text: str, width: int) -> None:
+    assert cell_len(units.fit_name(text, width)) == width
+
+
+@given(ms=st.floats(0, 9e5))
+def test_a_rounded_time_has_at_most_seven_cells(ms: float) -> None:
+    assert len(units.milliseconds(ms)) <= 7
+    assert not units.milliseconds(ms).startswith("1000")
