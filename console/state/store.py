@@ -181,9 +181,9 @@ class Store:
         self._adapter_tokens: dict[str, Counter] = {}
         self._adapter_series: dict[str, Series] = {}
         self._adapter_total = Series(bucket_s=2.0, length=600)
-        self._adapters: tuple[AdapterRow, ...] = ()
-        """The base first; made once a table, as a frame may need a thousand of them."""
-        self._costliest: tuple[AdapterRow, ...] = ()
+        self._adapters: tuple[tuple[AdapterRow, ...], tuple[AdapterRow, ...]] | None = ((), ())
+        """In the router's order and the costliest first; made once a table, in the first frame
+        after it, as there may be a thousand. None: not made yet."""
         self._adapter_history = AdapterHistory()
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
@@ -382,6 +382,7 @@ class Store:
         """The pipeline at `now`."""
         self._messages.add(now, self.taken)
         ready = self.is_alive("router", now)
+        adapters, costliest = self._adapter_rows()
         rates, latest = self._rates, self._latest
         series = self._hour if self.shows_hour else self._series
         return Board(
@@ -399,8 +400,8 @@ class Store:
                 RequestRow(view, now - view.arrived_at, self._request_tokens[view.request_id].rate)
                 for view in (latest.batch.requests if latest.batch else ())
             ),
-            adapters=self._adapters,
-            costliest=self._costliest,
+            adapters=adapters,
+            costliest=costliest,
             adapter_speed=self._adapter_total.track,
             adapter_marks=self._adapter_history.of_all,
             base_model=latest.adapters.base_model if latest.adapters else "",
@@ -528,8 +529,7 @@ class Store:
         self._adapter_total.add(table.at, sum(self._adapter_tokens[name].rate for name in names))
         self._adapter_colors.give([view.name for view in table.adapters])
         self._adapter_history.fold_table(table)
-        self._adapters = self._adapter_rows(table)
-        self._costliest = tuple(sorted(self._adapters, key=lambda row: row.costs.rank))
+        self._adapters = None
 
     def _fold_batch(self, batch: BatchView) -> None:
         before, self._request_tokens = self._request_tokens, {}
@@ -578,15 +578,18 @@ class Store:
             self._logs.replace(tuple(numbered[number] for number in sorted(numbered)))
             self._log_number = max(numbered)
 
-    def _adapter_rows(self, table: AdapterTable) -> tuple[AdapterRow, ...]:
-        """The base first, then the adapters in the router's order."""
+    def _adapter_rows(self) -> tuple[tuple[AdapterRow, ...], tuple[AdapterRow, ...]]:
+        """The base and the adapters in the router's order, and the costliest first."""
+        table = self._latest.adapters
+        if self._adapters is not None or table is None:
+            return self._adapters or ((), ())
         shares = cost_shares(table)
         views = [
             ("", table.base),
             *((view.name, view) for view in table.adapters),
         ]
         marks = self._adapter_history.marks
-        return tuple(
+        rows = tuple(
             AdapterRow(
                 view,
                 name=name or table.base_model,
@@ -599,6 +602,8 @@ class Store:
             )
             for name, view in views
         )
+        self._adapters = rows, tuple(sorted(rows, key=lambda row: row.costs.rank))
+        return self._adapters
 
     def _process_rows(self, now: float) -> tuple[ProcessRow, ...]:
         table = self._latest.processes
