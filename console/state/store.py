@@ -40,6 +40,7 @@ from ...pipeline.messages import (
 from ...pipeline.runtime.health import GONE_SECONDS
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ...pipeline.runtime.step_statistics import PARTS, part_us
+from ..text import units
 from .adapter_colors import AdapterColors
 from .adapter_costs import cost_shares
 from .adapter_history import AdapterHistory
@@ -584,6 +585,7 @@ class Store:
         if self._adapters is not None or table is None:
             return self._adapters or ((), ())
         shares = cost_shares(table)
+        differs_at = units.differences(shares)
         views = [
             ("", table.base),
             *((view.name, view) for view in table.adapters),
@@ -598,6 +600,7 @@ class Store:
                 speed=self._adapter_series[name].track,
                 color=self._adapter_colors.by_name.get(name, "base"),
                 costs=shares[name],
+                differs_at=differs_at[name],
                 marks=marks.get(name, ()),
             )
             for name, view in views

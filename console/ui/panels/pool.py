@@ -110,8 +110,8 @@ class PoolPane(Pane, can_focus=True):
             ),
         ):
             legend += [(mark, style), (f" {units.count(pages)}", "number"), (f" {name}  ", "dim")]
-        if length(legend) - 2 > width:  # the lightest part is what is free
-            legend.pop()
+        if length(legend) - 2 > width:  # what is free is the rest of the bar
+            del legend[-3:]
         return TextLine(crop(legend, width))
 
     def _draw(self, board: Board, width: int, height: int) -> list[TextLine]:

@@ -59,7 +59,9 @@ class AdapterListPane(Pane):
             if row.has_failed:
                 found.append(failed_line(row, width))
                 continue
-            spans: list[TextSpan] = [(units.fit_name(listed_name(row), name_width), row.color)]
+            name = "base" if row.is_base else units.visible(row.name)
+            name = units.fit_name(name, name_width - 2, row.differs_at)
+            spans: list[TextSpan] = [(f"{row.mark} {name}", row.color)]
             if gauge_width:
                 share = (row.costs.device or 0.0) / most if most else 0.0
                 filled, rest = plot.gauge(share, gauge_width)
@@ -102,7 +104,7 @@ def _number(row: AdapterRow, title: str, cells: int) -> TextSpan:
     match title:
         case "device":
             share = row.costs.device
-            return (f"{units.share(share):>{cells}}", "number" if share else "dim")
+            return (f"{units.part(share):>{cells}}", "number" if share else "dim")
         case "wait":
             waiting = row.view.waiting
             return (f"{waiting:>{cells}}", "warn" if waiting else "dim")
