@@ -185,6 +185,8 @@ class AdapterRow(Struct, frozen=True):
     color: str
     """The style of its name; it never changes."""
     costs: CostShares = CostShares()
+    differs_at: int = 0
+    """The letter of its name by which it is told from the other names."""
     marks: tuple[Mark, ...] = ()
     """What happened to it since this console is attached, oldest first."""
 
@@ -246,6 +248,9 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     requests: tuple[RequestRow, ...] = ()
     adapters: tuple[AdapterRow, ...] = ()
     """The base first, then the adapters in the router's order."""
+    costliest: tuple[AdapterRow, ...] = ()
+    """The same, the costliest first: by device time in the last minute, then since the router
+    started; without either in the router's order."""
     adapter_speed: Track = EMPTY_TRACK
     """Output tokens a second of the base and all adapters together, over time."""
     adapter_marks: tuple[Mark, ...] = ()
@@ -462,12 +467,6 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return next((row for row in self.processes if row.name == name), None)
 
     # -- adapters
-
-    @cached_property
-    def costliest(self) -> tuple[AdapterRow, ...]:
-        """The base and the adapters, the costliest first: by device time in the last minute, then
-        since the start; without either in the router's order."""
-        return tuple(sorted(self.adapters, key=lambda row: row.costs.rank))
 
     def color_of(self, adapter: str | None) -> str:
         """The style of an adapter's name; None is the base."""

@@ -67,8 +67,8 @@ def _name(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
         return ((f"{row.mark} {BASE}{row.name}", row.color),)
     marks = _marks(row)
     taken = length(marks) + 1 if marks else 0
-    name = f"{row.mark} {row.name}"
-    name = units.fit_name(name, max(0, min(cell_len(name), width - taken)))
+    room = max(0, min(cell_len(row.name), width - taken - 2))
+    name = f"{row.mark} {units.fit_name(row.name, room, row.differs_at)}"
     return ((name + (" " if marks else ""), row.color), *marks)
 
 
@@ -107,7 +107,7 @@ def _modules_wanted(row: AdapterRow) -> int:
 
 
 def _share(share: float | None) -> TextSpan:
-    return (units.share(share), "number" if share else "dim")
+    return (units.part(share), "number" if share else "dim")
 
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
@@ -381,7 +381,11 @@ class SpeedPane(Pane):
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return (("output tokens a second of ", "dim"), (row.name, row.color)) if row else ()
+        if row is None:
+            return ()
+        room = max(0, min(cell_len(row.name), self.size.width - 24))
+        name = units.fit_name(row.name, room, row.differs_at)
+        return ((name, row.color), (" alone", "dim"))
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected

@@ -520,7 +520,7 @@ def test_adapters_show_their_state_size_and_work() -> None:
             "costliest of the last minute first",
             "TTFT p99",
             "KV pages",
-            "output tokens a second",
+            "throughput",
         ):
             assert wanted in text
         await pilot.press("down", "enter")
