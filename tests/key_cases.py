@@ -264,8 +264,8 @@ def log(s: Scene) -> LogPane:
 
 
 def lines_up(s: Scene) -> int:
-    """Log lines below the last one shown."""
-    return len(log(s)._kept) - log(s)._end()
+    """Log lines below the cursor."""
+    return len(log(s)._kept) - 1 - log(s)._at()
 
 
 def pages_up(s: Scene) -> int:
@@ -274,15 +274,15 @@ def pages_up(s: Scene) -> int:
 
 def minutes_back(s: Scene) -> int:
     kept = log(s)._kept
-    return round((kept[-1].at - kept[log(s)._end() - 1].at) / 60)
+    return round((kept[-1].at - kept[log(s)._at()].at) / 60)
 
 
 def is_oldest(s: Scene) -> bool:
-    return log(s)._end() == log(s)._page
+    return log(s)._at() == 0
 
 
 def follows(s: Scene) -> bool:
-    return log(s)._bottom is None
+    return log(s)._cursor is None
 
 
 def cell(s: Scene) -> tuple[int, int]:
