@@ -59,6 +59,8 @@ from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import (
     Abort,
     AdapterOrder,
+    ProcessState,
+    ProcessTable,
     RestartProcess,
     SetScheduler,
     SignalProcess,
@@ -499,6 +501,22 @@ def _text(**more: Any) -> Case:
     return Case(on="Logs", see=more.pop("see", scrolled), **more)
 
 
+def stopped(s: Scene) -> None:
+    """The pipeline is stopped, and its supervisor has ended."""
+    table = s.app.store.board(s.app.clock()).table
+    assert table is not None and isinstance(s.app, StagedApp)
+    gone = ProcessTable(s.app.now, ProcessState.STOPPED, table.processes)
+    s.app.store.fold_message(gone, s.app.now)
+
+    def start() -> int:
+        s.told.append("started")
+        return 1
+
+    s.app.starter = start
+    s.app.now += 5.0
+    s.app.show()
+
+
 def _shows() -> Iterator[tuple[str, Case]]:
     for name, module in (PANELS | PAGES).values():
         start = "Overview" if name != "Overview" else "Batch"
@@ -522,6 +540,8 @@ CASES: dict[str, Case] = {
     "slower": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=2.0),
     "redraw": Case(arrange=forgets, see=lambda s: "forget" in s.told),
     "suspend": Case(see=toast("no shell to go back to")),
+    "start-pipeline": Case(arrange=stopped, see=lambda s: "started" in s.told),
+    "leave-at-once": Case(way="q", see=lambda s: s.app.return_value, was=None, becomes="leave"),
     "cost": Case(see=lambda s: bool(s.app.cost_pane.display)),
     "diagnostics": Case(see=title, was="MainScreen", becomes="diagnostics"),
     "hour": Case(see=lambda s: s.app.store.shows_hour),

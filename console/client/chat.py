@@ -100,7 +100,7 @@ async def chat(
                     if text or tokens:
                         yield ChatPart(text or "", choices=tokens)
     except HttpError as error:
-        raise ChatError(f"the connection broke: {error}") from error
+        raise ChatError(str(error)) from error
     if finish_reason is None:
         raise ChatError("the answer broke off")
 

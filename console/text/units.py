@@ -176,6 +176,21 @@ def fit(text: str, width: int, right: bool = False) -> str:
     return set_cell_size(text, width - 1) + ELLIPSIS
 
 
+def fit_name(text: str, width: int) -> str:
+    """`text` in exactly `width` cells: padded, or with an ellipsis in its middle, so that names
+    that differ at their ends stay different."""
+    length = len(text) if text.isascii() else cell_len(text)
+    if length <= width:
+        return text + " " * (width - length)
+    if width < 5:
+        return fit(text, width)
+    tail = (width - 1) // 2
+    end = text
+    while cell_len(end) > tail:
+        end = end[1:]
+    return set_cell_size(text, width - 1 - cell_len(end)) + ELLIPSIS + end
+
+
 def wrap(text: str, width: int) -> list[str]:
     """Lines of at most `width` cells, broken at spaces if possible."""
     lines: list[str] = []

@@ -141,7 +141,7 @@ class BatchTable(TablePane[RequestRow]):
     def empty(self, board: Board) -> str:
         """The text without rows; if the pipeline is ready, with the key that sends a request."""
         is_there = board.condition.word == "READY" and board.server is not None
-        return f"{self.EMPTY}; 5 sends one" if is_there and not board.is_past else self.EMPTY
+        return f"{self.EMPTY}; 5 sends one" if is_there and board.playback is None else self.EMPTY
 
     def action_abort(self) -> None:
         self.ask_orders([Abort(row.view.request_id, ABORTED) for row in self.subjects])

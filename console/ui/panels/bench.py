@@ -15,7 +15,6 @@ from ....pipeline.bench.results import describe_load
 from ....pipeline.errors import OperatorError
 from ...client.bench_metrics import METRICS, Metric
 from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
-from ...commands.read_only import READ_ONLY
 from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
@@ -370,7 +369,7 @@ class BenchPanel(Panel):
 
     def on_result_table_new_asked(self) -> None:
         if self.query_one(RunPane).painted_app.refuses("bench-new"):
-            self.notify(READ_ONLY, severity="error")
+            self.notify(self.query_one(RunPane).painted_app.refusal, severity="error")
             return
         if self.is_live:
             self.notify("c cancels it", title="A run is under way", severity="warning")

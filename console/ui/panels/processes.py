@@ -22,7 +22,6 @@ from ....pipeline.messages import (
     StopProcess,
 )
 from ...client.telemetry import DRAIN_SECONDS, PipelineOrder
-from ...commands.read_only import READ_ONLY
 from ...state.board import SUPERVISOR, Board, ProcessRow
 from ...state.signals import SIGNALS, how
 from ...text import units
@@ -184,7 +183,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
         if not rows:
             return
         if self.painted_app.refuses("signal"):
-            self.notify(READ_ONLY, severity="error")
+            self.notify(self.painted_app.refusal, severity="error")
         elif still := [row.name for row in rows if not row.pid]:
             self.notify(f"{', '.join(still)}: not running.", severity="warning")
         else:

@@ -61,6 +61,7 @@ class PickerList(Pane):
         """The models marked at the opening, which are listed first."""
         self._names: tuple[str, ...] = ()
         self._query = ""
+        self._fuzzy = Fuzzy("")
         self.found: list[str] = []
         """The matching names, the best first."""
         self.cursor = 0
@@ -68,7 +69,7 @@ class PickerList(Pane):
 
     def search(self, query: str) -> None:
         """Lists the names that match."""
-        self._query, self.cursor = query, 0
+        self._query, self._fuzzy, self.cursor = query, Fuzzy(query), 0
         self._find()
         self.paint()
 
@@ -120,7 +121,7 @@ class PickerList(Pane):
         room = max(1, width - STATE_CELLS - 10)
         name = units.visible(row.name)
         style = "bad" if row.has_failed else row.color
-        cells = Fuzzy(self._query).places(name)
+        cells = self._fuzzy.places(name)
         spans: list[TextSpan] = [
             ("▸" if is_at_cursor else " ", "key"),
             ("[x]" if is_marked else "[ ]", "key" if is_marked else "dim"),

@@ -16,7 +16,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ...commands.read_only import is_changing_key
+from ...commands.read_only import NO_ORDERS, READ_ONLY, is_changing_key
 from ...state.board import Board
 from ...state.time_series import Track, Window, is_hour
 from ...text import units
@@ -69,6 +69,19 @@ class PaintedApp(NoticeApp):
     telemetry: TelemetryClient
     store: Store
     clock: Callable[[], float]
+    starter: Callable[[], int] | None = None
+    """Starts the stopped pipeline again and returns the supervisor's pid; None if this console
+    cannot."""
+
+    @property
+    def can_start(self) -> bool:
+        """Whether the pipeline is down and this console can start it."""
+        return self.starter is not None and not self.is_read_only and self.board.is_down
+
+    @property
+    def refusal(self) -> str:
+        """Why this console changes nothing, if it does not."""
+        return READ_ONLY if self.telemetry.controls is None else NO_ORDERS
 
     def refuses(self, id: str | None) -> bool:
         """Whether the console is read-only and the binding `id` would change the pipeline."""

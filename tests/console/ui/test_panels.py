@@ -16,6 +16,7 @@ from loraconsole.console.client.telemetry import ABORTED
 from loraconsole.console.client.transcripts import open_default
 from loraconsole.console.mock.scenario import Scenario, ScenarioKind
 from loraconsole.console.state.board import Board, RequestRow
+from loraconsole.console.state.playback import PlaybackView
 from loraconsole.console.state.store import Store
 from loraconsole.console.supervisor.metrics_history import MetricsHistory
 from loraconsole.console.text import units
@@ -121,9 +122,9 @@ def test_an_empty_batch_says_how_to_send_one_only_where_somebody_would_answer() 
             return screen_text(app)
 
         assert "no request is live; 5 sends one" in await text()
-        app.store.is_past = True
+        app.store.playback = lambda: PlaybackView(1.0, 2.0)
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
-        app.store.is_past = False
+        app.store.playback = None
         app.scenario.hold("worker-0")  # type: ignore[union-attr]
         app.advance(1.0)
         assert "no request is live" in (shown := await text()) and "5 sends one" not in shown
@@ -516,8 +517,9 @@ def test_adapters_show_their_state_size_and_work() -> None:
             "base",
             "pirate",
             "on device",
-            "q k v o up",
-            "1.8 MiB",
+            "costliest of the last minute first",
+            "TTFT p99",
+            "KV pages",
             "output tokens a second",
         ):
             assert wanted in text
@@ -525,6 +527,9 @@ def test_adapters_show_their_state_size_and_work() -> None:
         await pilot.pause()
         row = app.board.adapters[1]
         assert row.view.digest[:32] in screen_text(app) and row.view.path in screen_text(app)
+        shown = screen_text(app)
+        for wanted in ("q k v o up", "928 KiB", "in the last minute", "since the router started"):
+            assert wanted in shown
         await pilot.press("escape", "slash", *"sql", "enter")
         table = app.active_panel.query_one(AdapterTablePane)
         assert [row.name for row in table._rows] == ["sql"]
@@ -535,7 +540,7 @@ def test_adapters_show_their_state_size_and_work() -> None:
 def test_adapters_that_are_pinned_merged_or_odd_say_so() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text = screen_text(app)
-        assert "pirate ⚑" in text and "sql ⊕" in text and "△ its files are" in text
+        assert "pirate ⚑" in text and "sql ⊕" in text and "json △" in text
         await pilot.press("down", "down", "down")
         await pilot.pause()
         assert "△ its files are older than this base model" in screen_text(app)
@@ -553,13 +558,13 @@ def test_adapters_that_are_pinned_merged_or_odd_say_so() -> None:
 
 def test_names_of_adapters_get_the_cells_that_they_want_before_the_rest_is_shared() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        assert "base · SmolLM2-1…" in screen_text(app)
-        assert screen_text(app).count("q k v o up") == 3  # the fourth has a remark instead
-        await pilot.resize_terminal(160, 40)
+        assert "base · Smol" in screen_text(app) and "135M-Instruct ●" not in screen_text(app)
+        await pilot.resize_terminal(280, 40)
         app.now += 1.0
         app.show()
         await pilot.pause()
         assert "base · SmolLM2-135M-Instruct" in screen_text(app)
+        assert screen_text(app).count("q k v o up") == 3  # the fourth has a remark instead
 
     on_stage(act, panel="Adapters")
 
