@@ -586,6 +586,7 @@ CASES: dict[str, Case] = {
     "reverse": _batch(way="s p", see=lambda s: s.table.reversed),
     "row-mark": _batch(see=lambda s: len(s.table.marked), was=0, becomes=1),
     "row-mark-all": _batch(see=lambda s: len(s.table.marked) == len(s.table._rows)),
+    "row-waiting": _batch(see=lambda s: s.table.selected.view.phase == "waiting"),
     "row-yank": _batch(see=lambda s: s.app.clipboard == s.table.row_key(s.table._rows[0])),
     "row-yank-more": _batch(see=lambda s: "Copy" in title(s)),
     "dialog-copy": _batch(way="question_mark", see=lambda s: "everywhere" in s.app.clipboard),

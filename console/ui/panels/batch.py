@@ -36,10 +36,12 @@ def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """`━━━━──── 37/128`: generated tokens of `max_tokens`; or the reason it waits."""
+    """`━━━━──── 37/128`: generated tokens of `max_tokens`; or `#2 behind …`, the place in the queue
+    and the reason it waits."""
     view = row.view
     if view.reason:
-        return ((view.reason, "warn"),)
+        place: tuple[TextSpan, ...] = ((f"#{view.place} ", "number"),) if view.place else ()
+        return (*place, (view.reason, "warn"))
     numbers = f"{view.num_output:>5}/{view.max_tokens:<5}"
     cells = width - len(numbers)
     filled, rest = plot.gauge(view.num_output / max(1, view.max_tokens), cells)
@@ -57,6 +59,7 @@ class BatchTable(TablePane[RequestRow]):
     EMPTY = "no request is live"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "abort", "Abort", id="abort", tooltip="end the request, or all marked ones"),
+        Binding("w", "waiting", "Waiting", id="row-waiting", tooltip="to the next waiting one"),
     ]
     columns = (
         text_column(
@@ -114,6 +117,7 @@ class BatchTable(TablePane[RequestRow]):
                 **record,
                 "request": view.request_id,
                 "max_tokens": view.max_tokens,
+                "place": view.place or None,
                 "reason": view.reason,
             }
             for record, view in records
@@ -142,6 +146,11 @@ class BatchTable(TablePane[RequestRow]):
         """The text without rows; if the pipeline is ready, with the key that sends a request."""
         is_there = board.condition.word == "READY" and board.server is not None
         return f"{self.EMPTY}; 5 sends one" if is_there and board.playback is None else self.EMPTY
+
+    def action_waiting(self) -> None:
+        """Goes to the next waiting request; behind the last one, to the first."""
+        if not self.go_to_next(lambda row: row.view.phase == "waiting"):
+            self.notify("No request waits.", timeout=3)
 
     def action_abort(self) -> None:
         self.ask_orders([Abort(row.view.request_id, ABORTED) for row in self.subjects])
@@ -242,7 +251,9 @@ class RequestDetails:
             ),
         ]
         if view.reason and self.is_live:
-            found.append(line(*field("waits for"), (view.reason, "warn")))
+            found += _wrapped("why", view.reason, "warn", width)
+            if view.place:
+                found.append(line(*field("queue"), (f"#{view.place}", "number"), _queue(board)))
         done = min(view.num_computed, view.num_prompt)
         found += [
             line(
@@ -285,6 +296,17 @@ class RequestDetails:
             line(("prompt", "title"), ("  as the model reads it", "dim")),
             *(line((words, "text")) for words in self._prompt.lines(text.prompt, width)),
         ]
+
+
+def _queue(board: Board) -> TextSpan:
+    waiting = sum(row.view.phase == "waiting" for row in board.requests)
+    return (f" of {waiting} that wait", "dim")
+
+
+def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
+    """A detail in as many lines as it needs."""
+    parts = units.wrap(text, max(8, width - 12))
+    return [line(*field("" if at else name), (part, style)) for at, part in enumerate(parts)]
 
 
 class RequestStage(NamedTuple):

@@ -5,7 +5,7 @@ Only visible rows are made into lines. A narrow pane drops columns, the least im
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import events
@@ -306,12 +306,19 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         self._select(index if index >= 0 else len(self._rows) - 1)
 
     def action_match(self, step: int) -> None:
-        board, index, number = self.painted_app.board, self._index(), len(self._rows)
+        board = self.painted_app.board
+        self.go_to_next(lambda row: self.filter.keeps(self.filter_text(row, board)), step)
+
+    def go_to_next(self, is_wanted: Callable[[R], bool], step: int = 1) -> bool:
+        """Moves the cursor to the next row that `is_wanted`, from the last row on to the first, or
+        backwards with -1. Returns whether there is one."""
+        index, number = self._index(), len(self._rows)
         for away in range(1, number + 1):
             at = (index + step * away) % number
-            if self.filter.keeps(self.filter_text(self._rows[at], board)):
+            if is_wanted(self._rows[at]):
                 self._select(at)
-                return
+                return True
+        return False
 
     def action_mark(self) -> None:
         """Marks the row under the cursor, or no longer, and goes to the next one."""

@@ -40,6 +40,7 @@ from loraconsole.pipeline.messages import (
     Abort,
     AdapterState,
     AdapterTable,
+    BatchView,
     LoadAdapter,
     LogLine,
     LogLines,
@@ -107,9 +108,35 @@ def test_the_batch_shows_every_request_with_its_adapter_and_why_it_waits() -> No
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         text = screen_text(app)
         waiting = [row for row in app.board.requests if row.view.phase == "waiting"]
-        assert waiting and all(row.view.reason in text for row in waiting)
+        assert waiting and all(
+            f"#{row.view.place} {row.view.reason[:20]}" in text for row in waiting
+        )
+        assert [row.view.place for row in waiting] == list(range(1, len(waiting) + 1))
         assert all(name in text for name in ("pirate", "sql", "json", "haiku", "base"))
         assert f"{len(app.board.requests)} live" in text
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
+def test_w_goes_from_one_waiting_request_to_the_next_and_its_details_say_why() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        views = [row.view for row in app.board.requests]
+        for place, at in enumerate((5, 9, 11), 1):
+            late = {"phase": "waiting", "reason": "batch is full", "place": place}
+            views[at] = msgspec.structs.replace(views[at], **late)
+        app.store.fold_message(BatchView(app.now, tuple(views[:20])), app.now)
+        app.show()
+        waiting = [r.view.request_id for r in app.board.requests if r.view.phase == "waiting"]
+        assert len(waiting) >= 3
+        for wanted in (*waiting, waiting[0]):
+            await pilot.press("w")
+            assert table.selected is not None and table.selected.view.request_id == wanted
+        await pilot.press("enter")
+        await pilot.pause()
+        app.show()
+        await pilot.pause()
+        assert f"#1 of {len(waiting)} that wait" in screen_text(app)
 
     on_stage(act, panel="Batch", seconds=2.0)
 
