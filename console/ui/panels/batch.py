@@ -15,7 +15,8 @@ from ...state.board import Board, RequestRow
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.column import Column, number_column, text_column
-from ..widgets.dialogs import LiveDialog, ScrollPane
+from ..widgets.details import DetailsPane
+from ..widgets.dialogs import LineSource, LiveDialog, ScrollPane
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field
 from ..widgets.records import Record
@@ -106,6 +107,9 @@ class BatchTable(TablePane[RequestRow]):
         ),
     )
 
+    def lines_of(self, row: RequestRow) -> LineSource:
+        return RequestDetails(row, has_text=False).lines
+
     def extracts(self, row: RequestRow) -> Mapping[str, str]:
         return {"why": row.view.reason, "adapter": row.view.adapter or ""}
 
@@ -162,7 +166,12 @@ class BatchPanel(Panel):
     NAME: ClassVar[str] = "Batch"
 
     def compose(self) -> ComposeResult:
-        yield BatchTable()
+        table = BatchTable()
+        yield table
+        yield DetailsPane(table)
+
+    def on_table_pane_moved(self) -> None:
+        self.query_one(DetailsPane).paint()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:
         self.app.push_screen(RequestDialog(message.row))
@@ -220,8 +229,9 @@ class RequestDialog(LiveDialog):
 class RequestDetails:
     """The lines of a request's dialog; once it has ended, from its last state."""
 
-    def __init__(self, row: RequestRow) -> None:
-        self._row = row
+    def __init__(self, row: RequestRow, has_text: bool = True) -> None:
+        """Without `has_text`, without the request's text, which would have to be asked for."""
+        self._row, self._has_text = row, has_text
         self.is_live = True
         self._prompt, self._output = WrappedText(), WrappedText()
 
@@ -270,7 +280,7 @@ class RequestDetails:
             line(("timeline", "title")),
             *_timeline(row, board, width),
         ]
-        return [*found, *self._words(board, width)]
+        return [*found, *(self._words(board, width) if self._has_text else ())]
 
     def _output_so_far(self, row: RequestRow) -> Sequence[TextSpan]:
         """The output tokens; once it has ended a lower bound, as no message has the final count."""

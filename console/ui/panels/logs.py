@@ -20,6 +20,7 @@ from ...text import ansi, units
 from ...text.filter import Filter
 from ...text.lines import TextLine, TextSpan, broken, length, line, thumb_of
 from ..widgets.clipboard import copy_text
+from ..widgets.details import Details, DetailsPane
 from ..widgets.dialogs import LiveDialog
 from ..widgets.filter import FilterPane
 from ..widgets.filter_input import FilterInput
@@ -477,9 +478,14 @@ class LogPane(FilterPane):
 
     def action_open(self) -> None:
         """Opens a dialog with the line under the cursor, wrapped, its JSON indented."""
+        if (found := self.details()) is not None:
+            self.app.push_screen(LiveDialog(found.title, found.lines))
+
+    def details(self) -> Details | None:
+        """The line under the cursor as a whole, for the pane beside the log."""
         entry = self._current
         if entry is None:
-            return
+            return None
 
         def whole(board: Board, width: int) -> Sequence[TextLine]:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
@@ -491,7 +497,7 @@ class LogPane(FilterPane):
                 *(line((text, "text")) for text in units.wrap(_set_out(entry.text), width)),
             ]
 
-        self.app.push_screen(LiveDialog(f"line {entry.number}", whole))
+        return Details(f"{entry.number}", f"line {entry.number}", whole)
 
     def on_click(self, event: events.Click) -> None:
         """Chooses a line; a double click opens it."""
@@ -528,9 +534,11 @@ class SearchInput(FilterInput):
 
 
 class LogsPanel(Panel):
-    """The log pane alone."""
+    """The log, and on a wide screen the line under its cursor."""
 
     NAME: ClassVar[str] = "Logs"
 
     def compose(self) -> ComposeResult:
-        yield LogPane()
+        log = LogPane()
+        yield log
+        yield DetailsPane(log)

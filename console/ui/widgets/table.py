@@ -20,6 +20,8 @@ from ...text.lines import TextLine, TextSpan, crop, line, thumb_of
 from .clipboard import copy_text
 from .column import Column
 from .copy_dialog import ask_copy
+from .details import Details
+from .dialogs import LineSource
 from .filter import FilterPane
 from .order_asked import OrdersAsked
 from .records import Record, as_text, for_file, record_of
@@ -126,6 +128,17 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def extracts(self, row: R) -> Mapping[str, str]:
         """More texts of a row to copy, by name; empty ones are not offered."""
         return {}
+
+    def lines_of(self, row: R) -> LineSource:
+        """The lines of a row's details; they follow the board."""
+        raise NotImplementedError
+
+    def details(self) -> Details | None:
+        """The details of the row under the cursor, for the pane beside the table."""
+        row = self.selected
+        if row is None:
+            return None
+        return Details(self.row_key(row), self.name_of(row), self.lines_of(row))
 
     def empty(self, board: Board) -> str:
         """The text of a table without rows."""
