@@ -864,6 +864,9 @@ class RequestView(Row, frozen=True):
     yet."""
     admitted_at: float | None = None
     """Time at which it first left the queue."""
+    place: int = 0
+    """Its place in the queue, 1 is next; 0 if it runs, or if the policy's order is not one of
+    age."""
 
 
 class BatchView(Message, frozen=True):

@@ -3,11 +3,12 @@ are reproducible. Knows messages, no socket; `server.py` sends them."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -79,7 +80,12 @@ SILENT = (
     ProcessState.STOPPED,
 )
 """States of a process that does not run, and so sends no heartbeat."""
-BLAMES = ("no KV pages", "token budget", "batch is full", "adapter loading")
+BLAMES = (
+    "waits for running requests to free KV pages: 172 at worst, 169 usable",
+    "prompt tokens of this step are spent",
+    "batch is full: 64 requests run",
+    "adapter sql is loading",
+)
 LOGS = (
     ("worker-0", "INFO", "step {n} took 31.2 ms"),
     ("router", "INFO", "admitted request {n:08x} with 214 prompt tokens"),
@@ -524,7 +530,7 @@ class Scenario:
             if self._moving < 1.0 and self._random.random() >= self._moving:
                 continue
             self._requests[index] = self._moved(view, index, at)
-        yield "router", BatchView(at, tuple(self._requests))
+        yield "router", BatchView(at, _queued(self._requests))
 
     def _tell_step(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["step"] = at + self._step_s
@@ -874,3 +880,12 @@ def answer(model: str, prompt: str) -> list[str]:
     voice = voices.get(model, "You asked: {prompt}\n\n1. First, a thought.\n2. Then **another**.\n")
     text = voice.format(prompt=prompt) + "And so it goes on, word after word. " * 4
     return [f"{word} " for word in text.split(" ")]
+
+
+def _queued(requests: Sequence[RequestView]) -> tuple[RequestView, ...]:
+    """The requests, each waiting one with its place in the queue."""
+    places = itertools.count(1)
+    return tuple(
+        msgspec.structs.replace(view, place=next(places)) if view.phase == "waiting" else view
+        for view in requests
+    )

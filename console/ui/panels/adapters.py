@@ -29,7 +29,8 @@ from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, length, line
 from ..widgets.adapter_plot import AdapterPlotPane
 from ..widgets.column import Column, number_column
-from ..widgets.dialogs import LiveDialog
+from ..widgets.details import DetailsPane
+from ..widgets.dialogs import LineSource, LiveDialog
 from ..widgets.order_asked import OrdersAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.styles import MainScreen
@@ -326,6 +327,9 @@ class AdapterTablePane(TablePane[AdapterRow]):
     def name_of(self, row: AdapterRow) -> str:
         return row.name
 
+    def lines_of(self, row: AdapterRow) -> LineSource:
+        return AdapterDetails(row).lines
+
     def extracts(self, row: AdapterRow) -> Mapping[str, str]:
         why = remark(row)
         path = row.view.directory or row.view.path
@@ -427,6 +431,7 @@ class AdaptersPanel(Panel):
     def compose(self) -> ComposeResult:
         table = AdapterTablePane()
         yield table
+        yield DetailsPane(table)
         yield AdapterPlotPane(lambda: table.selected)
         yield SpeedPane(table)
 
@@ -435,6 +440,7 @@ class AdaptersPanel(Panel):
         return self.query_one(AdapterTablePane).painted_app.orders
 
     def on_table_pane_moved(self) -> None:
+        self.query_one(DetailsPane).paint()
         self.query_one(AdapterPlotPane).paint()
         self.query_one(SpeedPane).paint()
 

@@ -28,7 +28,8 @@ from ...state.signals import SIGNALS, how
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.column import Column, number_column, text_column
-from ..widgets.dialogs import Choice, ChoiceDialog, LiveDialog
+from ..widgets.details import DetailsPane
+from ..widgets.dialogs import Choice, ChoiceDialog, LineSource, LiveDialog
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import LEVEL_STYLES
@@ -156,6 +157,9 @@ class ProcessTablePane(TablePane[ProcessRow]):
     def filter_text(self, row: ProcessRow, board: Board) -> str:
         return f"{row.name} {row.state.value} {row.reason}"
 
+    def lines_of(self, row: ProcessRow) -> LineSource:
+        return ProcessDetails(row).lines
+
     def extracts(self, row: ProcessRow) -> Mapping[str, str]:
         board = self.painted_app.board
         why = "".join(text for text, _ in _why(row, board, 400))
@@ -262,9 +266,11 @@ class ProcessesPanel(Panel):
     def compose(self) -> ComposeResult:
         table = ProcessTablePane()
         yield table
+        yield DetailsPane(table)
         yield TailPane(table)
 
     def on_table_pane_moved(self) -> None:
+        self.query_one(DetailsPane).paint()
         self.query_one(TailPane).paint()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:
