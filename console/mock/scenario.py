@@ -7,7 +7,7 @@ import math
 import random
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -46,6 +46,7 @@ from ...pipeline.messages import (
     Snapshot,
     SocketStats,
     Step,
+    StepLimit,
     SyncPoint,
     Telemetry,
     UnloadAdapter,
@@ -489,6 +490,7 @@ class Scenario:
                 prompt_tokens=filled,
                 base_spread_us=300,
                 base_steps=31,
+                limit=_limit_of(self._requests),
             ),
         )
         if phase == "prefill":
@@ -769,3 +771,16 @@ def answer(model: str, prompt: str) -> list[str]:
     voice = voices.get(model, "You asked: {prompt}\n\n1. First, a thought.\n2. Then **another**.\n")
     text = voice.format(prompt=prompt) + "And so it goes on, word after word. " * 4
     return [f"{word} " for word in text.split(" ")]
+
+
+def _limit_of(requests: Sequence[RequestView]) -> StepLimit:
+    """What the reasons of the waiting requests say: the last that was examined blocks the rest."""
+    reasons = [view.reason for view in requests if view.phase == "waiting"]
+    for start, limit in (
+        ("no KV pages", StepLimit.KV_PAGES),
+        ("batch is full", StepLimit.ROWS),
+        ("adapter", StepLimit.ADAPTER),
+    ):
+        if any(reason.startswith(start) for reason in reasons):
+            return limit
+    return StepLimit.POLICY if reasons else StepLimit.NOTHING

@@ -36,7 +36,7 @@ from ...pipeline.runtime.health import LATE_SECONDS, is_late
 from ...pipeline.runtime.percentile import percentile
 from ...pipeline.runtime.step_statistics import PARTS, DecodeStatistics, part_us, step_us
 from ..text import units
-from .time_series import EMPTY_TRACK, Track, bucket_percentile
+from .time_series import EMPTY_TRACK, TallyTrack, Track, bucket_percentile
 
 SUPERVISOR = "supervisor"
 MOCK = "mock"
@@ -223,6 +223,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """Bytes a second that decode steps read."""
     lora_overhead: Track = EMPTY_TRACK
     """Extra time of decode steps due to adapters, as a fraction: 0.4 is 40 % longer."""
+    first_token: Track = EMPTY_TRACK
+    """p50 as means and p99 as peaks, milliseconds, as in `inter_token_gap`."""
+    inter_token_gap: Track = EMPTY_TRACK
+    limits: TallyTrack = TallyTrack(EMPTY_TRACK.bucket_s)
+    """Steps by what kept waiting requests out of them; kinds are `plot_history.LIMITS`."""
     sync_points: tuple[SyncPoint, ...] = ()
     ttft: tuple[int, ...] = ()
     inter_token: tuple[int, ...] = ()

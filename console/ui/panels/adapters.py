@@ -254,7 +254,7 @@ class SpeedPane(Pane):
         row = self._table.selected
         return ((units.rate(row.tokens_s), "number"), (" tok/s", "dim")) if row else ()
 
-    def origin(self, board: Board) -> tuple[int, float] | None:
+    def origin(self, board: Board) -> tuple[int, float, float] | None:
         row = self._table.selected
         return self.origin_of(row.speed, 6) if row else None
 

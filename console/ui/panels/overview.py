@@ -8,82 +8,14 @@ from typing import ClassVar
 from textual.app import ComposeResult
 
 from ...state.board import Board, Quantiles
-from ...state.time_series import Window
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
-from ...text.lora_tax import tax_spans
-from ..widgets.pane import Pane, Panel, over_time
+from ..widgets.load_plots import LoadPane, ThroughputPane
+from ..widgets.pane import Pane, Panel
 from .events import EventPane
 from .pool import PoolPane
 from .ring import RingPane
 from .start import StartPane
-
-AXIS = 6
-"""Cells of a plot's axis labels, at its left."""
-HEATS = ("heat-1", "heat-2", "heat-3", "heat-4", "heat-5")
-
-
-class ThroughputPane(Pane):
-    """Tokens a second: decode above, prefill below, upside down."""
-
-    TITLE = "throughput"
-    PERIOD_S = 0.5
-
-    def title(self, board: Board) -> Sequence[TextSpan]:
-        return over_time(self.TITLE, board)
-
-    def caption(self, board: Board) -> Sequence[TextSpan]:
-        return (
-            (units.rate(board.decode_rate), "good"),
-            (" decode  ", "dim"),
-            (units.rate(board.prefill_rate), "prefill"),
-            (" prefill tok/s", "dim"),
-        )
-
-    def origin(self, board: Board) -> tuple[int, float]:
-        return self.origin_of(board.decode, AXIS)
-
-    def hint(self, board: Board) -> Sequence[TextSpan]:
-        """The overhead of adapters, and the read rate as a share of the copy rate."""
-        reads = board.decode_statistics
-        if reads.bytes_s is None:
-            return ()
-        found = [("LoRA tax ", "dim"), *tax_spans(reads.lora_tax, board.now, is_brief=True)]
-        if board.decode_rate and self.size.width >= 60:
-            found += [("  reads ", "dim"), (units.speed(reads.bytes_s), "number")]
-        if (
-            board.decode_rate and self.size.width >= 80
-        ):  # else there would be no room for the plot's age
-            share = (units.share(board.read_share), "number")
-            found += [(", ", "dim"), share, (" of the copy rate", "dim")]
-        return found
-
-    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        plot_width = width - AXIS
-        below = height // 3 if height >= 6 else 0
-        above = height - below
-        decode = self.window(board.decode, board, plot_width)
-        top = plot.top_of(decode.highest)
-        found = _heat_rows(decode, above, top, width)
-        if below:
-            prefill = self.window(board.prefill, board, plot_width)
-            low = plot.top_of(prefill.highest)
-            rows = plot.area(prefill.means, below, low, down=True)
-            for y, row in enumerate(rows):
-                label = f"{units.count(low):>5}" if y == below - 1 else " " * 5
-                found.append(line((label, "dim"), (" ", "text"), (row, "prefill")))
-        return found
-
-
-def _heat_rows(window: Window, height: int, top: float, width: int) -> list[TextLine]:
-    """An area coloured by height, with its axis at the left."""
-    rows = plot.area(window.means, height, top)
-    found = []
-    for y, row in enumerate(rows):
-        level = (height - 1 - y) * len(HEATS) // max(1, height)
-        label = f"{units.count(top):>5}" if y == 0 else f"{0:>5}" if y == height - 1 else " " * 5
-        found.append(line((label, "dim"), (" ", "text"), (row, HEATS[level])))
-    return found
 
 
 class LatencyPane(Pane):
@@ -159,45 +91,6 @@ class AdapterPane(Pane):
                     (" wait", "dim"),
                 )
             )
-        return found
-
-
-class LoadPane(Pane):
-    """Requests running and waiting over time."""
-
-    TITLE = "load"
-    PERIOD_S = 0.5
-
-    def origin(self, board: Board) -> tuple[int, float]:
-        return self.origin_of(board.running, AXIS)
-
-    def title(self, board: Board) -> Sequence[TextSpan]:
-        return over_time(self.TITLE, board)
-
-    def caption(self, board: Board) -> Sequence[TextSpan]:
-        if board.router is None:
-            return ()
-        return (
-            (f"{board.router.running}", "number"),
-            (" running  ", "dim"),
-            (f"{board.router.waiting}", "warn" if board.router.waiting else "number"),
-            (" waiting", "dim"),
-        )
-
-    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        plot_width = width - AXIS
-        running = self.window(board.running, board, plot_width)
-        waiting = self.window(board.waiting, board, plot_width)
-        below = max(1, height // 3)
-        above = height - below
-        top, low = plot.top_of(running.highest), plot.top_of(waiting.highest)
-        found = []
-        for y, row in enumerate(plot.area(running.means, above, top)):
-            label = f"{units.count(top):>5}" if y == 0 else " " * 5
-            found.append(line((label, "dim"), (" ", "text"), (row, "info")))
-        for y, row in enumerate(plot.area(waiting.means, below, low, down=True)):
-            label = f"{units.count(low):>5}" if y == below - 1 else " " * 5
-            found.append(line((label, "dim"), (" ", "text"), (row, "warn")))
         return found
 
 

@@ -80,7 +80,7 @@ MOVES = (
     "pool-",
     "first",
     "last",
-    "scrub",
+    "plot-",
     "show-",
     "bench-",
 )
