@@ -512,7 +512,7 @@ CASES: dict[str, Case] = {
     "palette-page-up": Case(way="ctrl+p pagedown down", see=palette_row, was=11, becomes=1),
     "jump": Case(see=on_top(JumpScreen)),
     "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="MainScreen"),
-    "next-pane": Case(see=focused, was="NoneType", becomes="PoolPane"),
+    "next-pane": Case(see=focused, was="NoneType", becomes="ThroughputPane"),
     "previous-pane": Case(way="tab tab", see=focused, was="PoolPane", becomes="ThroughputPane"),
     # -- lists and tables
     "filter": _batch(see=has_focus(FilterInput)),
