@@ -95,7 +95,7 @@ class PartsPane(PlotPane):
         cells = max(1, width - LABEL)
         curves = [
             self._latency(board, "first token", board.first_token, cells),
-            self._latency(board, "gap", board.inter_token_gap, cells),
+            self._latency(board, "inter-tok", board.inter_token_gap, cells),
             *(self._part(board, part, cells) for part in PARTS),
             self._reads(board, cells),
             self._tax(board, cells),
