@@ -148,6 +148,10 @@ class PlotColumns(Struct, frozen=True):
         """The middle of a cell."""
         return self.starts_at + (2 * cell + 1) * self.column_s
 
+    def place_of(self, cell: int) -> int:
+        """Where a cell stands in a plot that sweeps."""
+        return (self.first // 2 + cell) % (self.count // 2)
+
     def swept(self, values: Sequence[float]) -> tuple[float, ...]:
         """Each value at its index modulo their count; the two oldest, of one cell, become a gap.
         So no cell moves, and an empty cell after the newest overwrites the oldest."""
@@ -193,6 +197,15 @@ class Track(Struct, frozen=True):
         if sweeps:
             means, peaks = columns.swept(means), columns.swept(peaks)
         return Window(means, peaks)
+
+    def cell_of(self, at: float, now: float, count: int, sweeps: bool = False) -> int | None:
+        """The braille cell of time `at` in the window of `count` columns that ends with `now`;
+        None if it is outside."""
+        columns = PlotColumns.of(self.bucket_s, now, count)
+        cell = columns.cell_at(at)
+        if not 0 <= cell < count // 2:
+            return None
+        return columns.place_of(cell) if sweeps else cell
 
 
 def _mean(values: Sequence[float], start: float, end: float) -> float:

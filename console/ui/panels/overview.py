@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
+from textual.geometry import Size
 
 from ...state.board import Board, Quantiles
-from ...text import plot, units
+from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.adapter_list import AdapterListPane
 from ..widgets.load_plots import LoadPane, ThroughputPane
 from ..widgets.pane import Pane, Panel
 from .events import EventPane
 from .pool import PoolPane
 from .ring import RingPane
 from .start import StartPane
+
+TINY = Size(72, 18)
+"""Below this size only the ring, the percentiles and the adapters are shown."""
 
 
 class LatencyPane(Pane):
@@ -50,50 +56,6 @@ class LatencyPane(Pane):
         return [head, *body]
 
 
-class AdapterPane(Pane):
-    """Adapters by speed."""
-
-    TITLE = "adapters"
-    PERIOD_S = 0.5
-
-    def caption(self, board: Board) -> Sequence[TextSpan]:
-        return ((f"{max(0, len(board.adapters) - 1)}", "number"), (" + base", "dim"))
-
-    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        if not board.adapters:
-            return [line(("no word from the router yet", "dim"))]
-        rows = sorted(
-            board.adapters, key=lambda row: (-row.tokens_s, -row.view.running, not row.is_base)
-        )
-        most = max((row.tokens_s for row in rows), default=0.0)
-        name_width = min(24, max(8, *(len(row.name) + 2 for row in rows if not row.is_base), 8))
-        numbers = 30
-        cells = max(0, width - name_width - numbers - 2)
-        found = []
-        for row in rows[:height]:
-            filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, cells)
-            name = units.fit(f"{row.mark} {'base' if row.is_base else row.name}", name_width)
-            if row.has_failed:
-                why = units.fit(units.visible(row.view.reason) or "failed", width - name_width - 1)
-                found.append(line((f"{name} ", "bad"), (why, "dim")))
-                continue
-            found.append(
-                line(
-                    (name, row.color),
-                    (" ", "text"),
-                    (filled, row.color),
-                    (rest, "rest"),
-                    (f" {units.rate(row.tokens_s):>6}", "number"),
-                    (" tok/s", "dim"),
-                    (f"{row.view.running:>4}", "number"),
-                    (" run", "dim"),
-                    (f"{row.view.waiting:>3}", "warn" if row.view.waiting else "dim"),
-                    (" wait", "dim"),
-                )
-            )
-        return found
-
-
 class Overview(Panel):
     """The first screen."""
 
@@ -105,14 +67,17 @@ class Overview(Panel):
         yield ThroughputPane(id="throughput")
         yield LatencyPane(id="quantiles")
         yield PoolPane(id="pool")
-        yield AdapterPane(id="busiest")
+        yield AdapterListPane(id="busiest")
         yield LoadPane(id="load")
         yield EventPane()
 
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.width < TINY.width or event.size.height < TINY.height, "-tiny")
+
     def paint(self, board: Board) -> None:
-        self.set_class(board.is_starting, "-starting")
+        self.set_class(board.is_starting or board.is_down, "-starting")
         super().paint(board)
 
     def focus_first(self) -> None:
-        """Focuses no pane; tab goes to the pool and to the events."""
+        """Focuses no pane; tab goes to the plots, the pool and the events."""
         self.screen.set_focus(None)

@@ -87,7 +87,7 @@ class PlotPane(Pane, can_focus=True):
             return None
         columns = self.columns(track, board, self._cells)
         cell = max(0, min(columns.cell_at(self.cursor_at), self._cells - 1))
-        return (columns.first // 2 + cell) % self._cells if self._sweeps else cell
+        return columns.place_of(cell) if self._sweeps else cell
 
     def value(self, window: Window, board: Board) -> float | None:
         """What a plot says under the cursor: the mean of the cell's two columns; None if that is

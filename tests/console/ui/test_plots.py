@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import msgspec
 import pytest
 from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
+from loraconsole.console.mock import scenario
 from loraconsole.console.state.plot_history import LIMITS
 from loraconsole.console.state.time_series import PlotColumns, Series
 from loraconsole.console.text import plot, units
@@ -148,14 +148,12 @@ def test_what_a_limit_says_when_stopped_at_fits_beside_its_share(limit: StepLimi
     assert reading(tally()) == (("no step", "dim"),)
 
 
-def test_the_strip_shows_what_steps_said_and_its_reading_when_stopped_at() -> None:
+def test_the_strip_shows_what_steps_said_and_its_reading_when_stopped_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scenario, "_limit_of", lambda requests: StepLimit.KV_PAGES)
+
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        step = app.board.steps[-1]
-        for number in range(20):
-            at = app.now + 0.5 * number
-            kept = msgspec.structs.replace(step, at=at, limit=StepLimit.KV_PAGES)
-            app.store.fold_message(kept, at)
-        await frame(app, pilot, 9.5)
         pane = app.active_panel.query_one(ThroughputPane)
         text = screen_text(app)
         assert "limit" in text and "███" in text and "█ KV pages" in text
