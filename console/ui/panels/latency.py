@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from ....pipeline.messages import Step
 from ....pipeline.runtime.step_statistics import part_us, step_us
 from ...commands.pipeline import ProfileCommand
-from ...state.board import DEVICE_PARTS, HOST_PARTS, Board, Quantiles
+from ...state.board import DEVICE_PARTS, HOST_PARTS, WINDOW_S, Board, Quantiles
 from ...state.span_tail import SpanTail
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, crop, length, line
@@ -19,6 +19,8 @@ from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.step_plots import MARKS, NAMES, NO_STEP, PartsPane
 
+OLD_S = 5.0
+"""Age of the newest step from which it is shown."""
 STEPS_OF_SPANS = 3
 ASK_SECONDS = 1.0
 """Seconds between two requests for newer spans."""
@@ -38,7 +40,11 @@ class ReadsPane(Pane):
     def caption(self, board: Board) -> Sequence[TextSpan]:
         if board.copy_bytes_s is None:
             return ()
-        return (("copy rate ", "dim"), (units.speed(board.copy_bytes_s), "number"))
+        return (
+            *_idle(board),
+            ("copy rate ", "dim"),
+            (units.speed(board.copy_bytes_s), "number"),
+        )
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         reads = board.decode_statistics
@@ -184,6 +190,11 @@ class FlamePane(Pane):
         return TextLine(tuple(spans))
 
 
+def _idle(board: Board) -> tuple[TextSpan, ...]:
+    """`3 m ago  `: how old the newest step is, if what is shown is not of now."""
+    return ((f"{units.age(board.idle_s)} ago  ", "warn"),) if board.idle_s >= OLD_S else ()
+
+
 def _lane(step: Step, parts: Sequence[str]) -> int:
     """Total microseconds of `parts`."""
     return sum(part_us(step, part) for part in parts)
@@ -197,6 +208,9 @@ class QuantilePane(Pane):
 
     def __init__(self) -> None:
         super().__init__(id="percentiles")
+
+    def caption(self, board: Board) -> Sequence[TextSpan]:
+        return ((f"last {WINDOW_S:.0f} s", "dim"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         has_most = width >= 52
@@ -256,7 +270,7 @@ class HistogramPane(Pane):
         return (("histogram of ", "dim"), (NAMES[self.kind], "title"))
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        return ((units.count(len(board.steps)), "number"), (" steps", "dim"))
+        return (*_idle(board), (units.count(len(board.steps)), "number"), (" steps", "dim"))
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not board.steps:

@@ -9,7 +9,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.geometry import Size
 
-from ...state.board import Board, Quantiles
+from ...state.board import WINDOW_S, Board, Quantiles
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.adapter_list import AdapterListPane
@@ -31,7 +31,7 @@ class LatencyPane(Pane):
     PERIOD_S = 0.5
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        return (("last 60 s", "dim"),)
+        return ((f"last {WINDOW_S:.0f} s", "dim"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         steps = [q for q in board.phase_quantiles if q.name == "decode"]

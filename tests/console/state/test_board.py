@@ -537,6 +537,19 @@ def test_latency_by_phase_part_and_synchronize_point() -> None:
     assert board.ttft_quantiles.count > 0 and board.inter_token_quantiles.p50 is not None
 
 
+def test_percentiles_are_of_the_last_minute_and_gone_after_it() -> None:
+    store, board = told("busy", rows=8)
+    assert all(quantiles.count for quantiles in board.part_quantiles.values())
+    assert board.idle_s < 1 and board.recent_steps == board.steps
+    later = store.board(board.now + 61)
+    assert later.steps and not later.recent_steps and later.idle_s > 60
+    known = (*later.phase_quantiles, *later.sync_quantiles, *later.part_quantiles.values())
+    assert not any(quantiles.count for quantiles in known)
+    assert (later.ttft_quantiles.p99, later.inter_token_quantiles.p99) == (None, None)
+    half = store.board(board.steps[len(board.steps) // 2].at + 60)
+    assert 0 < len(half.recent_steps) < len(half.steps)
+
+
 def test_a_step_counts_the_hosts_wait_and_the_devices_work_once() -> None:
     """On a CPU both are the same time: 2 + 1 ms, then 30 ms of computing while the host waits."""
     _, board = told("busy", seconds=2.0)
