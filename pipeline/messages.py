@@ -1091,6 +1091,13 @@ class Moment(Row, frozen=True, gc=False):
     read_bytes_s: float | None = None
     lora_overhead: float | None = None
     """Device time added by adapters, as a share of the time without them."""
+    limits: tuple[int, ...] = ()
+    """Steps of each `StepLimit`, in its order; empty without steps."""
+    ttft_p50_ms: float | None = None
+    """Percentiles of the first tokens and of the gaps between tokens of this second."""
+    ttft_p99_ms: float | None = None
+    inter_token_p50_ms: float | None = None
+    inter_token_p99_ms: float | None = None
 
 
 class AskSnapshot(Message, frozen=True):

@@ -41,7 +41,7 @@ from loraconsole.console.ui.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.ui.panels.bench_dialog import BenchDialog, FileDialog
 from loraconsole.console.ui.panels.command_line import CommandLine, remember
 from loraconsole.console.ui.panels.events import EventPane
-from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane, PartsPane
+from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane
 from loraconsole.console.ui.panels.logs import LogPane, SearchInput, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.pool import PoolPane
@@ -54,6 +54,7 @@ from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.path_input import PathInput
 from loraconsole.console.ui.widgets.recall import RecallDialog
 from loraconsole.console.ui.widgets.save_dialog import SaveDialog
+from loraconsole.console.ui.widgets.step_plots import PartsPane
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import (
@@ -493,6 +494,15 @@ def _worker(**more: Any) -> Case:
     return Case(on="Processes", way="down down", see=orders, was=[], **more)
 
 
+def cells_back(s: Scene) -> int | None:
+    """How many cells before the newest the cursor of the plots is; None without one."""
+    pane, board = s.desk(PartsPane), s.app.board
+    cell, axis = pane.cell(board), pane.axis(board)
+    if cell is None or axis is None:
+        return None
+    return pane.columns(axis, board, pane._cells).cell_at(board.now) - cell
+
+
 def _latency(**more: Any) -> Case:
     return Case(on="Latency", **more)
 
@@ -553,8 +563,8 @@ CASES: dict[str, Case] = {
     "palette-page-up": Case(way="ctrl+p pagedown down", see=palette_row, was=11, becomes=1),
     "jump": Case(see=on_top(JumpScreen)),
     "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="MainScreen"),
-    "next-pane": Case(see=focused, was="NoneType", becomes="PoolPane"),
-    "previous-pane": Case(way="tab tab", see=focused, was="EventPane", becomes="PoolPane"),
+    "next-pane": Case(see=focused, was="NoneType", becomes="ThroughputPane"),
+    "previous-pane": Case(way="tab tab", see=focused, was="PoolPane", becomes="ThroughputPane"),
     # -- lists and tables
     "filter": _batch(see=has_focus(FilterInput)),
     "next-match": _batch(
@@ -645,13 +655,11 @@ CASES: dict[str, Case] = {
     "request-abort": _batch(way="enter", asks="Abort this request?", see=aborts_the_first),
     "request-copy": _batch(way="enter", see=clipboard),
     # -- latency
-    "scrub-back": _latency(see=lambda s: s.desk(FlamePane).back_s, was=0.0, becomes=5.0),
-    "scrub-forth": _latency(
-        way="left left", see=lambda s: s.desk(FlamePane).back_s, was=10.0, becomes=5.0
-    ),
-    "scrub-now": _latency(
-        way="left left", see=lambda s: s.desk(PartsPane)._back_s, was=10, becomes=0
-    ),
+    "plot-back": _latency(see=cells_back, was=None, becomes=0),
+    "plot-forth": _latency(way="left left", see=cells_back, was=1, becomes=0),
+    "plot-far-back": _latency(way="left", see=cells_back, was=0, becomes=10),
+    "plot-far-forth": _latency(way="left shift+left left", see=cells_back, was=11, becomes=1),
+    "plot-now": _latency(way="left left", see=cells_back, was=1, becomes=None),
     "histogram": _latency(see=lambda s: s.desk(HistogramPane).kind, was="sync", becomes="step"),
     "spans": _latency(see=lambda s: s.desk(FlamePane).tail is not None),
     "record": _latency(see=lambda s: s.told, was=[], becomes=["StartSpans"]),

@@ -47,6 +47,7 @@ from ...pipeline.messages import (
     Snapshot,
     SocketStats,
     Step,
+    StepLimit,
     SyncPoint,
     Telemetry,
     UnloadAdapter,
@@ -570,6 +571,7 @@ class Scenario:
                 prompt_tokens=filled,
                 base_spread_us=300,
                 base_steps=31,
+                limit=_limit_of(self._requests),
             ),
         )
         if phase == "prefill":
@@ -889,3 +891,16 @@ def _queued(requests: Sequence[RequestView]) -> tuple[RequestView, ...]:
         msgspec.structs.replace(view, place=next(places)) if view.phase == "waiting" else view
         for view in requests
     )
+
+
+def _limit_of(requests: Sequence[RequestView]) -> StepLimit:
+    """What the reasons of the waiting requests say: the last that was examined blocks the rest."""
+    reasons = [view.reason for view in requests if view.phase == "waiting"]
+    for start, limit in (
+        ("no KV pages", StepLimit.KV_PAGES),
+        ("batch is full", StepLimit.ROWS),
+        ("adapter", StepLimit.ADAPTER),
+    ):
+        if any(reason.startswith(start) for reason in reasons):
+            return limit
+    return StepLimit.POLICY if reasons else StepLimit.NOTHING

@@ -395,7 +395,7 @@ class SpeedPane(Pane):
         row = self._table.selected
         return ((units.rate(row.tokens_s), "number"), (" tok/s", "dim")) if row else ()
 
-    def origin(self, board: Board) -> tuple[int, float] | None:
+    def origin(self, board: Board) -> tuple[int, float, float] | None:
         row = self._table.selected
         return self.origin_of(row.speed, 6) if row else None
 
@@ -416,9 +416,7 @@ class SpeedPane(Pane):
         top = plot.top_of(window.highest)
         found = []
         for y, cells in enumerate(plot.area(window.means, height, top)):
-            label = (
-                f"{units.count(top):>5}" if y == 0 else f"{0:>5}" if y == height - 1 else " " * 5
-            )
+            label = f"{units.tick(top):>5}" if y == 0 else f"{0:>5}" if y == height - 1 else " " * 5
             found.append(line((label, "dim"), (" ", "text"), (cells, row.color)))
         return found
 

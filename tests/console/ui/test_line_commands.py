@@ -81,7 +81,7 @@ MOVES = (
     "pool-",
     "first",
     "last",
-    "scrub",
+    "plot-",
     "show-",
     "bench-",
 )
@@ -693,14 +693,14 @@ def test_ctrl_o_and_a_letter_move_the_focus() -> None:
         from loraconsole.console.ui.panels.events import EventPane
         from loraconsole.console.ui.panels.pool import PoolPane
 
-        await pilot.press("ctrl+o", "s")
+        await pilot.press("ctrl+o", "f")
         await pilot.pause()
         assert isinstance(app.focused, EventPane) and isinstance(app.screen, MainScreen)
         await pilot.press("ctrl+o")
         await pilot.pause()
         assert isinstance(app.screen, JumpScreen)
         assert " a " in screen_text(app) and " s " in screen_text(app)
-        await pilot.press("a")
+        await pilot.press("s")
         await pilot.pause()
         assert isinstance(app.focused, PoolPane)
         await pilot.press("ctrl+o", "escape")
