@@ -72,13 +72,7 @@ class AnswerPane(Pane, can_focus=True):
     def hint(self, board: Board) -> Sequence[TextSpan]:
         """What the caption has no room for; with the difference, its size."""
         if self.shows_difference and self.against and self._compared:
-            return (
-                (f"+{num_words(self._difference, INSERT)}", INSERT),
-                (" ", "text"),
-                (f"-{num_words(self._difference, DELETE)}", DELETE),
-                (" words against ", "dim"),
-                (self.against.label, self.against.style),
-            )
+            return difference_hint(self._difference, self.against, self.size.width - 8)
         return answer_captions(self.answer, self._caption_room)[1]
 
     @property
@@ -242,6 +236,20 @@ def answer_captions(answer: Answer, room: int) -> tuple[tuple[TextSpan, ...], tu
         facts.append(((f"ended by {answer.finish_reason}", "warn"),))
     fitting = next((n for n in range(len(facts), 0, -1) if length(_joined(facts[:n])) <= room), 0)
     return _joined(facts[:fitting]), _joined(facts[fitting:])
+
+
+def difference_hint(
+    difference: Sequence[TextSpan], against: Answer, room: int
+) -> tuple[TextSpan, ...]:
+    """`+13 -10 words against pirate`, without the name if there is no room for half of it."""
+    more, less = num_words(difference, INSERT), num_words(difference, DELETE)
+    found: tuple[TextSpan, ...] = ((f"+{more}", INSERT), (" ", "text"), (f"-{less}", DELETE))
+    found += ((" words", "dim"),)
+    if not more and not less:
+        found = (("no word differs", "dim"),)
+    name = (("  against ", "dim"), (against.label, against.style))
+    left = room - length(found)
+    return found + crop(name, left) if left >= length(name[:1]) + length(name[1:]) / 2 else found
 
 
 def _joined(facts: Sequence[tuple[TextSpan, ...]]) -> tuple[TextSpan, ...]:

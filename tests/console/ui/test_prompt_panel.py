@@ -15,8 +15,9 @@ from loraconsole.console.client.answer import Answer
 from loraconsole.console.client.transcripts import open_default
 from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.text.lines import length
+from loraconsole.console.text.word_diff import word_difference
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.panels.answer import AnswerPane, answer_captions
+from loraconsole.console.ui.panels.answer import AnswerPane, answer_captions, difference_hint
 from loraconsole.console.ui.panels.answer_grid import ANSWER_LINES, AnswerGrid
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.prompt import PromptPanel
@@ -275,7 +276,7 @@ def test_two_answers_are_compared_word_by_word() -> None:
         await pilot.pause()
         styles = {style for row in pirate._drawn for _, style in row.spans}
         assert {"insert", "delete"} <= styles
-        assert "words against ○ SmolLM2" in screen_text(app)
+        assert "words  against ○ SmolLM2" in screen_text(app)
         assert "First, a thought." in _text_of(pirate, "delete")
         assert "hoist the colours" in _text_of(pirate, "insert")
         await pilot.press("d")
@@ -286,6 +287,21 @@ def test_two_answers_are_compared_word_by_word() -> None:
         assert "hoist the colours" in _text_of(base, "delete")  # the first against the second
 
     with_a_ring(act, pace=2000.0)
+
+
+def test_the_size_of_a_difference_is_shown_in_any_width() -> None:
+    against = Answer("base", "○ SmolLM2-135M-Instruct")
+    difference = word_difference("one two", "one three four")
+    texts = []
+    for room in (60, 30, 16):
+        found = difference_hint(difference, against, room)
+        assert length(found) <= room
+        texts.append("".join(text for text, _ in found))
+    assert texts[0] == "+2 -1 words  against ○ SmolLM2-135M-Instruct"
+    assert texts[1].startswith("+2 -1 words  against ○ SmolLM") or texts[1] == "+2 -1 words"
+    assert texts[2] == "+2 -1 words"
+    same = difference_hint(word_difference("one", "one"), against, 60)
+    assert same[0] == ("no word differs", "dim")
 
 
 def test_without_colours_the_differing_words_have_marks() -> None:
