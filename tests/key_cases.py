@@ -59,6 +59,8 @@ from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import (
     Abort,
     AdapterOrder,
+    ProcessState,
+    ProcessTable,
     RestartProcess,
     SetScheduler,
     SignalProcess,
@@ -499,6 +501,22 @@ def _text(**more: Any) -> Case:
     return Case(on="Logs", see=more.pop("see", scrolled), **more)
 
 
+def stopped(s: Scene) -> None:
+    """The pipeline is stopped, and its supervisor has ended."""
+    table = s.app.store.board(s.app.clock()).table
+    assert table is not None and isinstance(s.app, StagedApp)
+    gone = ProcessTable(s.app.now, ProcessState.STOPPED, table.processes)
+    s.app.store.fold_message(gone, s.app.now)
+
+    def start() -> int:
+        s.told.append("started")
+        return 1
+
+    s.app.starter = start
+    s.app.now += 5.0
+    s.app.show()
+
+
 def _shows() -> Iterator[tuple[str, Case]]:
     for name, module in (PANELS | PAGES).values():
         start = "Overview" if name != "Overview" else "Batch"
@@ -522,6 +540,8 @@ CASES: dict[str, Case] = {
     "slower": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=2.0),
     "redraw": Case(arrange=forgets, see=lambda s: "forget" in s.told),
     "suspend": Case(see=toast("no shell to go back to")),
+    "start-pipeline": Case(arrange=stopped, see=lambda s: "started" in s.told),
+    "leave-at-once": Case(way="q", see=lambda s: s.app.return_value, was=None, becomes="leave"),
     "cost": Case(see=lambda s: bool(s.app.cost_pane.display)),
     "diagnostics": Case(see=title, was="MainScreen", becomes="diagnostics"),
     "hour": Case(see=lambda s: s.app.store.shows_hour),
@@ -566,6 +586,11 @@ CASES: dict[str, Case] = {
     "reverse": _batch(way="s p", see=lambda s: s.table.reversed),
     "row-mark": _batch(see=lambda s: len(s.table.marked), was=0, becomes=1),
     "row-mark-all": _batch(see=lambda s: len(s.table.marked) == len(s.table._rows)),
+    "row-yank": _batch(see=lambda s: s.app.clipboard == s.table.row_key(s.table._rows[0])),
+    "row-yank-more": _batch(see=lambda s: "Copy" in title(s)),
+    "dialog-copy": _batch(way="question_mark", see=lambda s: "everywhere" in s.app.clipboard),
+    "dialog-copy-text": _batch(way="enter", see=lambda s: "timeline" in s.app.clipboard),
+    "question-copy": _batch(way="x", see=lambda s: "Abort this request?" in s.app.clipboard),
     "unfilter": _batch(
         way="slash =pirate enter", see=lambda s: s.table.filter.text, was="pirate", becomes=""
     ),
@@ -690,14 +715,8 @@ CASES: dict[str, Case] = {
     "log-hour-on": _logs(way="home", see=follows),
     "log-wrap": _logs(see=lambda s: log(s).wraps),
     "log-clear": _logs(see=lambda s: len(log(s)._kept) == 0),
-    "log-export": _logs(
-        see=lambda s: [
-            len(file.read_text().splitlines()) == len(log(s)._kept)
-            for file in (data() / "logs").glob("*.log")
-        ],
-        was=[],
-        becomes=[True],
-    ),
+    "log-export": _logs(see=on_top(SaveDialog)),
+    "row-export": _batch(see=on_top(SaveDialog)),
     "log-copy": _logs(see=lambda s: s.app.clipboard == plain_line(log(s)._kept[-1])),
     "log-open": _logs(
         see=lambda s: title(s) == f"line {s.app.query(LogPane).first()._kept[-1].number}"

@@ -17,7 +17,6 @@ from ...client.chat import ChatParams
 from ...client.http_client import Http
 from ...client.open_conversation import OpenConversation
 from ...client.transcripts import Transcripts, Turn, open_default
-from ...commands.read_only import READ_ONLY
 from ...state.board import AdapterRow, Board
 from ...text import units
 from ..widgets.editor import PromptEditor
@@ -247,7 +246,7 @@ class PromptPanel(Panel):
             raise OperatorError("Answers are still coming", "escape cancels them")
         models = self.query_one(ModelsPane)
         if models.painted_app.refuses("send"):
-            raise OperatorError(READ_ONLY, "the prompt stays")
+            raise OperatorError(models.painted_app.refusal, "the prompt stays")
         board = models.painted_app.board
         if board.is_stopped:
             raise OperatorError("The pipeline is stopped", "S starts it; the prompt stays")

@@ -10,10 +10,26 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Input
 
+from ....pipeline.runtime.wording import counted
 from .form_field import FormField
 from .path_input import PathInput
+
+
+def ask_export(
+    node: Widget, noun: str, number: int, path: str, make_text: Callable[[Path], str]
+) -> None:
+    """Asks where to save `number` rows, lines … (`noun`), proposing `path`; a toast says where they
+    are."""
+    what = counted(number, noun)
+
+    def tell(saved: str | None) -> None:
+        if saved:
+            node.notify(saved, title=f"{what} exported", markup=False)
+
+    node.app.push_screen(SaveDialog(f"Export {what}", path, make_text), tell)
 
 
 class SaveDialog(ModalScreen[str]):
