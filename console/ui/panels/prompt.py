@@ -249,7 +249,9 @@ class PromptPanel(Panel):
             raise OperatorError(models.painted_app.refusal, "the prompt stays")
         board = models.painted_app.board
         if board.is_stopped:
-            raise OperatorError("The pipeline is stopped", "S starts it; the prompt stays")
+            raise OperatorError(
+                "The pipeline is stopped", "escape, then S starts it; the prompt stays"
+            )
         if not board.adapters:
             raise OperatorError("No model answers yet", "the prompt stays: try again later")
         models.update_models(board)
