@@ -259,11 +259,12 @@ def test_the_caption_has_first_token_and_count_beside_the_reason() -> None:
     answer.first_at = 0.25
     answer.end("length")
     answer.ended_at = 2.25
-    for room in (60, 30, 18, 0):
-        above, below = answer_captions(answer, room)
-        text = "".join(part for part, _ in (*above, *below))
-        assert length(above) <= room
-        assert all(fact in text for fact in ("tok/s", "first 0.25 s", "60 tokens", "by length"))
+    for above in (60, 30, 18, 0):
+        shown = answer_captions(answer, above, 38 - 5)
+        text = "".join(part for part, _ in (*shown[0], *shown[1]))
+        assert length(shown[0]) <= above and length(shown[1]) <= 38 - 5
+        assert all(fact in text for fact in ("first 0.25 s", "60 tokens", "length"))
+        assert ("tok/s" in text) is (above > 0)  # the first to give way
 
 
 def test_two_answers_are_compared_word_by_word() -> None:
