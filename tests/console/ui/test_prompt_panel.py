@@ -1,6 +1,7 @@
 """Prompt with many models: the picker, pages of answers, parameters, differences, the export."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,23 @@ def test_one_of_a_thousand_models_is_found_by_letters_of_its_name_and_marked() -
         assert "4 of 1 001" in shown and "/ finds one" in shown
         first = shown.splitlines()[3]
         assert all(name in first for name in ("pirate", "[x] ● haiku", "[x] ● tenant-0742"))
+
+    on_stage(act, panel="Prompt")
+
+
+def test_a_letter_in_the_picker_of_a_thousand_takes_few_milliseconds() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        serve(app, THOUSAND)
+        await pilot.press("ctrl+g")
+        await pilot.pause()
+        found = app.screen.query_one(PickerList)
+        took = []
+        for query in ("t", "te", "te4", "te42", "zz", "support"):
+            began = time.process_time()
+            found.search(query)
+            took.append(1e3 * (time.process_time() - began))
+        print(", ".join(f"{ms:.1f}" for ms in took), "ms")
+        assert sorted(took)[-2] < 25.0
 
     on_stage(act, panel="Prompt")
 
