@@ -864,6 +864,9 @@ class RequestView(Row, frozen=True):
     yet."""
     admitted_at: float | None = None
     """Time at which it first left the queue."""
+    place: int = 0
+    """Its place in the queue, 1 is next; 0 if it runs, or if the policy's order is not one of
+    age."""
 
 
 class BatchView(Message, frozen=True):
@@ -1008,6 +1011,10 @@ class ProcessView(Row, frozen=True):
     """Exits that no operator asked for; `restarts` includes those asked for."""
     fell_at: float | None = None
     """Time of its last fall."""
+    fall_reason: str = ""
+    """Why it last fell; `reason` is that of its present state."""
+    is_recovering: bool = False
+    """It fell, and the pipeline has not been READY since."""
 
 
 class ProcessTable(Message, frozen=True):
@@ -1017,6 +1024,8 @@ class ProcessTable(Message, frozen=True):
     state: ProcessState
     """READY if every process is; STOPPED while an operator keeps one stopped."""
     processes: tuple[ProcessView, ...]
+    down_since: float | None = None
+    """When the pipeline was last READY; None while it is, and before it was for the first time."""
 
 
 class LogLine(Row, frozen=True):

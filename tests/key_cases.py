@@ -266,8 +266,8 @@ def log(s: Scene) -> LogPane:
 
 
 def lines_up(s: Scene) -> int:
-    """Log lines below the last one shown."""
-    return len(log(s)._kept) - log(s)._end()
+    """Log lines below the cursor."""
+    return len(log(s)._kept) - 1 - log(s)._at()
 
 
 def pages_up(s: Scene) -> int:
@@ -276,15 +276,15 @@ def pages_up(s: Scene) -> int:
 
 def minutes_back(s: Scene) -> int:
     kept = log(s)._kept
-    return round((kept[-1].at - kept[log(s)._end() - 1].at) / 60)
+    return round((kept[-1].at - kept[log(s)._at()].at) / 60)
 
 
 def is_oldest(s: Scene) -> bool:
-    return log(s)._end() == log(s)._page
+    return log(s)._at() == 0
 
 
 def follows(s: Scene) -> bool:
-    return log(s)._bottom is None
+    return log(s)._cursor is None
 
 
 def cell(s: Scene) -> tuple[int, int]:
@@ -586,6 +586,7 @@ CASES: dict[str, Case] = {
     "reverse": _batch(way="s p", see=lambda s: s.table.reversed),
     "row-mark": _batch(see=lambda s: len(s.table.marked), was=0, becomes=1),
     "row-mark-all": _batch(see=lambda s: len(s.table.marked) == len(s.table._rows)),
+    "row-waiting": _batch(see=lambda s: s.table.selected.view.phase == "waiting"),
     "row-yank": _batch(see=lambda s: s.app.clipboard == s.table.row_key(s.table._rows[0])),
     "row-yank-more": _batch(see=lambda s: "Copy" in title(s)),
     "dialog-copy": _batch(way="question_mark", see=lambda s: "everywhere" in s.app.clipboard),

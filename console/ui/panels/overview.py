@@ -32,6 +32,7 @@ class ThroughputPane(Pane):
     """Tokens a second: decode above, prefill below, upside down."""
 
     TITLE = "throughput"
+    FADES = True
     PERIOD_S = 0.5
 
     def title(self, board: Board) -> Sequence[TextSpan]:
@@ -95,6 +96,7 @@ class LatencyPane(Pane):
     """Percentiles of client latencies and of steps."""
 
     TITLE = "latency"
+    FADES = True
     PERIOD_S = 0.5
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
@@ -127,6 +129,7 @@ class LoadPane(Pane):
     """Requests running and waiting over time."""
 
     TITLE = "load"
+    FADES = True
     PERIOD_S = 0.5
 
     def origin(self, board: Board) -> tuple[int, float]:
@@ -169,9 +172,9 @@ class Overview(Panel):
 
     def compose(self) -> ComposeResult:
         yield RingPane(id="ring")
-        yield StartPane(id="start")
         yield ThroughputPane(id="throughput")
         yield LatencyPane(id="quantiles")
+        yield StartPane(id="start")
         yield PoolPane(id="pool")
         yield AdapterListPane(id="busiest")
         yield LoadPane(id="load")
@@ -182,6 +185,7 @@ class Overview(Panel):
 
     def paint(self, board: Board) -> None:
         self.set_class(board.is_starting or board.is_down, "-starting")
+        self.set_class(board.is_restarting, "-restarting")
         super().paint(board)
 
     def focus_first(self) -> None:

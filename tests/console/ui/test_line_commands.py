@@ -127,7 +127,8 @@ def test_every_action_of_adapters_requests_and_processes_is_a_verb() -> None:
     verbs = VERBS | ADAPTER_VERBS
     for key in catalogue():
         if key.node.__name__ in ("AdapterTablePane", "BatchTable", "ProcessTablePane"):
-            assert SAME_THING.get(key.id, key.id) in verbs, f"{key.id} has no verb"
+            is_a_move = key.id.startswith("row-")
+            assert is_a_move or SAME_THING.get(key.id, key.id) in verbs, f"{key.id} has no verb"
 
 
 @pytest.mark.parametrize("panel", ["Overview", "Batch", "Adapters", "Logs", "Processes"])
