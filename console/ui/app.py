@@ -28,6 +28,7 @@ from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.health import LATE_SECONDS
 from ..client.pending_orders import PendingOrders
 from ..client.telemetry import TelemetryClient
+from ..paths import user_themes
 from ..settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from ..settings.theme_files import ThemeShelf
 from ..settings.toml_document import Problem
@@ -256,7 +257,10 @@ class ConsoleApp(ScreenApp):
 
     def _look_around(self) -> None:
         """Checks state that no message reports: changed files, alerts, free disk space."""
-        has_changed = self._take_themes()
+        now = self._looked_at = time.monotonic()
+        is_seldom = now - self._seldom_looked_at >= SELDOM_SECONDS
+        # Only the user's own themes are edited; to look at all takes 200 us of an idle console.
+        has_changed = (is_seldom or user_themes().is_dir()) and self._take_themes()
         if (stamp := settings_stamp()) != self._settings_stamp:
             self._settings_stamp = stamp
             before, self.chosen = self.chosen, self._choose()
@@ -268,8 +272,7 @@ class ConsoleApp(ScreenApp):
             self._paint_active()
         memory_trim.forget_borders()
         memory_trim.trim_caches()
-        now = self._looked_at = time.monotonic()
-        if now - self._seldom_looked_at >= SELDOM_SECONDS:
+        if is_seldom:
             self._seldom_looked_at = now
             memory_trim.give_back_pages()
             with contextlib.suppress(OSError):  # the run directory is on another machine
@@ -353,11 +356,13 @@ class ConsoleApp(ScreenApp):
                 due = time.monotonic()
             if not self.is_running:  # it is closing, and its widgets are being removed
                 return
+            drawn_at = self._drawn_at
             is_done = self.tick(time.monotonic() - due)
             if time.monotonic() - self._looked_at >= LOOK_SECONDS:
                 self._look_around()
             due = max(due + self.pace.period_s, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
+            if self._drawn_at != drawn_at or not is_done:
+                await asyncio.sleep(due - time.monotonic())
 
     @property
     def _has_moved(self) -> bool:
