@@ -36,6 +36,9 @@ from ...pipeline.runtime.health import LATE_SECONDS, is_late
 from ...pipeline.runtime.percentile import percentile
 from ...pipeline.runtime.step_statistics import PARTS, DecodeStatistics, part_us, step_us
 from ..text import units
+from .adapter_costs import CostShares
+from .adapter_history import Mark
+from .playback import PlaybackView
 from .time_series import EMPTY_TRACK, Track, bucket_percentile
 
 SUPERVISOR = "supervisor"
@@ -153,6 +156,9 @@ class AdapterRow(Struct, frozen=True):
     """Output tokens a second over time."""
     color: str
     """The style of its name; it never changes."""
+    costs: CostShares = CostShares()
+    marks: tuple[Mark, ...] = ()
+    """What happened to it since this console is attached, oldest first."""
 
     @property
     def has_failed(self) -> bool:
@@ -212,6 +218,10 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     requests: tuple[RequestRow, ...] = ()
     adapters: tuple[AdapterRow, ...] = ()
     """The base first, then the adapters in the router's order."""
+    adapter_speed: Track = EMPTY_TRACK
+    """Output tokens a second of the base and all adapters together, over time."""
+    adapter_marks: tuple[Mark, ...] = ()
+    """What happened to the adapters since this console is attached, oldest first, without hits."""
     base_model: str = ""
     decode_rate: float = 0.0
     prefill_rate: float = 0.0
@@ -247,8 +257,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """On the disk of the run directory; None if that is on another machine."""
     is_start_given: bool = False
     """Whether this console has started the pipeline, and its supervisor has not answered yet."""
-    is_past: bool = False
-    """Whether it is replayed from a recording; no process can be queried."""
+    playback: PlaybackView | None = None
+    """Where a recording that is played stands; None for a pipeline. No process can be queried."""
 
     # -- the machine as a whole
 
@@ -323,6 +333,12 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return next((row for row in self.processes if row.name == name), None)
 
     # -- adapters
+
+    @cached_property
+    def costliest(self) -> tuple[AdapterRow, ...]:
+        """The base and the adapters, the costliest first: by device time in the last minute, then
+        since the start; without either in the router's order."""
+        return tuple(sorted(self.adapters, key=lambda row: row.costs.rank))
 
     def color_of(self, adapter: str | None) -> str:
         """The style of an adapter's name; None is the base."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -40,6 +41,8 @@ from ...pipeline.runtime.health import GONE_SECONDS
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ...pipeline.runtime.step_statistics import PARTS, part_us
 from .adapter_colors import AdapterColors
+from .adapter_costs import CostShares, cost_shares
+from .adapter_history import AdapterHistory
 from .board import (
     SUPERVISOR,
     AdapterRow,
@@ -49,6 +52,7 @@ from .board import (
     ProcessRow,
     RequestRow,
 )
+from .playback import PlaybackView
 from .time_series import Buckets, Counter, Series
 
 STEPS = 1024
@@ -164,8 +168,8 @@ class Store:
         self._messages = Counter()
         self.disk_free_bytes: int | None = None
         """Free space on the run directory's disk; set by the app if that is on this machine."""
-        self.is_past = False
-        """Whether a recording is replayed; set by its player."""
+        self.playback: Callable[[], PlaybackView] | None = None
+        """Where the recording stands that is played; set by its player."""
         self._fresh: list[Event] = []
         self._heard_at: float | None = None
         self._is_start_given = False
@@ -176,6 +180,9 @@ class Store:
         self._request_tokens: dict[str, Counter] = {}
         self._adapter_tokens: dict[str, Counter] = {}
         self._adapter_series: dict[str, Series] = {}
+        self._adapter_total = Series(bucket_s=2.0, length=600)
+        self._adapter_costs: dict[str, CostShares] = {}
+        self._adapter_history = AdapterHistory()
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
         self._spans: SpanEnds | None = None
@@ -193,6 +200,20 @@ class Store:
         self._events: Recent[Event] = Recent(EVENTS)
         self._logs: Recent[LogLine] = Recent(LOG_LINES)
         self._log_number = -1
+
+    def emptied(self) -> Store:
+        """An empty store of the same run, for a recording that moves to another time."""
+        fresh = Store(self._run, self._adapter_colors)
+        fresh.playback, fresh.disk_free_bytes = self.playback, self.disk_free_bytes
+        fresh.local_url = self.local_url
+        return fresh
+
+    def become(self, other: Store) -> None:
+        """Takes over the state of `other`, which is not used any more. Its events are not new."""
+        shows_hour, moves = self.shows_hour, self.moves + 1
+        vars(self).update(vars(other))
+        self.shows_hour, self.moves = shows_hour, moves
+        self._fresh = []
 
     # -- input
 
@@ -377,6 +398,8 @@ class Store:
                 for view in (latest.batch.requests if latest.batch else ())
             ),
             adapters=self._adapter_rows(),
+            adapter_speed=self._adapter_total.track,
+            adapter_marks=self._adapter_history.of_all,
             base_model=latest.adapters.base_model if latest.adapters else "",
             decode_rate=rates["decode"].rate if ready else 0.0,
             prefill_rate=rates["prefill"].rate if ready else 0.0,
@@ -404,7 +427,7 @@ class Store:
             verifications=dict(self._verifications),
             disk_free_bytes=self.disk_free_bytes,
             is_start_given=self.is_start_given,
-            is_past=self.is_past,
+            playback=self.playback() if self.playback else None,
         )
 
     # -- one method per kind of message
@@ -498,7 +521,11 @@ class Store:
             counter.add(table.at, view.output_tokens)
             series = self._adapter_series.setdefault(name, Series(bucket_s=2.0, length=600))
             series.add(table.at, counter.rate)
+        names = {"", *(view.name for view in table.adapters)}
+        self._adapter_total.add(table.at, sum(self._adapter_tokens[name].rate for name in names))
         self._adapter_colors.give([view.name for view in table.adapters])
+        self._adapter_costs = cost_shares(table)
+        self._adapter_history.fold_table(table)
 
     def _fold_batch(self, batch: BatchView) -> None:
         before, self._request_tokens = self._request_tokens, {}
@@ -556,6 +583,7 @@ class Store:
             ("", table.base),
             *((view.name, view) for view in table.adapters),
         ]
+        marks = self._adapter_history.marks
         return tuple(
             AdapterRow(
                 view,
@@ -564,6 +592,8 @@ class Store:
                 tokens_s=self._adapter_tokens[name].rate,
                 speed=self._adapter_series[name].track,
                 color=self._adapter_colors.by_name.get(name, "base"),
+                costs=self._adapter_costs[name],
+                marks=marks.get(name, ()),
             )
             for name, view in views
         )

@@ -49,8 +49,9 @@ from .panels.events import EventPane
 from .panels.footer import Footer
 from .panels.header import Header
 from .panels.overview import Overview
-from .screen_app import ScreenApp
+from .playback_keys import PlaybackKeys
 from .screens import PAGES, PANELS, make_panel
+from .widgets.clipboard import copy_text
 from .widgets.dialogs import ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
 from .widgets.order_asked import OrderAsked, OrdersAsked
@@ -73,7 +74,7 @@ Textual timer would cost 500 us more."""
 SELDOM_SECONDS = 10.0
 
 
-class ConsoleApp(ScreenApp):
+class ConsoleApp(PlaybackKeys):
     """The console on one run directory. `run()` returns "leave" or "stop"."""
 
     TITLE = "loraconsole"
@@ -188,7 +189,8 @@ class ConsoleApp(ScreenApp):
         self._settings_stamp = settings_stamp()
         self._looked_at = self._seldom_looked_at = 0.0
         self._wear(settings, Settings(theme=""))
-        badge = " ".join(word for word in (label, "READ-ONLY" if is_read_only else "") if word)
+        says_so = is_read_only and self.playback is None
+        badge = " ".join(word for word in (label, "READ-ONLY" if says_so else "") if word)
         self.header = Header({key: name for key, (name, _) in (PANELS | PAGES).items()}, badge)
         self.footer = Footer()
         self.cost_pane = CostPane()
@@ -485,6 +487,9 @@ class ConsoleApp(ScreenApp):
         await self.action_show((PANELS | PAGES)[message.key][0])
 
     def action_pause(self) -> None:
+        if controls := self.playback:  # the recording stands, rather than the view of it
+            controls.toggle_pause()
+            return
         self.is_paused = self.header.is_paused = self.footer.is_paused = not self.is_paused
         self.header.paint()
         self.footer.paint()
@@ -543,14 +548,29 @@ class ConsoleApp(ScreenApp):
             if pane.display:
                 pane.paint(self.board)
 
-    def save_picture(self) -> None:
-        """Saves the screen as SVG, beside the transcripts or in a browser's downloads."""
+    async def save_picture(self, path: str = "") -> None:
+        """Saves the screen, without a command line, as SVG: to `path`, or beside the transcripts,
+        or in a browser's downloads. Raises `OperatorError` if `path` cannot be written."""
         from ..paths import data_directory
 
+        wanted = Path(path).expanduser().absolute()
+        if path:
+            try:
+                wanted.open("a").close()
+            except OSError as error:
+                raise OperatorError(f"{wanted}: {error.strerror}", "a file for the SVG") from error
+        await self.action_close_command()
+        if path:
+            self.call_after_refresh(self._draw_picture, wanted)
+            return
         directory = data_directory() / "pictures"
         with contextlib.suppress(OSError):  # `deliver_screenshot` reports that it cannot save
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.deliver_screenshot(path=str(directory))
+        self.call_after_refresh(self.deliver_screenshot, path=str(directory))
+
+    def _draw_picture(self, path: Path) -> None:
+        path.write_text(self.export_screenshot(), encoding="utf-8")
+        self.notify(str(path), title="The screen is saved", markup=False)
 
     def action_diagnostics(self) -> None:
         dialog = LiveDialog("diagnostics", lambda board, width: diagnostics(self, board))
@@ -608,6 +628,11 @@ class ConsoleApp(ScreenApp):
         from .palette import open_palette
 
         open_palette(self)
+
+    def on_text_selected(self) -> None:
+        """Copies what was selected with the mouse in one of Textual's own widgets."""
+        if text := self.screen.get_selected_text():
+            copy_text(self.screen, text, units.glimpse(text))
 
     def action_jump(self) -> None:
         """Shows a letter on every pane; typing it focuses that pane."""

@@ -10,13 +10,16 @@ from textual.message import Message
 
 from ....pipeline.runtime.health import LATE_SECONDS
 from ...state.board import MOCK, Board
+from ...state.playback import playback_text
 from ...text import units
 from ...text.lines import TextLine, TextSpan, crop, length, line
 from ..widgets.pane import Pane
 
+SHORT_CELLS = 100
+"""Cells below which the position in a recording is written shorter."""
 SLOW_S = 0.25
 """A link is slow if the terminal's answers take longer than this."""
-SHORT = {"Processes": "Procs"}
+SHORT_NAMES = {"Processes": "Procs"}
 """Names of tabs at 80 columns, where they differ."""
 
 
@@ -65,7 +68,7 @@ class Header(Pane):
         brand: tuple[TextSpan, ...] = ((" loraconsole ", "brand"),)
         model, device = _model(board)
         speed, load = _speed(board), _load(board)
-        rest = (*self._kilobytes(), ("  ", "text"), self._link(board), (" ", "text"))
+        rest = (*self._kilobytes(), ("  ", "text"), self._link(board, width), (" ", "text"))
         if detail:
             reason: tuple[TextSpan, ...] = ((" ", "text"), *word, ("  ", "text"), detail)
             ways = (
@@ -117,7 +120,11 @@ class Header(Pane):
             return ()
         return ((f"  {self.bytes_s / 1e3:>4.1f}", "number"), (" kB/s", "dim"))
 
-    def _link(self, board: Board) -> TextSpan:
+    def _link(self, board: Board, width: int) -> TextSpan:
+        """Where a recording stands; of a pipeline, how late its last message is."""
+        if (playback := board.playback) is not None:
+            style = "good" if not (playback.is_paused or playback.is_over) else "warn"
+            return (playback_text(playback, is_short=width < SHORT_CELLS), style)
         age_s = board.link_age_s
         if board.is_stopped:
             return ("", "dim")
@@ -157,7 +164,9 @@ class Header(Pane):
         names = self._tabs
         whole = {key: f" {_shown(key)} {name} " for key, name in names.items()}
         whole["9"] = f" 9 {names['9']} {count if firing else '':<3} "
-        short = {key: f" {_shown(key)} {SHORT.get(name, name)}" for key, name in names.items()}
+        short = {
+            key: f" {_shown(key)} {SHORT_NAMES.get(name, name)}" for key, name in names.items()
+        }
         short["9"] = f" 9 {count:<3}"
         short["comma"] = " ,"
         least = {key: f" {_shown(key)} {name[:3]}" for key, name in names.items()}

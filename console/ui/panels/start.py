@@ -8,6 +8,7 @@ from ....pipeline.messages import Progress
 from ...state.board import STOPPED, Board, seconds_left
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, length, line, spread
+from ...text.reasons import reason_first
 from ..widgets.pane import Pane
 
 
@@ -27,7 +28,12 @@ class StartPane(Pane):
             found.append(self._stage(bar, width))
         failed = board.condition.level == "bad"
         if failed:
-            found += [TextLine(), line(("✗ ", "bad"), (board.condition.detail, "bad"))]
+            rows = units.wrap(
+                reason_first(units.visible(board.condition.detail)), max(8, width - 2)
+            )
+            marks = ("✗ ", *["  "] * len(rows))
+            found.append(TextLine())
+            found += [line((mark + row, "bad")) for mark, row in zip(marks, rows, strict=False)]
             found.append(
                 line(
                     ("  7", "key"), (" shows the logs, ", "dim"), ("8", "key"), (" restarts", "dim")
