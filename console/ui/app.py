@@ -72,6 +72,9 @@ LOOK_SECONDS = 2.0
 """Seconds between two checks of alerts, themes and settings: 120 us each in the paint loop; a
 Textual timer would cost 500 us more."""
 SELDOM_SECONDS = 10.0
+FIRST_HINT = "? help · 1-9 screens · ctrl+p everything"
+"""What a first user needs; shown once."""
+HINT_SECONDS = 30.0
 
 
 class ConsoleApp(PlaybackKeys):
@@ -318,6 +321,9 @@ class ConsoleApp(PlaybackKeys):
             gc.collect()
             gc.freeze()
         self.notifier.tell_problems(self.complaints)
+        if self.ui_state.is_new:
+            self.ui_state.forget_new()
+            self.notify(FIRST_HINT, timeout=HINT_SECONDS)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
 
@@ -580,7 +586,7 @@ class ConsoleApp(PlaybackKeys):
         from .help import HelpDialog
 
         remapped = self.chosen.settings.keys
-        self.push_screen(HelpDialog(self.screen.active_bindings, remapped))
+        self.push_screen(HelpDialog(self._active, self.screen.active_bindings, remapped))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Whether an action is available now: `:` not in a dialog; in a text `ctrl+z` is undo."""
