@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 4.0
 """Seconds between frames while only heartbeats arrive, so that only ages change on the screen."""
-DEFAULT_THEME = "dark"
+DEFAULT_THEME, LIGHT_THEME = "dark", "light"
 LOOK_SECONDS = 2.0
 """Seconds between two checks of alerts, themes and settings: 120 us each in the paint loop; a
 Textual timer would cost 500 us more."""
@@ -167,6 +167,8 @@ class ConsoleApp(PlaybackKeys):
         self.api_key = config.api_key
         self.clock = clock
         self.ui_state = ui_state or UiState()
+        self._is_light = False
+        """Whether the terminal has said that its background is light."""
         self._shelf = ThemeShelf()
         self._take_themes()
         self._read = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
@@ -228,9 +230,25 @@ class ConsoleApp(PlaybackKeys):
             from .bindings import catalogue  # imports every panel
 
             chosen = with_known_keys(chosen, catalogue())
-        if "theme" in chosen.origins or self.ui_state.theme not in self.themes:
+        if "theme" in chosen.origins:
             return chosen
-        return chosen.with_flag("theme", self.ui_state.theme, "last time")
+        if self.ui_state.theme in self.themes:
+            return chosen.with_flag("theme", self.ui_state.theme, "last time")
+        if self._is_light:
+            return chosen.with_flag("theme", LIGHT_THEME, "light terminal")
+        return chosen
+
+    @property
+    def asks_background(self) -> bool:  # type: ignore[override]  # computed here
+        """Whether neither the settings nor an earlier choice name a theme."""
+        return "theme" not in self.chosen.origins
+
+    def background_found(self, is_light: bool) -> None:
+        """Takes the light theme on a light terminal, unless a theme was chosen meanwhile."""
+        if is_light and self.asks_background and not self.ui_state.theme:
+            self._is_light = True
+            before, self.chosen = self.chosen, self._choose()
+            self._wear(self.chosen.settings, before.settings)
 
     def _take_themes(self) -> bool:
         """Reads changed theme files; returns whether there were any."""
@@ -513,7 +531,8 @@ class ConsoleApp(PlaybackKeys):
         names = self.themes
         at = names.index(self.theme) if self.theme in names else -1
         self.wear_theme(names[(at + 1) % len(names)])
-        self.notify(f"theme {self.theme}", timeout=2)
+        place = f"{names.index(self.theme) + 1} of {len(names)}"
+        self.notify(f"theme {self.theme} ({place})", timeout=4)
 
     def wear_theme(self, name: str) -> None:
         """Changes the theme and saves the choice for later runs."""
