@@ -132,6 +132,8 @@ class Pane(Widget):
         self._was_dragged = False
         self.frames = 0
         """How often lines were drawn; a hidden pane draws none."""
+        self.is_zoomed = False
+        """Whether it fills its panel."""
 
     # -- for subclasses to override
 
@@ -264,7 +266,8 @@ class Pane(Widget):
 
     def _edge(self, board: Board, width: int, edge: str) -> TextLine:
         """`╭─ title ────── caption ─╮`, without the caption if there is no room for it."""
-        title = crop(self.title(board), max(0, width - 6))
+        zoomed: tuple[TextSpan, ...] = ((" · zoomed (esc)", "info"),) if self.is_zoomed else ()
+        title = crop((*self.title(board), *zoomed), max(0, width - 6))
         left: tuple[TextSpan, ...] = (("╭─", edge),)
         if title and title[0][0]:
             left += ((" ", edge), *title, (" ", edge))
@@ -447,6 +450,7 @@ class Panel(Widget):
         if self.zoomed is not None:
             self.zoomed.styles.clear_rule("width")
             self.zoomed.styles.clear_rule("height")
+            self.zoomed.is_zoomed = False
         self.zoomed = pane
         for child in self.children:
             if pane is None:
@@ -458,6 +462,7 @@ class Panel(Widget):
         else:
             self.styles.layout = "vertical"
             pane.styles.width, pane.styles.height = "100%", "100%"
+            pane.is_zoomed = True
             if pane.can_focus:
                 pane.focus(scroll_visible=False)
         self.children[0].refresh(layout=True)  # on a child, so that all children are laid out again
