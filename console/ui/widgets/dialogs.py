@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from textual import events
+from textual.actions import parse
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -101,9 +102,16 @@ class ScrollPane(Pane, can_focus=True):
         for binding in self.screen.BINDINGS:
             if not isinstance(binding, Binding) or binding.id in (None, "close"):
                 continue
+            if not self._is_enabled(binding.action):
+                continue
             if binding.show and not self.painted_app.refuses(binding.id):
                 found += [(binding.key, "key"), (f" {binding.description.lower()}  ", "dim")]
         return (*found, ("esc", "key"), (" closes", "dim"))
+
+    def _is_enabled(self, action: str) -> bool:
+        """Whether the dialog's action can be used now."""
+        _, name, parameters = parse(action)
+        return self.screen.check_action(name, parameters) is not False
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found = self._source(board, width)
