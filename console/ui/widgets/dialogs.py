@@ -10,6 +10,7 @@ from textual.actions import parse
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.geometry import Size
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
@@ -116,11 +117,18 @@ class ScrollPane(Pane, can_focus=True):
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found = self._source(board, width)
         self._total, self._page = len(found), height
-        wanted = min(len(found) + 2, self.screen.size.height * 9 // 10)
-        if wanted != self.size.height:
-            self.styles.height = wanted
+        if self._wanted_height(len(found)) != self.size.height:
+            self.refresh(layout=True)
         self._offset = max(0, min(self._offset, len(found) - height))
         return found[self._offset : self._offset + height]
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As high as its lines, from the first frame on."""
+        found = self._source(self.painted_app.board, max(1, width - 4))
+        return self._wanted_height(len(found))
+
+    def _wanted_height(self, lines: int) -> int:
+        return min(lines + 2, self.screen.size.height * 9 // 10)
 
     def thumb(self, height: int) -> range | None:
         return thumb_of(self._total, height, self._offset)

@@ -1,12 +1,17 @@
 """Details of an adapter and a process: the keys of their tables act on them, and are shown."""
 
+from typing import Any
+
+import msgspec
 import pytest
 from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
+from loraconsole.console.state.board import Board
+from loraconsole.console.ui.panels.adapter_details import unload_costs
 from loraconsole.console.ui.panels.adapters import AdapterDialog, AdapterTablePane
 from loraconsole.console.ui.panels.processes import ProcessDialog, ProcessTablePane
-from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
+from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.messages import (
     LoadAdapter,
@@ -114,5 +119,45 @@ def test_the_cursor_goes_to_an_adapter_that_was_loaded() -> None:
         await pilot.press("up")
         app.show()
         assert table.selected is not None and table.selected.name != "mine"  # once
+
+    on_stage(act, panel="Adapters")
+
+
+@pytest.mark.parametrize(
+    ("live", "pages", "wanted"),
+    [
+        ((0, 0), 0, "No request uses it now. It holds no pages."),
+        ((0, 0), 1, "No request uses it now. 1 page (928 KiB) is freed."),
+        ((2, 1), 32, "2 running and 1 waiting requests finish first. Then 32 pages (928 KiB) are"),
+    ],
+)
+def test_what_unloading_frees_is_said_in_one_sentence(
+    live: tuple[int, int], pages: int, wanted: str
+) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        row = app.board.adapters[1]
+        view = msgspec.structs.replace(row.view, running=live[0], waiting=live[1], pages=pages)
+        assert wanted in unload_costs(msgspec.structs.replace(row, view=view))
+
+    on_stage(act)
+
+
+def test_a_dialog_has_its_height_from_its_first_frame_on() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        heights = []
+        draw = ScrollPane.draw_lines
+
+        def seen(self: ScrollPane, board: Board, width: int, height: int) -> Any:
+            heights.append(height)
+            return draw(self, board, width, height)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ScrollPane, "draw_lines", seen)
+            await pilot.press("down", "v")
+            await pilot.pause()
+            for _ in range(3):
+                app.show()
+                await pilot.pause()
+        assert isinstance(app.screen, LiveDialog) and len(set(heights)) == 1
 
     on_stage(act, panel="Adapters")
