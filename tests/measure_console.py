@@ -218,14 +218,13 @@ def stream(given: argparse.Namespace) -> dict[str, Figures]:
 
 def hour(given: argparse.Namespace) -> dict[str, Figures]:
     """An hour of a mock shift, recorded without a clock and played sixty times as fast."""
-    from loraconsole.console.client.recording import Recorder
     from loraconsole.console.mock.demo_scenario import DemoScenario
-    from loraconsole.pipeline.config import Config
+    from loraconsole.pipeline.runtime.recording import Recorder
 
     with tempfile.TemporaryDirectory() as directory:
         path, start = Path(directory, "hour"), 1_790_000_000.0
         scenario = DemoScenario(7, start=start, boots=False)
-        recorder = Recorder(path, Config(run=directory), start, 1 << 40)
+        recorder = Recorder(path, directory, start, 1 << 40)
         for tenth in range(36_000):
             for _, message in scenario.advance(start + tenth / 10):
                 recorder.take(start + tenth / 10, message)

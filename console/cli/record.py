@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ...pipeline.config import Config
 from ...pipeline.errors import UsageError
+from ...pipeline.runtime.recording import Recorder
 from ...pipeline.runtime.wording import counted
-from ..client.recording import Recorder
 from ..client.remote import Remote
 from ..commands.consoles import RecordCommand
 from ..state.store import HISTORY_S
@@ -32,7 +32,7 @@ def record(config: Config, command: RecordCommand) -> int:
         async with Remote(config) as remote:
             watch = remote.watch()
             started = time.time()
-            recorder = Recorder(Path(command.file), config, started, command.max_mib * 2**20)
+            recorder = Recorder(Path(command.file), config.run, started, command.max_mib * 2**20)
             try:
                 snapshot = await remote.snapshot(log_lines=500, history_s=HISTORY_S)
                 recorder.take(time.time(), snapshot)

@@ -1,189 +1,261 @@
-"""Recordings: all telemetry of a pipeline in a file, written and played.
-
-A recording is gzipped JSON lines: a head, a snapshot, then every message with its time of arrival.
-A truncated one (a full disk, a kill) plays up to its end.
-"""
+"""Recordings on the screen: played at any speed, paused, and moved to any time."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
-import os
+import contextlib
 import time
-import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ... import __version__
 from ...pipeline.config import Config
-from ...pipeline.errors import OperatorError, UsageError
-from ...pipeline.messages import PROTOCOL, Event, Message, Snapshot, Telemetry
+from ...pipeline.errors import UsageError
+from ...pipeline.messages import Event, Message, Snapshot
+from ...pipeline.runtime.recording import RecordedMessage
 from ...pipeline.runtime.sockets import InboxFull
-from ..state.store import Store
-from .telemetry import TelemetryClient
+from ..commands.read_only import NO_ORDERS
+from ..state.playback import PlaybackView, playback_text
+from ..state.store import HISTORY_S, Store
+from .tape import Tape, time_of
+from .telemetry import PipelineOrder, TelemetryClient
 
-FLUSH_SECONDS = 1.0
-"""Longest time that is lost when a recorder is killed."""
-LEVEL = 6
-"""gzip level: 64 rows at 10 Hz take 6 kB/s of file and under 1 % of a core."""
+PERIOD_S = 0.05
 BURST = 2000
 """Most messages read at once, so that the screen stays responsive."""
-
-
-class RecordingHead(msgspec.Struct, frozen=True, kw_only=True, tag="Recording"):
-    """The first line."""
-
-    protocol: int
-    version: str
-    run: str
-    at: float
-
-
-class RecordedMessage(msgspec.Struct, frozen=True, array_like=True):
-    """A message and its time of arrival, in unix seconds of the recording machine."""
-
-    at: float
-    message: Telemetry | Snapshot
-
-
-class Recorder:
-    """Appends messages to a file, and knows when it `is_full`."""
-
-    def __init__(self, path: Path, config: Config, at: float, max_bytes: float) -> None:
-        """Raises `OperatorError` if the file exists or cannot be created."""
-        try:
-            # It holds names and log lines: only its owner may read it.
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            self._raw = os.fdopen(descriptor, "wb")
-        except FileExistsError:
-            raise OperatorError(f"{path} exists", "record into another file") from None
-        except OSError as error:
-            raise OperatorError(f"cannot write {path}: {error.strerror}") from error
-        self._file = gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=self._raw)
-        self._max_bytes = max_bytes
-        self._encoder = msgspec.json.Encoder()
-        self._flushed_at = at
-        self.messages = 0
-        self._write(RecordingHead(protocol=PROTOCOL, version=__version__, run=config.run, at=at))
-
-    def take(self, at: float, message: Message) -> None:
-        """Raises `OSError` on a full disk; everything flushed before is intact."""
-        self._write(RecordedMessage(at, message))  # type: ignore[arg-type]  # telemetry or a snapshot
-        self.messages += 1
-        if at - self._flushed_at >= FLUSH_SECONDS:
-            self._flushed_at = at
-            self._file.flush()
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the file after the last flush."""
-        return self._raw.tell()
-
-    @property
-    def is_full(self) -> bool:
-        return self.num_bytes >= self._max_bytes
-
-    def close(self) -> None:
-        try:
-            self._file.close()
-        finally:
-            self._raw.close()
-
-    def _write(self, row: Any) -> None:
-        self._file.write(self._encoder.encode(row) + b"\n")
+SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+WHOLE_S = 600.0
+"""Seconds before a new position of which every message is read: what plots of minutes cover."""
+SPARSE = (b'"type":"RouterStats"', b'"type":"Event"', b'"type":"PoolMap"')
+"""Messages of the hour before those that are read too: for plots of the hour, the list of events,
+and a pool that does not change."""
+TAG_BYTES = 80
+"""Bytes of a line that hold its message's tag."""
 
 
 class RecordingPlayer:
     """A recording that is being played; `now` is the time in it."""
 
     def __init__(
-        self, path: Path, speed: float = 1.0, clock: Callable[[], float] = time.monotonic
+        self, tape: Tape, speed: float = 1.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Raises `OperatorError` if the file is not a recording, `UsageError` for a speed of 0."""
+        """Raises `UsageError` for a speed of 0."""
         if not 0 < speed < float("inf"):
             raise UsageError(f"--speed {speed:g} is not above 0", "1 is the original speed")
-        self.path = path
-        self._speed, self._clock = speed, clock
-        self._lines = self._read()
-        self._next = next(self._lines, None)
-        if self._next is None:
-            raise OperatorError(f"{path} holds no telemetry", "make one with: loraconsole record")
-        self._start = self._last = self._next.at
-        self._begun_at = clock()
+        self.tape = tape
+        self.speed = speed
+        self.is_paused = False
+        self.is_seeking = False
+        self.side = ""
+        self._clock = clock
+        self._decoder = msgspec.json.Decoder(RecordedMessage)
+        self._lines = tape.lines_from(tape.start)
+        self._next: bytes | None = next(self._lines, None)
+        self._is_over = False
+        self._last = self._position = tape.start
+        self._moved_at = clock()
+
+    # -- the position
 
     def now(self) -> float:
-        """The time in the recording; it stops at the end."""
-        at = self._start + (self._clock() - self._begun_at) * self._speed
-        return min(at, self._last) if self.is_over else at
+        """The time in the recording; it stands while paused, and at the end."""
+        if self.is_paused or self.is_seeking:
+            return self._position
+        at = self._position + (self._clock() - self._moved_at) * self.speed
+        if self._is_over:
+            return min(at, max(self._last, self._position))
+        return min(at, self.tape.end) if self.tape.is_growing else at
+
+    def _stay_here(self) -> None:
+        """Counts from the present position on."""
+        self._position, self._moved_at = self.now(), self._clock()
 
     @property
     def is_over(self) -> bool:
-        return self._next is None
+        """Whether the last message has been taken."""
+        return self._is_over
+
+    def view(self) -> PlaybackView:
+        tape = self.tape
+        return PlaybackView(
+            position_s=self.now() - tape.start,
+            length_s=max(tape.end, self._last) - tape.start,
+            is_whole=tape.is_whole,
+            speed=self.speed,
+            is_paused=self.is_paused,
+            is_over=self._is_over,
+            is_seeking=self.is_seeking,
+            side=self.side,
+        )
+
+    # -- controls
+
+    def toggle_pause(self) -> None:
+        self._stay_here()
+        self.is_paused = not self.is_paused
+
+    def change_speed(self, steps: int) -> None:
+        """Moves by `steps` in `SPEEDS`."""
+        self._stay_here()
+        nearest = min(range(len(SPEEDS)), key=lambda at: abs(SPEEDS[at] - self.speed))
+        self.speed = SPEEDS[max(0, min(nearest + steps, len(SPEEDS) - 1))]
+
+    # -- messages
 
     def take(self) -> Iterator[RecordedMessage]:
         """The messages that are due, at most `BURST`."""
         now = self.now()
         for _ in range(BURST):
-            if self._next is None or self._next.at > now:
+            if self._is_over:
                 return
-            due, self._next = self._next, next(self._lines, None)
+            if self._next is None and not self._advance():
+                return
+            assert self._next is not None
+            if time_of(self._next) > now:
+                return
+            due = self._decoder.decode(self._next)
             self._last = due.at
             yield due
+            self._advance()
 
-    def _read(self) -> Iterator[RecordedMessage]:
-        decoder = msgspec.json.Decoder(RecordedMessage)
+    def _advance(self) -> bool:
+        """Reads the next line; False if there is none yet, or no more."""
         try:
-            with gzip.open(self.path, "rb") as lines:
-                head = msgspec.json.decode(next(lines, b""), type=RecordingHead)
-                if head.protocol != PROTOCOL:
-                    raise OperatorError(
-                        f"{self.path} speaks protocol {head.protocol}, this console {PROTOCOL}",
-                        f"play it with the loraconsole that recorded it (version {head.version})",
-                    )
-                for line in lines:
-                    yield decoder.decode(line)
-        except (EOFError, zlib.error):
-            return  # truncated: everything before has been played
-        except OSError as error:
-            if isinstance(error, gzip.BadGzipFile):
-                raise OperatorError(f"{self.path} is not a recording: {error}") from error
-            raise OperatorError(f"cannot read {self.path}: {error.strerror}") from error
-        except msgspec.MsgspecError as error:
-            raise OperatorError(f"{self.path} is not a recording: {error}") from error
+            self._next = next(self._lines)
+        except StopIteration:
+            self._stay_here()
+            self._next, self._is_over = None, True
+            self._position = min(self._position, self._last)
+        return self._next is not None
+
+    def before(self, target: float) -> Iterator[RecordedMessage | None]:
+        """Moves to `target`, and gives what a console must know of the time before it: the first
+        snapshot, the hour before in outlines, the last minutes whole. None now and then, so that
+        other tasks get their turn."""
+        tape = self.tape
+        target = max(tape.start, min(target, tape.end))
+        self._position, self.is_seeking, self._is_over = target, True, False
+        lines = tape.lines_from(tape.start)
+        if first := next(lines):
+            yield self._decoder.decode(first)
+        if target - tape.start > HISTORY_S:
+            lines = tape.lines_from(target - HISTORY_S)
+        self._next = None
+        for number, line in enumerate(lines):
+            if line is None:
+                break  # the file has not grown as far
+            at = time_of(line)
+            if at > target:
+                self._next = line
+                break
+            self._last = at
+            age_s = target - at
+            is_sparse = age_s < HISTORY_S and any(tag in line[:TAG_BYTES] for tag in SPARSE)
+            if age_s <= WHOLE_S or is_sparse:
+                yield self._decoder.decode(line)
+            if number % BURST == 0:
+                yield None
+        self._lines = lines
+        self._moved_at, self.is_seeking = self._clock(), False
+        if self._next is None:
+            self._advance()
 
 
 class RecordingTelemetry(TelemetryClient):
     """Telemetry of a recording; orders are refused."""
 
     def __init__(
-        self, tape: RecordingPlayer, config: Config, store: Store, *more: Any, **named: Any
+        self, player: RecordingPlayer, config: Config, store: Store, *more: Any, **named: Any
     ) -> None:
         super().__init__(config, store, *more, **named)
-        self._tape = tape
-        store.is_past = True
+        self._player = player
+        self._wanted: float | None = None
+        self._changed = asyncio.Event()
+        store.playback = player.view
+        self.controls = self
+
+    # -- controls
+
+    @property
+    def start(self) -> float:
+        return self._player.tape.start
+
+    @property
+    def end(self) -> float:
+        return self._player.tape.end
+
+    @property
+    def position(self) -> float:
+        return self._player.now() if self._wanted is None else self._wanted
+
+    def seek(self, at: float) -> None:
+        self._wanted = max(self.start, min(at, self.end))
+        self._changed.set()
+
+    def toggle_pause(self) -> None:
+        self._player.toggle_pause()
+        self._changed.set()
+
+    def change_speed(self, steps: int) -> None:
+        self._player.change_speed(steps)
+        self._changed.set()
+
+    # -- messages
 
     async def run(self) -> None:
-        has_announced_end = False
+        player, has_announced_end, shown = self._player, False, ""
         try:
             while True:
-                for heard in self._tape.take():
-                    if isinstance(heard.message, Snapshot):
-                        self._store.fold_snapshot(heard.message, heard.at)
-                    else:
-                        self._store.fold_message(heard.message, heard.at)
+                self._changed.clear()
+                if self._wanted is not None:
+                    await self._move()
+                    has_announced_end = False
+                for heard in player.take():
+                    fold_recorded(self._store, heard)
                 self._store.drain_events()  # old events are listed, not notified
-                if self._tape.is_over and not has_announced_end:
+                if player.is_over and not has_announced_end:
                     has_announced_end = True
-                    now = self._tape.now()
+                    now = player.now()
                     end = Event(now, "info", "recording", "the recording ends here")
                     self._store.fold_message(end, now)
+                if (text := playback_text(player.view())) != shown:
+                    shown = text
+                    self._store.moves += 1
                 self._on_news()
-                await asyncio.sleep(0.05)
+                stands = player.is_paused or (player.is_over and player.tape.is_whole)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), None if stands else PERIOD_S)
         finally:
             self.close()
 
+    async def _move(self) -> None:
+        """Folds what was before the wanted time into a new store, which then replaces the one
+        shown."""
+        while self._wanted is not None:
+            target, self._wanted = self._wanted, None
+            fresh = self._store.emptied()
+            for heard in self._player.before(target):
+                if heard is not None:
+                    fold_recorded(fresh, heard)
+                else:
+                    await asyncio.sleep(0)
+                    if self._wanted is not None:
+                        break
+            else:
+                fresh.missed_steps = fresh.missed_lines = 0  # skipped, not lost
+                self._store.become(fresh)
+
+    def send_order(self, order: PipelineOrder) -> None:
+        raise InboxFull(NO_ORDERS)
+
     def _send(self, name: str, message: Message) -> None:
-        raise InboxFull("this is a recording: it takes no orders")
+        raise InboxFull(NO_ORDERS)
+
+
+def fold_recorded(store: Store, heard: RecordedMessage) -> None:
+    """Folds a message at the time of its arrival."""
+    if isinstance(heard.message, Snapshot):
+        store.fold_snapshot(heard.message, heard.at)
+    else:
+        store.fold_message(heard.message, heard.at)

@@ -44,6 +44,7 @@ from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
 from ...pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
 from ..commands.read_only import READ_ONLY
 from ..state.board import SUPERVISOR
+from ..state.playback import PlaybackControls
 from ..state.store import HISTORY_S, Store
 
 PipelineOrder: TypeAlias = Order | ProcessOrder | SpansOrder | Abort | Drain | Resume | StopPipeline
@@ -89,6 +90,8 @@ class TelemetryClient:
         self._watch: Watch | None = None
         self._inbox: Inbox[ToConsole] | None = None
         self._outboxes: dict[str, Outbox] = {}
+        self.controls: PlaybackControls | None = None
+        """Set if it plays a recording."""
         self._answered: int | None = None
         """Incarnation of the supervisor that sent the current snapshot."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 READ_ONLY = "This console changes nothing: it was opened with --read-only"
+NO_ORDERS = "A recording takes no orders: what it shows is over"
 CHANGES: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in ("load", "unload", "reload", "pin", "merge", "verify")},
     **{name: () for name in ("unpin", "unmerge")},
@@ -11,7 +12,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "bench": ("bench-new", "bench-cancel"),
     "restart": ("restart", "kill"),
     "stop": ("stop",),
-    "start": (),
+    "start": ("start-pipeline",),
     "signal": ("signal",),
     "drain": ("drain",),
     "down": ("down",),

@@ -41,10 +41,14 @@ GROUPS: Mapping[str, str] = {
     "PathInput": "in a path",
     "PaletteDialog": "in the palette",
     "JumpScreen": "while jumping",
+    "PlaybackKeys": "in a recording",
+    "MultilineInput": "in a text of several lines",
     "PromptEditor": "in the prompt",
+    "SystemEditor": "in the system prompt",
     "ParameterInput": "in a parameter",
     "AnswerPane": "in an answer",
     "ModelsPane": "in the models to ask",
+    "PickerInput": "while picking models",
 }
 MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 
@@ -67,10 +71,10 @@ class KeyBinding(NamedTuple):
 
 def group_of(node: type[DOMNode]) -> str:
     """`in live batch`, `everywhere`: the heading above a widget's keys."""
-    if issubclass(node, App):
-        return "everywhere"
     if node.__name__ in GROUPS:
         return GROUPS[node.__name__]
+    if issubclass(node, App):
+        return "everywhere"
     if title := getattr(node, "TITLE", "") or "":
         return f"in {title.lower()}"
     name = node.__name__

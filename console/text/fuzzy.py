@@ -71,7 +71,8 @@ class Fuzzy:
 
 def fuzzy_matches(query: str, names: Iterable[str]) -> list[str]:
     """The matching names, the best first; of equal ones the name that is the query, then those with
-    it further to the front, then in the given order. An empty query matches every name."""
+    it further to the front, then in the given order. Names with other letters between those of the
+    query match only if no name has them together. An empty query matches every name."""
     fuzzy = Fuzzy(query)
     if not fuzzy:
         return list(names)
@@ -81,7 +82,9 @@ def fuzzy_matches(query: str, names: Iterable[str]) -> list[str]:
         if score := fuzzy.score(low):
             place = low.find(fuzzy.words[0])
             ranked.append((-score, low != query.lower(), place, len(ranked), name))
-    return [name for *_, name in sorted(ranked)]
+    ranked.sort()
+    is_together = bool(ranked) and -ranked[0][0] >= INSIDE
+    return [name for score, *_, name in ranked if -score >= INSIDE or not is_together]
 
 
 def _starts(title: str, word: str) -> Iterable[int]:

@@ -45,7 +45,7 @@ from ..commands.pipeline import (
     UpCommand,
 )
 from ..commands.processes import ProcessCommand
-from ..commands.read_only import READ_ONLY, is_changing_command
+from ..commands.read_only import is_changing_command
 from ..commands.table import COMMANDS, CommandGroup
 from ..commands.transcripts import DeleteTranscriptsCommand
 from ..state.board import SUPERVISOR, Board
@@ -56,7 +56,7 @@ from . import actions
 from .screen_app import ScreenApp
 from .widgets.command_syntax import LineCommand
 from .widgets.dialogs import LiveDialog
-from .widgets.path_input import ANY_FILE, DIRECTORIES, paths_like
+from .widgets.path_input import ANY_FILE, DIRECTORIES, PathKind, paths_like
 
 Known: TypeAlias = type[Command] | CommandGroup
 GROUPS = {
@@ -79,6 +79,7 @@ MOVES = ("move(", "page(", "jump(", "match(", "scroll", "app.focus_", "cursor_",
 WITH_A_SCREEN: tuple[Known, ...] = (UpCommand, AttachCommand, PlayCommand)
 """Commands that `:` does not know, since they open a console or start a pipeline."""
 MOST_OUTPUT = 5000
+SVG = PathKind(suffixes=(".svg",))
 
 
 # --- the commands -------------------------------------------------------------------------------
@@ -167,8 +168,19 @@ def _own(app: ScreenApp) -> Iterator[LineCommand]:
     )
     what = "the list on this screen; nothing shows all"
     yield LineCommand("filter", "EXPRESSION", what, filter, group=GROUPS[""])
+    if app.telemetry.controls is not None:
+        yield LineCommand(
+            *(
+                "seek",
+                "TIME",
+                "3:07 from the start, +90 or -1:30 from here",
+                lambda words: app.seek_to(" ".join(words)),
+            )
+        )
     yield LineCommand(
-        *("screenshot", "", "the screen as SVG", lambda _: app.save_picture()), group=GROUPS[""]
+        *("screenshot", "[PATH]", "the screen as SVG", lambda words: app.save_picture(*words[:1])),
+        group=GROUPS[""],
+        words=lambda board, before: (each.word for each in paths_like(before[-1], SVG)),
     )
 
 
@@ -308,7 +320,7 @@ async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -
             await app.action_show("Logs")
             app.filter_panel(f"^{process} " if process else "")
         case _ if app.is_read_only and is_changing_command(command.NAME):
-            raise OperatorError(READ_ONLY)
+            raise OperatorError(app.refusal)
         case DeleteTranscriptsCommand(conversations=conversations, all=every):
             with closing(open_transcripts()) as kept:
                 lost = kept.describe(kept.choose(conversations, every))

@@ -44,6 +44,12 @@ class ScreenApp(PaintedApp):
         invalid expression."""
         raise NotImplementedError
 
-    def save_picture(self) -> None:
-        """Writes the screen to a file, as SVG."""
+    def seek_to(self, text: str) -> None:
+        """Moves a recording to a time. Raises `OperatorError` if none is played, or for other
+        text."""
+        raise NotImplementedError
+
+    async def save_picture(self, path: str = "") -> None:
+        """Writes the screen as SVG to `path`, by default a new file beside the transcripts. Raises
+        `OperatorError` if `path` cannot be written."""
         raise NotImplementedError

@@ -4,6 +4,7 @@ over ssh. Takes over the terminal and restores it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -18,6 +19,7 @@ from ...pipeline.errors import OperatorError
 from ..terminal import splash
 
 if TYPE_CHECKING:
+    from ..client.tape import Tape
     from ..client.telemetry import TelemetryClient
     from ..commands.base import ScreenOptions
     from ..commands.consoles import AttachCommand, PlayCommand
@@ -48,6 +50,7 @@ def run_console(
     label: str = "",
     clock: Callable[[], float] = time.time,
     source: Callable[..., TelemetryClient] | None = None,
+    starter: Callable[[], int] | None = None,
 ) -> str | None:
     """Runs the console until the user leaves. Returns "leave" or "stop", or None if it was ended.
 
@@ -72,6 +75,7 @@ def run_console(
         source=source or TelemetryClient,
         shows_cost=screen.show_cost,
         is_read_only=is_read_only,
+        starter=starter,
     )
     if sys.__stderr__ is not None:
         write_cells(sys.__stderr__)
@@ -99,19 +103,27 @@ def mock(seed: int, screen: ScreenOptions, is_read_only: bool) -> int:
 def play(command: PlayCommand) -> int:
     """Runs the console on a recording."""
     need_terminal("recordings are gzipped JSON lines: zcat FILE | jq")
+    from ..client.tape import Tape
+
+    with contextlib.closing(Tape(Path(command.file))) as tape:
+        run_recording(tape, command.screen, "RECORDING", command.speed)
+    return 0
+
+
+def run_recording(tape: Tape, screen: ScreenOptions, label: str, speed: float) -> None:
+    """Runs the console on a recording until the user leaves. Raises `UsageError` for a speed of
+    0."""
     from ..client.recording import RecordingPlayer, RecordingTelemetry
 
-    tape = RecordingPlayer(Path(command.file), command.speed)
-    config = Config(run=str(tape.path.absolute()))
-    label = "RECORDING" if command.speed == 1 else f"RECORDING x{command.speed:g}"
+    player = RecordingPlayer(tape, speed)
     run_console(
-        config,
-        command.screen,
+        Config(run=str(tape.path.absolute())),
+        screen,
+        is_read_only=True,
         label=label,
-        clock=tape.now,
-        source=partial(RecordingTelemetry, tape),
+        clock=player.now,
+        source=partial(RecordingTelemetry, player),
     )
-    return 0
 
 
 def attach_over_ssh(host: str, command: AttachCommand) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..messages import Batch, SampledToken, Tokens
+from ..messages import Abort, Batch, Message, SampledToken, StopFound, Tokens
 from .core import RouterCore
 from .effects import AdapterFetched
 from .event_lines import (
@@ -17,6 +17,7 @@ from .event_lines import (
     Started,
     StepFailed,
 )
+from .request_times import RequestTimes
 
 
 class Differs(Exception):
@@ -32,6 +33,7 @@ class Player:
         self.core.record_lines()
         self.now = start.at
         self.decided = self.admitted = 0
+        self.times = RequestTimes()
         self._left: dict[int, int] = {}
         """Tokens that a worker would still compute before it samples, by sequence."""
 
@@ -43,7 +45,9 @@ class Player:
         match line:
             case Got(message=message):
                 core.handle_message(message, now)
+                self._note_end(message)
             case Asked():
+                self.times.note_asked(line)
                 core.handle_message(line.to_request(), now)
             case Answered(step=step, stopped=stopped):
                 self._answer_step(self._end_step(step), stopped)
@@ -55,7 +59,16 @@ class Player:
                 core.handle_message(AdapterFetched(key, directory, error), now)
             case Decided():
                 return self._decide_again()
+        self.times.note_effects(core.effects.pending, now)
         return None
+
+    def _note_end(self, message: Message) -> None:
+        self.times.note_effects(self.core.effects.pending, self.now)
+        match message:
+            case Abort(request_id=request_id, reason=reason):
+                self.times.note_aborted(request_id, reason, self.now)
+            case StopFound(request_id=request_id):
+                self.times.note_stopped(request_id, self.now)
 
     def _end_step(self, step: int) -> Batch:
         if (posted := self.core.steps.pop(step, None)) is None:
@@ -69,6 +82,8 @@ class Player:
         [decided] = (line for line in self.core.effects.lines if isinstance(line, Decided))
         self.decided += 1
         self.admitted += sum(decision.is_admitted for decision in decided.decisions)
+        self.times.note_decided(decided)
+        self.times.note_effects(self.core.effects.pending, self.now)
         return decided
 
     def _answer_step(self, batch: Batch, stopped: tuple[str, ...]) -> None:
@@ -86,6 +101,7 @@ class Player:
                 left[number] = 1
                 sampled.append(SampledToken(number, STOP_TOKEN if number in ends else 0))
         tokens = Tokens(batch.epoch, batch.step, 0, tuple(sampled))
-        self.core.accept_tokens(tokens, self.now)
+        self.times.note_tokens(self.core.accept_tokens(tokens, self.now), self.now)
+        self.core.effects.batch_changed = True
         if going_on := [number for number in ends if scheduler.is_live(number)]:
             raise Differs(f"answers that ended in step {batch.step} continue now: {going_on}")

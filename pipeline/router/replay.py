@@ -1,8 +1,8 @@
 """Replays the router's decisions: its own core, fed from an event log instead of an inbox, by the
 log's clock. Each decision is compared with the logged one.
 
-`loraconsole replay FILE`. Exit status 0 if all are the same, else 1. With `--run` it publishes the
-router's telemetry meanwhile, for a console on that run directory.
+`loraconsole replay FILE`. Exit status 0 if all are the same, else 1. With `--record` it writes the
+router's telemetry to a recording meanwhile, which a console plays.
 """
 
 from __future__ import annotations
@@ -10,23 +10,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from ..errors import OperatorError
-from ..run_directory import make_run_directory
 from ..runtime.process import set_up_log
 from ..runtime.stdout import ends_with_its_reader
 from ..runtime.text_output import json_text
 from ..runtime.wording import counted
-from .event_lines import AnyLine, Decided, Full, Started
+from .event_lines import AnyLine, Asked, Decided, Full, Started
 from .event_log import read_log
 from .player import Differs, Player
-from .replay_publisher import ReplayPace, ReplayPublisher
+from .replay_recorder import ReplayRecorder
 
 
 class ReplayDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,9 +58,10 @@ def first_difference(then: Decided, now: Decided) -> str:
 class Replay:
     """One log, played once."""
 
-    def __init__(self, path: Path, publisher: ReplayPublisher | None = None) -> None:
-        """With a `publisher` the log is played at its pace and published; else at full speed."""
-        self._path, self._publisher = path, publisher
+    def __init__(self, path: Path, recording: Path | None = None) -> None:
+        """With a `recording`, its telemetry from the first request on is written there."""
+        self._path, self._recording = path, recording
+        self._recorder: ReplayRecorder | None = None
         self.player: Player | None = None
         self.number = 0
         self.is_full = False
@@ -73,28 +71,43 @@ class Replay:
     def play(self) -> str:
         """Plays the log to its end. Returns the first line that differs, and how; "" if none does.
         Raises `OperatorError` if the file is not a log."""
+        found = "the replay was interrupted"
+        try:
+            found = self._play()
+            return found
+        finally:
+            if self._recorder is not None:
+                self._recorder.close(found or "all the same")
+
+    def _play(self) -> str:
         for number, line in read_log(self._path):
             self.number = number
             if isinstance(line, Started):
                 self.player = Player(line)
-                if self._publisher:
-                    self._publisher.open(self.player)
                 continue
             assert self.player is not None
-            if self._publisher:
-                self._publisher.wait_until(line.at)
+            self._record_until(self.player, line)
             self.is_full = isinstance(line, Full)
             try:
                 now = self.player.play_line(line)
             except Differs as error:
                 return f"line {self.number}: {error}"
             effects = self.player.core.effects.take_pending()
-            if self._publisher:
-                self._publisher.show_effects(effects)
+            if self._recorder:
+                self._recorder.show_effects(effects)
             if isinstance(line, Decided) and now is not None and now != line:
                 return f"line {self.number}: {first_difference(line, now)}"
             self.watch(line)
         return ""
+
+    def _record_until(self, player: Player, line: AnyLine) -> None:
+        """Records what was before a line; begins at the first request."""
+        if self._recorder is not None:
+            self._recorder.advance(line.at)
+        elif self._recording is not None and isinstance(line, Asked):
+            self._recorder = ReplayRecorder(
+                self._recording, player.core, player.times, line.at, "a replay"
+            )
 
 
 def print_decisions(line: AnyLine, start: float) -> None:
@@ -113,23 +126,16 @@ def print_decisions(line: AnyLine, start: float) -> None:
         print(f"{head}  {request} given up")
 
 
-def replay_log(path: Path, run: Path, pace: ReplayPace, shows: bool, as_json: bool) -> int:
+def replay_log(path: Path, recording: Path | None, shows: bool, as_json: bool) -> int:
     """Plays a log and prints the result. Returns the exit status."""
     start = next(read_log(path))[1].at
-    pace = pace._replace(starts_at=pace.starts_at or start)
-    publisher = ReplayPublisher(run, pace) if pace.speed else None
-    replay = Replay(path, publisher)
+    replay = Replay(path, recording)
     if shows:
         replay.watch = lambda line: print_decisions(line, start)
-    found = "the replay was interrupted"
-    try:
-        found = replay.play()
-        assert replay.player is not None
-        _print_result(path, replay, replay.player, found, as_json)
-        return 1 if found else 0
-    finally:
-        if publisher is not None:
-            publisher.close(found or "all the same")
+    found = replay.play()
+    assert replay.player is not None
+    _print_result(path, replay, replay.player, found, as_json)
+    return 1 if found else 0
 
 
 def _print_result(path: Path, replay: Replay, player: Player, found: str, as_json: bool) -> None:
@@ -158,12 +164,7 @@ def _print_result(path: Path, replay: Replay, player: Player, found: str, as_jso
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--run", type=Path, help="run directory to publish in, for a console")
-    parser.add_argument("--speed", type=float, default=0.0, help="0: as fast as possible")
-    parser.add_argument("--begins-at", type=float, default=0.0, help="unix seconds of the start")
-    parser.add_argument(
-        "--starts-at", type=float, default=0.0, help="log time; earlier lines are not paced"
-    )
+    parser.add_argument("--record", type=Path, help="write its telemetry there, for a console")
     parser.add_argument("--show", action="store_true", help="print each decision")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     given = parser.parse_args()
@@ -173,10 +174,7 @@ def main() -> None:
 
 def _run_replay(given: argparse.Namespace) -> int:
     try:
-        with tempfile.TemporaryDirectory(prefix="lc-") as directory:
-            run = given.run or make_run_directory(Path(directory) / "run")
-            pace = ReplayPace(given.speed, given.starts_at, given.begins_at or time.time())
-            return replay_log(given.file, run, pace, given.show, given.json)
+        return replay_log(given.file, given.record, given.show, given.json)
     except OperatorError as error:
         if given.json:
             print(json.dumps({"error": error.what, "hint": error.hint}))

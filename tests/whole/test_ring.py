@@ -23,6 +23,7 @@ from waiting import wait_for
 
 from loraconsole.console.client.recording import RecordingPlayer
 from loraconsole.console.client.remote import Remote
+from loraconsole.console.client.tape import Tape
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Heartbeat, Moment, RouterStats, Snapshot
 
@@ -450,7 +451,7 @@ def test_a_run_keeps_its_past_and_can_be_recorded(ring: Ring, tmp_path: Path) ->
     done = json.loads(ring.cli("record", str(path), "--seconds", "2", "--json").stdout)
     assert done["messages"] > 20 and done["bytes"] == path.stat().st_size
     clock = 0.0
-    tape = RecordingPlayer(path, clock=lambda: clock)
+    tape = RecordingPlayer(Tape(path), clock=lambda: clock)
     clock += 60.0
     kinds = {type(heard.message) for heard in tape.take()}
     assert {Snapshot, Heartbeat, RouterStats} <= kinds

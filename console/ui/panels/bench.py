@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,14 +15,14 @@ from ....pipeline.bench.results import describe_load
 from ....pipeline.errors import OperatorError
 from ...client.bench_metrics import METRICS, Metric
 from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
-from ...commands.read_only import READ_ONLY
 from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
+from ..widgets.column import Column, number_column, text_column
 from ..widgets.dialogs import LiveDialog
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import MainScreen
-from ..widgets.table import Column, TablePane, number_column, text_column
+from ..widgets.table import TablePane
 from .bench_dialog import BenchDialog, FileDialog
 
 COMPARED = (
@@ -44,7 +44,9 @@ def number(value: float | None) -> str:
 
 
 def _figures(title: str, width: int, name: str, rank: int) -> Column[Kept]:
-    return number_column(title, width, lambda r: getattr(r.row.result, name), number, rank=rank)
+    return number_column(
+        title, width, lambda r: getattr(r.row.result, name), number, rank=rank, field=name
+    )
 
 
 class ResultTable(TablePane[Kept]):
@@ -75,7 +77,14 @@ class ResultTable(TablePane[Kept]):
         self.baseline = ""
         self.columns = (
             Column("", 1, lambda r, b, w: ((self._mark(r), "key"),)),
-            Column("when", 14, lambda r, b, w: ((_when(r.at), "dim"),), order=lambda r: r.at),
+            Column(
+                "when",
+                14,
+                lambda r, b, w: ((_when(r.at), "dim"),),
+                order=lambda r: r.at,
+                value=lambda r: r.at,
+                field="at_unix_s",
+            ),
             text_column(
                 "workload",
                 18,
@@ -111,6 +120,12 @@ class ResultTable(TablePane[Kept]):
 
     def row_key(self, row: Kept) -> str:
         return f"{row.path}:{row.number}"
+
+    def name_of(self, row: Kept) -> str:
+        return f"{_when(row.at)} {describe_load(row.row.config)}"
+
+    def extracts(self, row: Kept) -> Mapping[str, str]:
+        return {"file": str(row.path), "server": row.row.config.server}
 
     def filter_text(self, row: Kept, board: Board) -> str:
         config = row.row.config
@@ -354,7 +369,7 @@ class BenchPanel(Panel):
 
     def on_result_table_new_asked(self) -> None:
         if self.query_one(RunPane).painted_app.refuses("bench-new"):
-            self.notify(READ_ONLY, severity="error")
+            self.notify(self.query_one(RunPane).painted_app.refusal, severity="error")
             return
         if self.is_live:
             self.notify("c cancels it", title="A run is under way", severity="warning")

@@ -1,9 +1,11 @@
-"""Dialogs: `ChoiceDialog` asks a question; `LiveDialog` shows lines that follow the board."""
+"""Dialogs: `ChoiceDialog` asks a question; `LiveDialog` shows lines that follow the board, and
+`RowDialog` those of a row of a table, whose keys act on it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from textual import events
 from textual.actions import parse
@@ -17,7 +19,9 @@ from textual.widgets.option_list import Option
 
 from ...state.board import Board
 from ...terminal.own_bindings import bind_key
+from ...text import units
 from ...text.lines import TextLine, TextSpan, thumb_of
+from .clipboard import copy_text
 from .pane import PaintedApp, Pane
 
 LineSource: TypeAlias = Callable[[Board, int], Sequence[TextLine]]
@@ -37,6 +41,7 @@ class ChoiceDialog(ModalScreen[str]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "answer('')", "Cancel", key_display="esc", id="cancel"),
+        Binding("Y", "copy", "Copy", show=False, id="question-copy", tooltip="the question"),
     ]
 
     def __init__(self, title: str, body: str, choices: Sequence[Choice], begin: int = 0) -> None:
@@ -73,6 +78,9 @@ class ChoiceDialog(ModalScreen[str]):
         if event.key in self._unbound:
             event.stop()
             self.dismiss(self._unbound[event.key])
+
+    def action_copy(self) -> None:
+        copy_text(self, f"{self._title}\n{self._body}", "the question")
 
     def action_answer(self, answer: str) -> None:
         self.dismiss(answer)
@@ -130,6 +138,12 @@ class ScrollPane(Pane, can_focus=True):
     def _wanted_height(self, lines: int) -> int:
         return min(lines + 2, self.screen.size.height * 9 // 10)
 
+    def text(self, board: Board) -> str:
+        """All its lines as plain text."""
+        found = self._source(board, max(1, self.size.width - 4))
+        rows = ("".join(text for text, _ in each.spans).rstrip() for each in found)
+        return "\n".join(map(units.clean, rows))
+
     def thumb(self, height: int) -> range | None:
         return thumb_of(self._total, height, self._offset)
 
@@ -164,6 +178,8 @@ class LiveDialog(LiveScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,enter", "dismiss", "Close", key_display="esc", id="close"),
+        Binding("y", "copy", "Copy", id="dialog-copy", tooltip="the text to the clipboard"),
+        Binding("Y", "copy_text", "Copy all", show=False, id="dialog-copy-text"),
     ]
 
     def __init__(self, title: str, source: LineSource) -> None:
@@ -178,3 +194,54 @@ class LiveDialog(LiveScreen[None]):
 
     def paint(self, board: Board) -> None:
         self._pane.paint(board)
+
+    def action_copy(self) -> None:
+        """Copies the dialog's text; a dialog with one that matters more copies that."""
+        self.action_copy_text()
+
+    def action_copy_text(self) -> None:
+        text = self._pane.text(self.painted_app.board)
+        copy_text(self, text, f"{text.count(chr(10)) + 1} lines")
+
+
+class RowTable(Protocol):
+    """The interface of a table for `RowDialog`."""
+
+    def row_key(self, row: Any) -> str: ...
+
+    def rows_of(self, key: str) -> Sequence[Any]: ...
+
+    def about(self, key: str) -> AbstractContextManager[None]: ...
+
+
+def bindings_of(table: type[Pane], *ids: str) -> list[BindingType]:
+    """The table's bindings with these ids, for a dialog about one of its rows."""
+    return [each for each in table.BINDINGS if isinstance(each, Binding) and each.id in ids]
+
+
+class RowDialog(LiveDialog):
+    """The details of a row of a table. A subclass has the bindings of the table that act on a row,
+    and their actions, which call `on_row`."""
+
+    def __init__(self, table: RowTable, row: Any, title: str, source: LineSource) -> None:
+        super().__init__(title, source)
+        self._table, self._key = table, table.row_key(row)
+        self.is_live = True
+        """Whether the table still has the row, or one that replaced it."""
+
+    def paint(self, board: Board) -> None:
+        self.is_live = bool(self._table.rows_of(self._key))
+        super().paint(board)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Actions of the row end with it."""
+        is_own = any(
+            isinstance(each, Binding) and each.action.partition("(")[0] == action
+            for each in type(self).__dict__.get("BINDINGS", ())
+        )
+        return self.is_live if is_own else super().check_action(action, parameters)
+
+    def on_row(self, act: Callable[[], Any]) -> None:
+        """Calls an action of the table; it is about this row, whichever are marked."""
+        with self._table.about(self._key):
+            act()

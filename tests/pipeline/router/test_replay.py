@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import subprocess
@@ -11,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,13 @@ from pseudo_terminal import SEQUENCES, PseudoTerminal
 from ring import ADAPTERS, Ring, shipped
 from waiting import wait_for
 
-from loraconsole.console.cli.replay import read_head
+from loraconsole.console.client.recording import RecordingPlayer, fold_recorded
+from loraconsole.console.client.tape import Tape
 from loraconsole.console.state.store import Store
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import PROTOCOL, Abort, BatchView
 from loraconsole.pipeline.router.event_lines import Got
 from loraconsole.pipeline.router.event_log import EventLog
-from loraconsole.pipeline.run_directory import make_run_directory
-from loraconsole.pipeline.runtime.sockets import Watch, make_context
 from loraconsole.pipeline.schedule.pets import LatencyTable
 
 pytestmark = pytest.mark.processes
@@ -201,37 +199,26 @@ def test_a_log_ends_at_its_size_and_says_so_and_few_are_kept(tmp_path: Path) -> 
     assert done.returncode == 0 and "the file was full" in done.stdout, done.stderr
 
 
-def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: Path) -> None:
-    """What the console's books say while a replay publishes, by the clock of the log."""
-    run = make_run_directory(tmp_path / "run")
-    head = lines_of(log)[0]
-    speed = 20.0
-    begins_at = time.time() + 2.0
+def test_a_replay_is_recorded_as_the_ring_was(log: Path, tmp_path: Path) -> None:
+    """What the console's books say of the recording that a replay makes."""
+    recording = tmp_path / "recording"
     command = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", str(log)]
-    flags = ["--run", str(run), "--speed", str(speed), "--begins-at", str(begins_at)]
-    store = Store(str(run))
-    views: list[BatchView] = []
-    heard_at = 0.0
-
-    async def listen() -> None:
-        nonlocal heard_at
-        context = make_context()
-        watch = Watch(context, run, ("router", "supervisor"))
-        while player.poll() is None:
-            for message in watch.drain():
-                now = head["at"] + max(0.0, time.time() - begins_at) * speed
-                store.fold_message(message, now)
-                heard_at = now
-                if isinstance(message, BatchView):
-                    views.append(message)
-            await asyncio.sleep(0.02)
-        watch.close()
-        context.term()
-
-    with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True) as player:
-        asyncio.run(listen())
-        assert player.stdout is not None and "all the same" in player.stdout.read()
-    board = store.board(heard_at)
+    done = subprocess.run([*command, "--record", str(recording)], capture_output=True, text=True)
+    assert "all the same" in done.stdout, done.stderr
+    asked = [line["at"] for line in lines_of(log) if line["event"] == "asked"]
+    with closing(Tape(recording)) as tape:
+        assert tape.start == asked[0] > lines_of(log)[0]["at"], "it begins at the first request"
+        clock = 0.0
+        player = RecordingPlayer(tape, clock=lambda: clock)
+        clock, heard = 1e6, []
+        while not player.is_over:
+            heard += list(player.take())
+    times = [message.at for message in heard]
+    assert times == sorted(times)
+    store = Store("replay")
+    for message in heard:
+        fold_recorded(store, message)
+    board = store.board(times[-1])
     assert board.condition.word == "READY"
     states = {row.name: row.state.value for row in board.processes}
     assert (states["router"], states["supervisor"], states["worker-0"]) == (
@@ -246,9 +233,16 @@ def test_a_replay_is_shown_in_the_console_as_the_ring_was(log: Path, tmp_path: P
     hits = {row.view.name: row.view.hits for row in board.adapters if row.view.name in ADAPTERS}
     assert hits == {row["name"]: row["hits"] for row in said if row["name"] in ADAPTERS}
     assert any(hits.values()), "no request found its adapter in the pool"
+    views = [each.message for each in heard if isinstance(each.message, BatchView)]
     assert any(view.phase == "decode" for shown in views for view in shown.requests)
     assert max(len(shown.requests) for shown in views) >= 5
     assert all(0 <= shown.at - v.arrived_at < 60 for shown in views for v in shown.requests)
+    # The server's side: a first token for each answer, at the time of the step that gave it.
+    server = store.board(times[-1]).server
+    assert server is not None and server.requests == len(asked)
+    answered = sum(server.ttft)
+    assert 0 < answered <= len(asked)
+    assert sum(server.inter_token) == server.output_tokens - answered
 
 
 def test_a_replay_that_nobody_reads_any_more_ends_quietly(log: Path) -> None:
@@ -259,9 +253,7 @@ def test_a_replay_that_nobody_reads_any_more_ends_quietly(log: Path) -> None:
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_the_console_says_that_it_shows_a_replay_and_begins_with_the_first_request(
-    log: Path,
-) -> None:
+def test_the_console_says_that_it_shows_a_replay_and_where_it_stands(log: Path) -> None:
     command = [sys.executable, "-P", "-m", "loraconsole.console", "replay", str(log), "--console"]
     terminal = PseudoTerminal([*command, "--speed", "50"])
     try:
@@ -269,28 +261,10 @@ def test_the_console_says_that_it_shows_a_replay_and_begins_with_the_first_reque
         terminal.wait_for("log ends here")
         told = b"".join(data for _, data in terminal.chunks)
         seen = SEQUENCES.sub(b"", told).decode(errors="replace")
-        assert " REPLAY x50 " in seen and " run" in seen
+        assert " REPLAY " in seen and " run" in seen and " x50" in seen
+        terminal.wait_for("end ")
+        assert "● live" not in terminal.text().splitlines()[0]
         terminal.send("q")
         assert terminal.exit_code() == 0
     finally:
         terminal.close()
-
-
-def test_what_was_before_the_first_request_is_not_waited_for(log: Path) -> None:
-    asked = [line["at"] for line in lines_of(log) if line["event"] == "asked"]
-    assert read_head(log).at == asked[0] > lines_of(log)[0]["at"]
-
-
-def test_the_console_refuses_a_log_of_another_protocol_with_what_to_do(
-    log: Path, tmp_path: Path
-) -> None:
-    """As the first versions wrote it: without its protocol, and with other settings."""
-    head, *lines = log.read_text().splitlines(keepends=True)
-    started = json.loads(head)
-    del started["protocol"]
-    started["config"]["prefetch"] = False
-    old = tmp_path / "old.jsonl"
-    old.write_text("".join([json.dumps(started) + "\n", *lines]))
-    with pytest.raises(OperatorError, match=f"has protocol 1, this is {PROTOCOL}") as refused:
-        read_head(old)
-    assert "replay it with the loraconsole that wrote it" in refused.value.hint

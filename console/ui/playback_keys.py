@@ -1,0 +1,88 @@
+"""`PlaybackKeys`: speed and position of a recording, by keys; without one they are hidden."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+
+from ...pipeline.errors import OperatorError
+from ..state.playback import PlaybackControls, parse_clock
+from .screen_app import ScreenApp
+
+ACTIONS = ("seek", "seek_start", "seek_end", "play_speed")
+
+
+class PlaybackKeys(ScreenApp):
+    """An app that may play a recording."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            *("left_square_bracket", "seek(-10)", "Back 10 s"), key_display="[", id="seek-back"
+        ),
+        Binding(*("right_square_bracket", "seek(10)", "On 10 s"), key_display="]", id="seek-on"),
+        Binding(
+            *("left_curly_bracket", "seek(-60)", "Back a minute"),
+            show=False,
+            key_display="{",
+            id="seek-back-minute",
+        ),
+        Binding(
+            *("right_curly_bracket", "seek(60)", "On a minute"),
+            show=False,
+            key_display="}",
+            id="seek-on-minute",
+        ),
+        Binding("ctrl+home", "seek_start", "To the start", show=False, id="seek-start"),
+        Binding("ctrl+end", "seek_end", "To the end", show=False, id="seek-end"),
+        Binding(
+            *("less_than_sign", "play_speed(-1)", "Slower"),
+            key_display="<",
+            id="play-slower",
+            tooltip="half the speed of the recording",
+        ),
+        Binding(
+            *("greater_than_sign", "play_speed(1)", "Faster"),
+            key_display=">",
+            id="play-faster",
+            tooltip="twice the speed of the recording",
+        ),
+    ]
+
+    @property
+    def playback(self) -> PlaybackControls | None:
+        """The recording's controls; None if a pipeline is shown."""
+        return self.telemetry.controls
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in ACTIONS and self.playback is None:
+            return False
+        return super().check_action(action, parameters)
+
+    def action_seek(self, seconds: float) -> None:
+        if controls := self.playback:
+            controls.seek(controls.position + seconds)
+
+    def action_seek_start(self) -> None:
+        if controls := self.playback:
+            controls.seek(controls.start)
+
+    def action_seek_end(self) -> None:
+        if controls := self.playback:
+            controls.seek(controls.end)
+
+    def action_play_speed(self, steps: int) -> None:
+        if controls := self.playback:
+            controls.change_speed(steps)
+
+    def seek_to(self, text: str) -> None:
+        """Moves to `3:07`, or by `+90` or `-1:30`. Raises `OperatorError`."""
+        controls = self.playback
+        if controls is None:
+            raise OperatorError("this is no recording", "loraconsole play FILE shows one")
+        sign, from_here = {"+": (1, True), "-": (-1, True)}.get(text[:1], (1, False))
+        try:
+            seconds = sign * parse_clock(text[1:] if from_here else text)
+        except ValueError as error:
+            raise OperatorError(str(error), "+ or - in front moves from here") from error
+        controls.seek((controls.position if from_here else controls.start) + seconds)
