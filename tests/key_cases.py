@@ -632,9 +632,16 @@ CASES: dict[str, Case] = {
             "reload": "ReloadAdapter",
             "pin": "PinAdapter",
             "verify": "VerifyAdapter",
-            "merge": "MergeAdapter",
         }.items()
     },
+    "merge": Case(
+        on="Adapters",
+        way="down",
+        asks="Merge pirate?",
+        see=orders,
+        was=[],
+        becomes=["MergeAdapter pirate"],
+    ),
     "form-leave": Case(on="Adapters", way="l", see=on_top(LoadDialog), was=True, becomes=False),
     "form-plan": Case(
         on="Adapters",

@@ -692,6 +692,10 @@ def test_a_key_orders_what_it_says(key: str, kind: Any, fields: dict[str, Any]) 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("down", key)
         await pilot.pause()
+        if key == "m":
+            assert app.ordered == []  # it asks
+            await pilot.press("y")
+            await pilot.pause()
         (order,) = app.ordered
         assert isinstance(order, kind) and order.reply_to == app.telemetry.inbox_name
         assert order.name == "pirate"
@@ -726,7 +730,7 @@ def test_unloading_asks_first_and_says_what_will_be_lost() -> None:
         await pilot.pause()
         text = " ".join(screen_text(app).replace("│", " ").split())
         assert f"{view.running} running and {view.waiting} waiting requests finish" in text
-        assert "32 pages" in text
+        assert "Then 32 pages (928 KiB) are freed." in text
         await pilot.press("n")
         assert app.ordered == []
         await pilot.press("u", "y")
@@ -757,7 +761,12 @@ def test_a_verdict_is_shown_as_a_table_and_stays_in_the_details() -> None:
             await pilot.pause()
             assert isinstance(app.screen, LiveDialog)
             text = screen_text(app)
-            assert word in text and "largest" in text and "alone" in text and "of 64" in text
+            assert word in text and "largest" in text and "alone" in text
+            assert "✓ mixed" in text and "15 of 16" in text  # which is no reason to fail
+            assert "0.021" in text and "is within its limit" in " ".join(
+                text.replace("│", " ").split()
+            )
+            assert ("✗ alone" in text) is ("NOT" in word)
             await pilot.press("escape")
         app.show()
         await pilot.press("enter", "pagedown", "pagedown")
