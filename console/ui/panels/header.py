@@ -56,7 +56,8 @@ class Header(Pane):
         return [self._status(board, width), self._tab_line(board, width)]
 
     def _status(self, board: Board, width: int) -> TextLine:
-        left: list[TextSpan] = [(" loraconsole ", "brand")]
+        is_short_of_room = board.playback is not None and width < SHORT
+        left: list[TextSpan] = [] if is_short_of_room else [(" loraconsole ", "brand")]
         if label := self._badge(board):
             left += [(f" {label} ", "badge-warn"), (" ", "text")]
         if board.workers:
