@@ -708,6 +708,8 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     loop_lag_ms: float
     hops: tuple[SocketStats, ...]
     protocol: int = PROTOCOL
+    is_recording: bool = False
+    """Whether it records spans."""
 
 
 LATENCY_BUCKETS_MS: tuple[float, ...] = (

@@ -29,6 +29,7 @@ from textual.widgets import OptionList
 
 from loraconsole.console.client.telemetry import PipelineOrder
 from loraconsole.console.client.transcripts import Turn, open_default
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.help import HelpDialog
@@ -36,26 +37,31 @@ from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.palette import PaletteDialog, PalettePane
 from loraconsole.console.ui.panels.adapter_dialogs import LoadDialog, NotePane, PlanDialog
 from loraconsole.console.ui.panels.answer import AnswerPane
+from loraconsole.console.ui.panels.answer_grid import AnswerGrid
 from loraconsole.console.ui.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.ui.panels.bench_dialog import BenchDialog, FileDialog
 from loraconsole.console.ui.panels.command_line import CommandLine, remember
-from loraconsole.console.ui.panels.editor import PromptEditor
 from loraconsole.console.ui.panels.events import EventPane
 from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane, PartsPane
 from loraconsole.console.ui.panels.logs import LogPane, SearchInput, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.pool import PoolPane
-from loraconsole.console.ui.panels.recall import RecallDialog
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
+from loraconsole.console.ui.widgets.editor import PromptEditor
 from loraconsole.console.ui.widgets.filter_input import FilterInput
+from loraconsole.console.ui.widgets.model_picker import ModelPicker, PickerList
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.path_input import PathInput
+from loraconsole.console.ui.widgets.recall import RecallDialog
+from loraconsole.console.ui.widgets.save_dialog import SaveDialog
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import (
     Abort,
     AdapterOrder,
+    ProcessState,
+    ProcessTable,
     RestartProcess,
     SetScheduler,
     SignalProcess,
@@ -325,6 +331,19 @@ def models(s: Scene) -> ModelsPane:
     return s.desk(ModelsPane)
 
 
+def model_row(s: Scene) -> int:
+    """The row of the model under the cursor."""
+    return models(s)._places[models(s)._cursor].row
+
+
+def picked(s: Scene) -> int:
+    return s.find(PickerList).cursor
+
+
+def page(s: Scene) -> int:
+    return s.desk(AnswerGrid).page
+
+
 def editor(s: Scene) -> str:
     return s.desk(PromptEditor).text
 
@@ -437,6 +456,20 @@ async def _whole(s: Scene) -> None:
         await s.pilot.pause(0.02)
 
 
+async def several_pages(s: Scene) -> None:
+    """Asks more models than a small screen has room for."""
+    await s.pilot.resize_terminal(80, 24)
+    models(s).chosen = {row.name for row in s.app.board.adapters}
+    await answered(s)
+
+
+def many_models(s: Scene) -> None:
+    assert isinstance(s.app, StagedApp)
+    s.app.scenario = Scenario("busy", start=s.app.now, adapters=40)
+    s.app.advance(1.0)
+    s.app.show()
+
+
 async def plain_answer(s: Scene) -> None:
     """Shows a conversation longer than the screen as plain text."""
     s.desk(PromptEditor).replace_text("Ahoy" + "\n" * 60 + "!")
@@ -495,6 +528,22 @@ def _text(**more: Any) -> Case:
     return Case(on="Logs", see=more.pop("see", scrolled), **more)
 
 
+def stopped(s: Scene) -> None:
+    """The pipeline is stopped, and its supervisor has ended."""
+    table = s.app.store.board(s.app.clock()).table
+    assert table is not None and isinstance(s.app, StagedApp)
+    gone = ProcessTable(s.app.now, ProcessState.STOPPED, table.processes)
+    s.app.store.fold_message(gone, s.app.now)
+
+    def start() -> int:
+        s.told.append("started")
+        return 1
+
+    s.app.starter = start
+    s.app.now += 5.0
+    s.app.show()
+
+
 def _shows() -> Iterator[tuple[str, Case]]:
     for name, module in (PANELS | PAGES).values():
         start = "Overview" if name != "Overview" else "Batch"
@@ -518,6 +567,8 @@ CASES: dict[str, Case] = {
     "slower": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=2.0),
     "redraw": Case(arrange=forgets, see=lambda s: "forget" in s.told),
     "suspend": Case(see=toast("no shell to go back to")),
+    "start-pipeline": Case(arrange=stopped, see=lambda s: "started" in s.told),
+    "leave-at-once": Case(way="q", see=lambda s: s.app.return_value, was=None, becomes="leave"),
     "cost": Case(see=lambda s: bool(s.app.cost_pane.display)),
     "diagnostics": Case(see=title, was="MainScreen", becomes="diagnostics"),
     "hour": Case(see=lambda s: s.app.store.shows_hour),
@@ -570,6 +621,11 @@ CASES: dict[str, Case] = {
     "reverse": _batch(way="s p", see=lambda s: s.table.reversed),
     "row-mark": _batch(see=lambda s: len(s.table.marked), was=0, becomes=1),
     "row-mark-all": _batch(see=lambda s: len(s.table.marked) == len(s.table._rows)),
+    "row-yank": _batch(see=lambda s: s.app.clipboard == s.table.row_key(s.table._rows[0])),
+    "row-yank-more": _batch(see=lambda s: "Copy" in title(s)),
+    "dialog-copy": _batch(way="question_mark", see=lambda s: "everywhere" in s.app.clipboard),
+    "dialog-copy-text": _batch(way="enter", see=lambda s: "timeline" in s.app.clipboard),
+    "question-copy": _batch(way="x", see=lambda s: "Abort this request?" in s.app.clipboard),
     "unfilter": _batch(
         way="slash =pirate enter", see=lambda s: s.table.filter.text, was="pirate", becomes=""
     ),
@@ -694,14 +750,8 @@ CASES: dict[str, Case] = {
     "log-hour-on": _logs(way="home", see=follows),
     "log-wrap": _logs(see=lambda s: log(s).wraps),
     "log-clear": _logs(see=lambda s: len(log(s)._kept) == 0),
-    "log-export": _logs(
-        see=lambda s: [
-            len(file.read_text().splitlines()) == len(log(s)._kept)
-            for file in (data() / "logs").glob("*.log")
-        ],
-        was=[],
-        becomes=[True],
-    ),
+    "log-export": _logs(see=on_top(SaveDialog)),
+    "row-export": _batch(see=on_top(SaveDialog)),
     "log-copy": _logs(see=lambda s: s.app.clipboard == plain_line(log(s)._kept[-1])),
     "log-open": _logs(
         see=lambda s: title(s) == f"line {s.app.query(LogPane).first()._kept[-1].number}"
@@ -719,10 +769,10 @@ CASES: dict[str, Case] = {
         arrange=asked_before, way="ctrl+r down down", see=highlighted, was=2, becomes=1
     ),
     "parameter-write": _prompt(
-        arrange=focus("#seed"), see=focused, was="ParameterInput", becomes="PromptEditor"
+        arrange=focus("#seed"), see=focused, was="NumberInput", becomes="PromptEditor"
     ),
     "parameter-leave": _prompt(
-        arrange=focus("#seed"), see=focused, was="ParameterInput", becomes="ModelsPane"
+        arrange=focus("#seed"), see=focused, was="NumberInput", becomes="ModelsPane"
     ),
     "model-left": _prompt(
         way="escape right right", see=lambda s: models(s)._cursor, was=2, becomes=1
@@ -730,11 +780,44 @@ CASES: dict[str, Case] = {
     "model-right": _prompt(way="escape", see=lambda s: models(s)._cursor, was=0, becomes=1),
     "model-mark": _prompt(way="escape right right", see=lambda s: "sql" in models(s).chosen),
     "model-all": _prompt(way="escape", see=lambda s: len(models(s).chosen), was=2, becomes=5),
+    "model-down": _prompt(way="escape", see=model_row, was=0, becomes=1, arrange=many_models),
+    "model-up": _prompt(way="escape down", see=model_row, was=1, becomes=0, arrange=many_models),
     "model-write": _prompt(way="escape", see=focused, was="ModelsPane", becomes="PromptEditor"),
     "new-conversation": _answer(
         arrange=answered, see=lambda s: len(s.app.query(AnswerPane)), was=2, becomes=0
     ),
     "retry": _answer(arrange=answered, see=lambda s: len(kept_turns("Ahoy")), was=2, becomes=4),
+    "pick-models": _prompt(way="escape", see=on_top(ModelPicker)),
+    "picker-leave": _prompt(way="ctrl+g", see=on_top(ModelPicker), was=True, becomes=False),
+    "picker-done": _prompt(way="ctrl+g =sql space", see=lambda s: "sql" in models(s).chosen),
+    "picker-parameters": _prompt(
+        way="ctrl+g", see=focused, was="PickerInput", becomes="NumberInput"
+    ),
+    "picker-mark": _prompt(way="ctrl+g =sql", see=lambda s: "sql" in s.find(PickerList).chosen),
+    "picker-all": _prompt(
+        way="ctrl+g =a", see=lambda s: len(s.find(PickerList).chosen), was=2, becomes=3
+    ),
+    "picker-down": _prompt(way="ctrl+g", see=picked, was=0, becomes=1),
+    "picker-up": _prompt(way="ctrl+g down down", see=picked, was=2, becomes=1),
+    "picker-page-down": _prompt(arrange=many_models, way="ctrl+g", see=picked, was=0, becomes=10),
+    "picker-page-up": _prompt(
+        arrange=many_models, way="ctrl+g pagedown down", see=picked, was=11, becomes=1
+    ),
+    "more-parameters": _prompt(see=focused, was="PromptEditor", becomes="SystemEditor"),
+    "system-write": _prompt(way="f2", see=focused, was="SystemEditor", becomes="PromptEditor"),
+    "export-conversation": _answer(arrange=answered, way="escape", see=on_top(SaveDialog)),
+    "save-leave": _answer(
+        arrange=answered, way="ctrl+s", see=on_top(SaveDialog), was=True, becomes=False
+    ),
+    "answers-next": _answer(arrange=several_pages, way="escape", see=page, was=0, becomes=1),
+    "answers-previous": _answer(
+        arrange=several_pages, way="escape right_square_bracket", see=page, was=1, becomes=0
+    ),
+    "prompt-page-down": _answer(arrange=several_pages, see=page, was=0, becomes=1),
+    "prompt-page-up": _answer(arrange=several_pages, way="pagedown", see=page, was=1, becomes=0),
+    "answer-difference": _answer(
+        arrange=answer_focused, see=lambda s: s.desk(AnswerPane).shows_difference
+    ),
     "answer-plain": _answer(arrange=answer_focused, see=lambda s: s.desk(AnswerPane).is_plain),
     "answer-logprobs": _answer(
         arrange=answer_focused, see=lambda s: s.desk(AnswerPane).shows_choices

@@ -178,17 +178,22 @@ def on_stage(act: Act, **options: Any) -> None:
 
 @asynccontextmanager
 async def ringed(
-    pace: float = 60.0, asked: list[dict[str, Any]] | None = None, **options: Any
+    pace: float = 60.0,
+    asked: list[dict[str, Any]] | None = None,
+    size: tuple[int, int] = (120, 40),
+    adapters: int = 4,
+    **options: Any,
 ) -> AsyncIterator[tuple[ConsoleApp, Pilot[str]]]:
     """A console with a real HTTP server and real telemetry, showing the Prompt panel."""
     run = Path(tempfile.mkdtemp(prefix="lc-"))
     config = Config(run=str(run), port=0)
-    ring = MockRing(config, Scenario("busy", rows=4, start=time.time()), tokens_per_second=pace)
+    scenario = Scenario("busy", rows=4, adapters=adapters, start=time.time())
+    ring = MockRing(config, scenario, tokens_per_second=pace)
     ring.asked = [] if asked is None else asked
     task = asyncio.create_task(ring.main())
     app = ConsoleApp(config, **options)
     try:
-        async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             await wait(lambda: app.board.server is not None and bool(app.board.adapters))
             await pilot.press("5")
             await pilot.pause()

@@ -25,9 +25,11 @@ from ..client.remote import Remote
 from ..commands.adapters import AdapterCommand, ListAdaptersCommand, LoadCommand
 from ..state.board import WHERE
 from ..text import units
+from ..text.fuzzy import did_you_mean
 from .documents import OrderDocument, PlansDocument, VerificationDocument
 from .printing import Bars, print_json, say
 
+NOT_FOUND = 404
 HEADS = ("adapter", "", "state", "rank", "KiB", "pages", "targets", "requests", "tokens")
 RIGHT = ("rank", "KiB", "pages", "requests", "tokens")
 PLAN_HEADS = ("path", "rank", "changes", "size", "pages", "KV tokens lost", "evicts", "fits")
@@ -110,32 +112,41 @@ def _row(view: AdapterView) -> tuple[str, ...]:
 def give_order(config: Config, command: AdapterCommand) -> int:
     """Sends the order; returns when it is carried out. Raises `OperatorError` if it is refused."""
 
+    known: list[str] = []
+
     async def carry() -> AdapterReply:
         async with Remote(config) as remote:
             bars = Bars()
             is_watched = sys.stderr.isatty() and not command.json
             show = bars.show if is_watched else lambda _: None
             try:
-                return await remote.order(command.order(remote.name), show)
+                reply = await remote.order(command.order(remote.name), show)
             finally:
                 bars.close()
+            if reply.status == NOT_FOUND and (table := (await remote.snapshot()).adapters):
+                known.extend(view.name for view in table.adapters)
+            return reply
 
     reply = asyncio.run(carry())
     if reply.plans:
         return print_plans(reply.plans, command.json)
     if reply.status != 200:
-        raise OperatorError(reply.text, _hint(config, command, reply))
+        raise OperatorError(reply.text, _hint(config, command, reply, known))
     if reply.verification is not None:
         return print_verification(reply.verification, reply.name, command.json)
     say(OrderDocument(reply.name, "ok", reply.text), reply.text, command.json)
     return 0
 
 
-def _hint(config: Config, command: AdapterCommand, reply: AdapterReply) -> str:
-    """The hint after a refused order."""
+def _hint(
+    config: Config, command: AdapterCommand, reply: AdapterReply, known: Collection[str]
+) -> str:
+    """The hint after a refused order; `known` are the adapters' names if there is none of its
+    name."""
     failed = any(view.state is AdapterState.FAILED for view in reply.adapters)
     if not isinstance(command, LoadCommand) or not failed:
-        return f"see: {spell('adapters list', config.run)}"
+        meant = did_you_mean(reply.name, known)
+        return f"{meant} see: {spell('adapters list', config.run)}".strip()
     words = shlex.join(["adapters", "load", command.name])
     return f"{spell(f'{words} PATH', config.run)} replaces it once that is mended"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ...pipeline.config import Config
 from ...pipeline.run_directory import spell
 from ..client.remote import none_runs
@@ -28,7 +30,12 @@ def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
             config = Config.load(config.run)  # the running pipeline's, not this command line's
         else:
             launcher.start(config)
-        choice = session.run_console(config, command.screen, is_read_only=command.read_only)
+        choice = session.run_console(
+            config,
+            command.screen,
+            is_read_only=command.read_only,
+            starter=partial(launcher.start_again, config.run),
+        )
     if choice == "stop" and is_running(config.run_path):
         return down(config, DownCommand(run=config.run, now=True))
     if is_running(config.run_path):

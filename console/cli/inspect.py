@@ -22,6 +22,7 @@ from ..commands.inspect import AlertsCommand, LogsCommand, StatusCommand, WhereC
 from ..supervisor.lock import is_running
 from ..supervisor.log_tail import LogTail
 from ..text import units
+from ..text.fuzzy import did_you_mean, with_choices
 from .documents import AlertDocument
 from .printing import print_json
 
@@ -145,7 +146,8 @@ def logs(config: Config, command: LogsCommand) -> int:
 
     known = sorted(path.stem for path in directory.glob("*.log"))
     if process is not None and process not in known:
-        raise OperatorError(f"no log of {process!r}", f"there are {', '.join(known)}")
+        hint = with_choices(did_you_mean(process, known), known)
+        raise OperatorError(f"no log of {process!r}", hint)
     book.read_new()
     last = chosen(list(book.lines))[-command.lines :]
     if command.json and not command.follow:

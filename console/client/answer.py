@@ -33,6 +33,8 @@ class Answer:
     before: tuple[tuple[str, str], ...] = ()
     """The conversation so far: prompts and answers of this model."""
     prompt: str = ""
+    system: str = ""
+    """The system prompt; "" for none."""
     prompt_tokens: int | None = None
     num_tokens: int | None = None
     """The server's count, sent at the end."""
@@ -76,8 +78,8 @@ class Answer:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The messages of the request: the conversation so far, then the prompt."""
-        found = []
+        """The messages of the request: the system prompt, the conversation so far, the prompt."""
+        found = [{"role": "system", "content": self.system}] if self.system else []
         for prompt, answer in self.before:
             found.append({"role": "user", "content": prompt})
             found.append({"role": "assistant", "content": answer})

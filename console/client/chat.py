@@ -20,14 +20,19 @@ class ChatParams(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    stop: tuple[str, ...] = ()
     seed: int | None = None
     logprobs: int | None = None
     """Number of alternatives to return beside each token; None returns no probabilities."""
 
     @property
     def body(self) -> dict[str, Any]:
-        """The fields of the request; those that are None are left out."""
-        given = {k: v for k, v in msgspec.structs.asdict(self).items() if v is not None}
+        """The fields of the request; those that are None or empty are left out."""
+        given = {k: v for k, v in msgspec.structs.asdict(self).items() if v not in (None, ())}
         if (alternatives := given.pop("logprobs", None)) is not None:
             given |= {"logprobs": True, "top_logprobs": alternatives}
         return given
@@ -95,7 +100,7 @@ async def chat(
                     if text or tokens:
                         yield ChatPart(text or "", choices=tokens)
     except HttpError as error:
-        raise ChatError(f"the connection broke: {error}") from error
+        raise ChatError(str(error)) from error
     if finish_reason is None:
         raise ChatError("the answer broke off")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Http:
             async with asyncio.timeout(CONNECT_SECONDS):
                 reader, writer = await asyncio.open_connection(address.hostname, address.port or 80)
         except (OSError, TimeoutError) as error:
-            raise HttpError(str(error) or f"no answer from {address.netloc}") from error
+            raise HttpError(f"no server answers at {address.netloc}{_because(error)}") from error
         try:
             protocol = h11.Connection(h11.CLIENT)
             request = h11.Request(method="POST", target=path, headers=headers)
@@ -100,8 +101,20 @@ class HttpResponse:
             while (event := self._protocol.next_event()) is h11.NEED_DATA:
                 self._protocol.receive_data(await self._reader.read(CHUNK_BYTES))
         except (OSError, h11.RemoteProtocolError) as error:
-            raise HttpError(str(error)) from error
+            raise HttpError(f"the connection broke{_because(error)}") from error
         if isinstance(event, h11.ConnectionClosed):
             raise HttpError("the server closed the connection")
         assert isinstance(event, h11.Event)
         return event
+
+
+def _because(error: Exception) -> str:
+    """`: Connection reset by peer`, the reason in words; "" if there is none. asyncio puts the
+    number of the error and the address into its texts."""
+    if not isinstance(error, OSError):
+        reason: str | None = str(error)
+    elif error.errno and error.errno > 0:
+        reason = os.strerror(error.errno)
+    else:  # of a look-up of the name, or of several addresses
+        reason = error.strerror
+    return f": {reason}" if reason else ""

@@ -41,6 +41,8 @@ CREATE TABLE IF NOT EXISTS turn (
 );
 CREATE INDEX IF NOT EXISTS turn_of_conversation ON turn (conversation, id);
 """
+SYSTEM = "system"
+"""The name of the system prompt among a turn's parameters."""
 INDEX = "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (model, prompt, answer)"
 
 
@@ -236,6 +238,11 @@ class Transcripts:
         return found
 
 
+def short_conversation(name: str) -> str:
+    """The beginning of a conversation's id, which names it on screens and in commands."""
+    return name[:8]
+
+
 def open_transcripts() -> Transcripts:
     """The user's transcripts. Raises `OperatorError` if none are kept."""
     kept = open_default()
@@ -257,12 +264,16 @@ def open_default() -> Transcripts | None:
 def as_markdown(turns: Sequence[Turn]) -> Iterator[str]:
     """Lines of a Markdown document: each prompt as a quote, below it each model's answer."""
     before: tuple[str, str] | None = None
-    conversation = ""
+    conversation = system = ""
     for turn in turns:
         if turn.conversation != conversation:
             conversation = turn.conversation
             day = time.strftime("%Y-%m-%d %H:%M", time.localtime(turn.at))
-            yield from (f"# Conversation {conversation[:8]}, {day}", "")
+            yield from (f"# Conversation {short_conversation(conversation)}, {day}", "")
+            system = ""
+        if (now := turn.params.get(SYSTEM, "")) != system:
+            system = now
+            yield from (f"**System prompt:** {system or '(none)'}", "")
         if before != (turn.conversation, turn.prompt):
             before = (turn.conversation, turn.prompt)
             yield from (*(f"> {part}" for part in turn.prompt.split("\n")), "")

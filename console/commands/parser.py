@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ... import __version__
 from ...pipeline.config_flags import add_config_flags, add_usual_config_flags, config_fields
-from .argument import Argument, arguments_of
+from ...pipeline.errors import UsageError
+from ..text.fuzzy import did_you_mean, near_words, or_list, with_choices
+from .argument import Argument, arguments_of, usage_of
 from .base import Command, RunOptions, ScreenOptions
 from .consoles import ConsoleCommand
 from .pipeline import BenchCommand
@@ -37,7 +40,8 @@ if TYPE_CHECKING:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """The command of a command line. Exits 2 on bad usage, as argparse does."""
+    """The command of a command line. Raises `UsageError` for a wrong one, with what was probably
+    meant; exits 0 after --help or --version."""
     if arguments[:1] == ["bench"]:
         return BenchCommand(flags=tuple(arguments[1:]))
     if arguments and not arguments[0].startswith("-"):
@@ -48,8 +52,11 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def parse_with(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Command:
-    """The command that a parser of this module reads from `arguments`."""
-    given = vars(parser.parse_args(arguments))
+    """The command that a parser of this module reads from `arguments`. Raises `UsageError`."""
+    known, unknown = parser.parse_known_args(arguments)
+    given = vars(known)
+    if unknown:
+        raise _unknown(unknown[0], given["record"])
     return _record(given["record"], given)  # type: ignore[no-any-return]  # set by the parser
 
 
@@ -67,6 +74,71 @@ def _record(kind: type[Any], given: dict[str, Any]) -> Any:
             value = given[name]
             values[name] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
+
+
+FEW = 8
+"""Options that a message lists at most."""
+
+
+# --- what is wrong ------------------------------------------------------------------------------
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Raises `UsageError` for wrong arguments, with what was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        record = self.get_default("record")
+        if found := _CHOICE.fullmatch(message):
+            argument, word, listed = found.groups()
+            choices = [choice.strip("' ") for choice in listed.split(",")]
+            raise _no_choice(argument, word.strip("'"), choices)
+        usage = f"{self.prog} {usage_of(arguments_of(record))}".strip() if record else self.prog
+        raise UsageError(message, f"usage: {usage}")
+
+
+_CHOICE = re.compile(r"argument (\S+): invalid choice: (.+?) \(choose from (.*)\)", re.DOTALL)
+"""argparse's message for a word that is none of an argument's choices."""
+
+
+def _no_choice(argument: str, word: str, choices: Sequence[str]) -> UsageError:
+    """The error for a word that is none of the choices."""
+    if argument != "COMMAND":
+        what = f"{argument} cannot be" if argument.startswith("-") else f"no {argument.lower()}"
+        return UsageError(f"{what} {word}", with_choices(did_you_mean(word, choices), choices))
+    verbs = {verb.NAME: typed_name(verb) for known in _groups() for verb in known.verbs}
+    meant = verbs | {name: name for name in choices}
+    near = [meant[name] for name in near_words(word, meant)]
+    hint = f"did you mean {or_list(near)}? " if near else ""
+    return UsageError(f"no command {word}", f"{hint}loraconsole --help lists the commands")
+
+
+def _unknown(word: str, record: type[Command]) -> UsageError:
+    """The error for an argument that a command does not take."""
+    name = typed_name(record)
+    if not word.startswith("-"):
+        usage = f"loraconsole {name} {usage_of(arguments_of(record))}"
+        return UsageError(f"{name} takes no argument {word}".strip(), f"usage: {usage}".strip())
+    flags = [flag for argument in arguments_of(record) for flag in argument.spellings]
+    if "run_options" in record.__struct_fields__:
+        flags += ["--config", "--prefetch", *(field.flag for field in config_fields())]
+    option = word.partition("=")[0]
+    hint = did_you_mean(option, flags)
+    if len(flags) <= FEW:
+        hint = with_choices(hint, flags)
+    else:
+        hint += f" loraconsole {name} --help lists them".replace("  ", " ")
+    what = f"{name} has no option" if name else "no option"
+    return UsageError(f"{what} {option}", hint.strip())
+
+
+def typed_name(record: type[Command]) -> str:
+    """The words that invoke a command: `status`, `adapters load`; "" for the console."""
+    group = next((known.NAME for known in _groups() if record in known.verbs), "")
+    return f"{group} {record.NAME}".strip()
+
+
+def _groups() -> list[CommandGroup]:
+    return [known for known in COMMANDS if isinstance(known, CommandGroup)]
 
 
 # --- parsers ------------------------------------------------------------------------------------
@@ -88,7 +160,7 @@ def overview() -> argparse.ArgumentParser:
 
 def console_parser() -> argparse.ArgumentParser:
     """The parser of `loraconsole [OPTIONS]` without a command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         "loraconsole", usage="loraconsole [OPTIONS]", description=DESCRIPTION, epilog=EPILOG
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -97,7 +169,7 @@ def console_parser() -> argparse.ArgumentParser:
 
 
 def command_parser(
-    kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
+    kind: type[CommandParser] = CommandParser,
     only: Sequence[str] | None = None,
 ) -> argparse.ArgumentParser:
     """The parser of `loraconsole COMMAND …`. The console's `:` line passes a `kind` of its own.

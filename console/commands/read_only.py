@@ -12,7 +12,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "bench": ("bench-new", "bench-cancel"),
     "restart": ("restart", "kill"),
     "stop": ("stop",),
-    "start": (),
+    "start": ("start-pipeline",),
     "signal": ("signal",),
     "drain": ("drain",),
     "down": ("down",),

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import Counter, deque
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ...pipeline.messages import (
+    COST_SECONDS,
     LATENCY_BUCKETS_MS,
+    WAITS_KEPT,
     AdapterState,
     AdapterView,
     BatchView,
@@ -21,8 +24,10 @@ from ...pipeline.messages import (
     LoadAdapter,
     ProcessState,
     RequestView,
+    Step,
     Telemetry,
 )
+from ...pipeline.runtime.percentile import percentile
 from .scenario import BASE_MODEL, RING, Scenario, pages_of
 
 Sent = tuple[str, Telemetry]
@@ -66,6 +71,44 @@ FALLS = (
 )
 
 
+class AdapterWork:
+    """What one adapter has cost in the demo."""
+
+    def __init__(self) -> None:
+        self.placements, self.evictions = 1, 0
+        self.device_us = 0.0
+        self.seconds: Counter[int] = Counter()
+        """Device time by second, microseconds."""
+        self.tokens: Counter[int] = Counter()
+        """Tokens by second."""
+        self.waits: deque[float] = deque(maxlen=WAITS_KEPT)
+        self.first_tokens: deque[float] = deque(maxlen=WAITS_KEPT)
+        """Milliseconds from arrival, of each request."""
+
+    def pay(self, at: float, device_us: float) -> None:
+        self.device_us += device_us
+        self.seconds[int(at)] += round(device_us)
+
+    def costs(self, now: float) -> dict[str, Any]:
+        """The fields of an `AdapterView`."""
+        first = int(now - COST_SECONDS)
+        for counts in (self.seconds, self.tokens):
+            for second in [second for second in counts if second < first]:
+                del counts[second]
+        first_tokens, waits = sorted(self.first_tokens), sorted(self.waits)
+        return {
+            "device_us": round(self.device_us),
+            "recent_device_us": self.seconds.total(),
+            "recent_tokens": self.tokens.total(),
+            "ttft_p50_ms": percentile(first_tokens, 0.5),
+            "ttft_p99_ms": percentile(first_tokens, 0.99),
+            "wait_p50_ms": percentile(waits, 0.5),
+            "wait_p99_ms": percentile(waits, 0.99),
+            "placements": self.placements,
+            "evictions": self.evictions,
+        }
+
+
 class DemoScenario(Scenario):
     """The scenario of the demo. `boots=False` leaves out the start."""
 
@@ -86,8 +129,7 @@ class DemoScenario(Scenario):
         self._used: dict[str, float] = {}
         self._till: list[tuple[float, str, AdapterState]] = []
         self._loads = 0
-        self._awaited: set[str] = set()
-        """Adapters that the simulated operator has loaded and that are not on the device yet."""
+        self._work: dict[str | None, AdapterWork] = {}
         self._next_load, self._next_fall = start + 35.0, start + 95.0
         super().__init__(
             "loading", adapters=6, logs_per_second=6.0, seed=seed, start=start, url=url
@@ -128,6 +170,12 @@ class DemoScenario(Scenario):
         state, reason = self._state_of(name)
         pages = pages_of(name) if state in (AdapterState.GPU, AdapterState.DRAINING) else 0
         return msgspec.structs.replace(view, state=state, reason=reason, pages=pages)
+
+    def _costs(self, name: str | None, tokens: int) -> dict[str, Any]:
+        return self._work_of(name).costs(self._now)
+
+    def _work_of(self, name: str | None) -> AdapterWork:
+        return self._work.setdefault(name, AdapterWork())
 
     def _load(self, order: LoadAdapter) -> None:
         self._states_of[order.name] = (AdapterState.HOST, "")
@@ -196,7 +244,6 @@ class DemoScenario(Scenario):
         else:
             self._load(LoadAdapter(order="", reply_to="", name=name, path=f"adapters/{name}"))
             self._states_of[name] = (AdapterState.FETCHING, "")
-            self._awaited.add(name)
             for after, state in (
                 (1.2, AdapterState.VALIDATING),
                 (1.8, AdapterState.HOST),
@@ -218,25 +265,29 @@ class DemoScenario(Scenario):
             yield "router", Event(at, "info", "router", f"adapter {name} is gone")
         else:
             if state is AdapterState.GPU:
-                self._evict_down_to(RESIDENT - 1, at)
+                yield from self._evict_down_to(RESIDENT - 1, at, name)
                 if len(self.placed) >= RESIDENT:  # all are in use: it stays on the host
                     state = AdapterState.HOST
             self._states_of[name] = (state, "")
             if state is AdapterState.VALIDATING:
                 yield "worker-0", self._bar("worker-0", "adapter", name, 14, 14, "tensor", 0.6)
-            if state is AdapterState.GPU and name in self._awaited:
-                self._awaited.discard(name)
+            if state is AdapterState.GPU:
+                self._work_of(name).placements += 1
                 yield "router", Event(at, "info", "router", f"adapter {name} is on the device")
         yield from self._tell_table(at)
 
-    def _evict_down_to(self, most: int, at: float) -> None:
+    def _evict_down_to(self, most: int, at: float, winner: str) -> Iterator[Sent]:
         """Moves the least recently used adapters to the host; those in use or pinned stay."""
         busy = {view.adapter for view in self._requests if view.phase != "waiting"}
         idle = [name for name in self.placed if name not in busy | self._pinned]
         idle.sort(key=lambda name: self._used.get(name, 0.0))
         for name in idle[: max(0, len(self.placed) - most)]:
-            self._states_of[name] = (AdapterState.HOST, "")
+            reason = f"evicted for adapter {winner}"
+            self._states_of[name] = (AdapterState.HOST, reason)
             self._adapter_since[name] = at
+            self._work_of(name).evictions += 1
+            text = f"adapter {name} is {reason}: {pages_of(name)} pages"
+            yield "router", Event(at, "info", "router", text)
 
     def _want(self, name: str, at: float) -> bool:
         """Whether a request may run with an adapter; one on the host starts loading."""
@@ -281,8 +332,17 @@ class DemoScenario(Scenario):
     def _tell_step(self, at: float) -> Iterator[Sent]:
         can_step = self._states["worker-0"] is ProcessState.READY
         if can_step and any(view.phase != "waiting" for view in self._requests):
-            yield from super()._tell_step(at)
+            for sent in super()._tell_step(at):
+                if isinstance(sent[1], Step):
+                    self._pay(sent[1], at)
+                yield sent
         self._due["step"] = at + self._step_s
+
+    def _pay(self, step: Step, at: float) -> None:
+        """Divides a step's device time among the running requests."""
+        running = [view.adapter for view in self._requests if view.phase != "waiting"]
+        for adapter in running:
+            self._work_of(adapter).pay(at, step.busy_us / len(running))
 
     def _tell_view(self, at: float) -> Iterator[Sent]:
         period = 1.0 / self._rate
@@ -348,6 +408,7 @@ class DemoScenario(Scenario):
                 if reason:
                     kept.append(msgspec.structs.replace(view, reason=reason))
                     continue
+                self._work_of(view.adapter).waits.append((at - view.arrived_at) * 1e3)
                 running, pages = running + 1, pages + need
                 view = msgspec.structs.replace(view, phase="prefill", reason="")
             if view.phase == "prefill":
@@ -361,9 +422,11 @@ class DemoScenario(Scenario):
                 if first_at is None:
                     first_at = at
                     self._tokens[view.adapter][1] += view.num_prompt
-                    self._count_first_token(
-                        at - view.arrived_at + 0.05 + 0.06 * self._random.random()
-                    )
+                    waited = at - view.arrived_at + 0.05 + 0.06 * self._random.random()
+                    self._count_first_token(waited)
+                    work = self._work_of(view.adapter)
+                    work.first_tokens.append(waited * 1e3)
+                    work.tokens[int(at)] += view.num_prompt
                 kept.append(
                     self._sized(
                         view, phase="decode", num_computed=computed, first_token_at=first_at
@@ -372,6 +435,7 @@ class DemoScenario(Scenario):
                 continue
             output = min(view.max_tokens, view.num_output + steps)
             self._tokens[view.adapter][2] += output - view.num_output
+            self._work_of(view.adapter).tokens[int(at)] += output - view.num_output
             # Most answers end before their limit, some at it.
             if output < view.max_tokens and self._random.random() > 0.012:
                 total = view.num_prompt + output

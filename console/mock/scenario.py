@@ -152,6 +152,8 @@ class Scenario:
         self._restarts = dict.fromkeys(RING, 0)
         self._falls = dict.fromkeys(RING, 0)
         self._fell: dict[str, float] = {}
+        self.is_recording = False
+        """Whether the processes of the ring record spans."""
         self._held: set[str] = set()
         self._incarnations = {name: 1 + number for number, name in enumerate(RING)}
         self._changes: list[tuple[float, str, ProcessState]] = []
@@ -160,7 +162,7 @@ class Scenario:
         self._served = 1204
         self._tokens: dict[str | None, list[int]] = {
             name: [80 * number, 9_400 * number, 41_000 * number]
-            for number, name in enumerate((None, *self._adapters), 1)
+            for number, name in enumerate(reversed((None, *self._adapters)), 1)
         }
         self._steps = 31_000
         self._decoded, self._filled = 412_000, 96_000
@@ -637,6 +639,7 @@ class Scenario:
             rss_bytes=(38 + 21 * number) << 20 if name != "worker-0" else 914 << 20,
             loop_lag_ms=0.6 if busy else 0.1,
             hops=tuple(hops),
+            is_recording=self.is_recording and name != "supervisor",
         )
 
     def _server_stats(self, at: float) -> ServerStats:
@@ -711,8 +714,26 @@ class Scenario:
             merged=bool(name) and name == self._merged,
             warning=self._warnings.get(name or "", ""),
             hits=requests * 7 // 8 if name else requests,
-            placements=1 + requests // 90 if name else 0,
+            kv_pages=sum(view.pages for view in mine),
+            **self._costs(name, prompt + output),
         )
+
+    def _costs(self, name: str | None, tokens: int) -> dict[str, Any]:
+        """Times of an adapter of which `tokens` tokens were computed: the base costs most, and
+        each adapter less than the one before it."""
+        place = self._adapters.index(name) + 1 if name else 0
+        part = 0.4 * 0.7**place if self.kind == "busy" else 0.0
+        return {
+            "device_us": 420 * tokens,
+            "recent_device_us": int(57e6 * part),
+            "recent_tokens": int(40_000 * part),
+            "ttft_p50_ms": 180.0 + 35 * place if part else None,
+            "ttft_p99_ms": 940.0 + 210 * place if part else None,
+            "wait_p50_ms": 12.0 + 6 * place if part else None,
+            "wait_p99_ms": 410.0 + 130 * place if part else None,
+            "placements": 1 + self._tokens[name][0] // 90 if name else 0,
+            "evictions": place // 2,
+        }
 
     def _arrival(self, index: int, at: float) -> RequestView:
         chance = self._random

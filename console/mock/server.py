@@ -186,8 +186,10 @@ class MockRing:
                     self._scenario.drain(False)
                 case StartSpans(recording=recording):
                     self._spans.start(recording)
+                    self._scenario.is_recording = True
                 case StopSpans():
                     self._spans.stop()
+                    self._scenario.is_recording = False
                 case LoadAdapter() | ReloadAdapter() | UnloadAdapter() as order:
                     self._answer(order)
                 case (

@@ -22,6 +22,7 @@ from textual.keys import (
     format_key,
 )
 
+from ..text.fuzzy import did_you_mean
 from .settings import Chosen
 from .toml_document import Problem
 
@@ -39,10 +40,13 @@ GROUPS: Mapping[str, str] = {
     "PaletteDialog": "in the palette",
     "JumpScreen": "while jumping",
     "PlaybackKeys": "in a recording",
+    "MultilineInput": "in a text of several lines",
     "PromptEditor": "in the prompt",
+    "SystemEditor": "in the system prompt",
     "ParameterInput": "in a parameter",
     "AnswerPane": "in an answer",
     "ModelsPane": "in the models to ask",
+    "PickerInput": "while picking models",
 }
 MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 
@@ -175,8 +179,9 @@ def check_key_map(
     wrong: dict[str, str] = {}
     for id, text in wanted.items():
         if id not in known:
-            near = _nearest(id, known)
-            wrong[id] = f"no binding {id!r}{near}; loraconsole settings --keys lists them"
+            near = did_you_mean(id, known)
+            near = f"{near} " if near else ""
+            wrong[id] = f"no binding {id!r}; {near}loraconsole settings --keys lists them"
             continue
         names = []
         for part in text.replace(",,", "comma,").split(","):
@@ -217,10 +222,3 @@ def _taken(
             if meets and not set(theirs).isdisjoint(keys):
                 return key.id
     return None
-
-
-def _nearest(id: str, known: Mapping[str, object]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(id, known, 1)
-    return f"; is it {near[0]!r}?" if near else ""

@@ -22,6 +22,7 @@ from ..paths import config_directory, theme_files
 from ..state.alerts import AlertLimits
 from ..terminal.frame_pacer import THIN_FPS
 from ..terminal.splash import BROWSER
+from ..text.fuzzy import did_you_mean, with_choices
 from .toml_document import Document, DocumentError, Problem
 
 
@@ -186,7 +187,7 @@ def missing_theme(chosen: Chosen, known: Sequence[str]) -> list[Problem]:
         return []
     origin, _, line = chosen.origins.get("theme", "").partition(":")
     path = chosen.path if line else origin
-    what = f"theme: there is no {wanted!r}; there are {', '.join(known)}"
+    what = f"theme: no theme {wanted!r}; {with_choices(did_you_mean(wanted, known), known)}"
     return [Problem(path, int(line) if line.isdigit() else None, what)]
 
 
@@ -232,7 +233,8 @@ def _try(known: Mapping[str, Any], name: str, value: Any, complain: Any) -> bool
         allowed = [n.removeprefix(table) for n in known if n.startswith(table)]
         if not table:
             allowed = [*dict.fromkeys(n.partition(".")[0] for n in allowed), "keys"]
-        complain(names, f"no such setting; there are {', '.join(allowed)}")
+        meant = did_you_mean(names[-1], allowed)
+        complain(names, f"no such setting; {with_choices(meant, allowed)}")
         return False
     kind = known[name][0]
     try:

@@ -36,6 +36,8 @@ from ...pipeline.runtime.health import LATE_SECONDS, is_late
 from ...pipeline.runtime.percentile import percentile
 from ...pipeline.runtime.step_statistics import PARTS, DecodeStatistics, part_us, step_us
 from ..text import units
+from .adapter_costs import CostShares
+from .adapter_history import Mark
 from .playback import PlaybackView
 from .time_series import EMPTY_TRACK, Track, bucket_percentile
 
@@ -59,6 +61,8 @@ STATE_LEVELS: Mapping[ProcessState, Level] = {
 }
 STOPPED = "STOPPED"
 """`Condition.word` of a pipeline that an operator has stopped."""
+NO_SUPERVISOR = "NO SUPERVISOR"
+"""`Condition.word` of a pipeline whose supervisor has ended or hangs."""
 _WORDS = {
     ProcessState.PENDING: "STARTING",
     ProcessState.BACKOFF: "RECOVERING",
@@ -115,6 +119,8 @@ class ProcessRow(Struct, frozen=True):
     loop_lag_ms: float = 0.0
     protocol: int | None = None
     hops: tuple[HopRow, ...] = ()
+    is_recording: bool = False
+    """Whether it records spans."""
 
     @property
     def is_stale(self) -> bool:
@@ -150,6 +156,9 @@ class AdapterRow(Struct, frozen=True):
     """Output tokens a second over time."""
     color: str
     """The style of its name; it never changes."""
+    costs: CostShares = CostShares()
+    marks: tuple[Mark, ...] = ()
+    """What happened to it since this console is attached, oldest first."""
 
     @property
     def has_failed(self) -> bool:
@@ -209,6 +218,10 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     requests: tuple[RequestRow, ...] = ()
     adapters: tuple[AdapterRow, ...] = ()
     """The base first, then the adapters in the router's order."""
+    adapter_speed: Track = EMPTY_TRACK
+    """Output tokens a second of the base and all adapters together, over time."""
+    adapter_marks: tuple[Mark, ...] = ()
+    """What happened to the adapters since this console is attached, oldest first, without hits."""
     base_model: str = ""
     decode_rate: float = 0.0
     prefill_rate: float = 0.0
@@ -242,8 +255,10 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """Results of verifications, by the adapter's name."""
     disk_free_bytes: int | None = None
     """On the disk of the run directory; None if that is on another machine."""
+    is_start_given: bool = False
+    """Whether this console has started the pipeline, and its supervisor has not answered yet."""
     playback: PlaybackView | None = None
-    """Whether it is replayed from a recording; no process can be queried."""
+    """Where a recording that is played stands; None for a pipeline. No process can be queried."""
 
     # -- the machine as a whole
 
@@ -251,6 +266,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     def condition(self) -> Condition:
         """The pipeline's state for the header; the word READY comes only from here."""
         supervisor = self.process(SUPERVISOR)
+        if self.is_start_given:
+            return Condition("STARTING", "warn", "waiting for the supervisor")
         if self.table is None or supervisor is None:
             if self.link_age_s is None or self.link_age_s > LATE_SECONDS:
                 return Condition("CONNECTING", "warn", f"nothing answers in {self.run}")
@@ -258,9 +275,9 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         state = self.table.state
         if supervisor.age_s is not None and supervisor.age_s > LATE_SECONDS:
             if state in (ProcessState.STOPPED, ProcessState.STOPPING):
-                return Condition(STOPPED, "dim", "q leaves; loraconsole starts it again")
+                return Condition(STOPPED, "dim")
             return Condition(
-                "NO SUPERVISOR", "bad", f"not heard for {units.duration(supervisor.age_s)}"
+                NO_SUPERVISOR, "bad", f"not heard for {units.duration(supervisor.age_s)}"
             )
         word = _WORDS.get(state, state.name)
         stalled = [p.name for p in self.processes if p.is_stale]
@@ -278,9 +295,19 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return Condition(word, STATE_LEVELS[state], "; ".join(ill) or self._stage())
 
     @property
+    def is_recording(self) -> bool:
+        """Whether a process records spans, which slows it down a little."""
+        return any(process.is_recording for process in self.processes)
+
+    @property
     def is_stopped(self) -> bool:
-        """Whether the whole pipeline was stopped, so that nothing can answer."""
-        return self.condition.word == STOPPED
+        """Whether the whole pipeline was stopped, or is started and silent yet: nothing answers."""
+        return self.condition.word == STOPPED or self.is_start_given
+
+    @property
+    def is_down(self) -> bool:
+        """Whether no supervisor answers any more, so that the pipeline may be started again."""
+        return self.condition.word in (STOPPED, NO_SUPERVISOR)
 
     @cached_property
     def stages(self) -> tuple[Progress, ...]:
@@ -306,6 +333,12 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return next((row for row in self.processes if row.name == name), None)
 
     # -- adapters
+
+    @cached_property
+    def costliest(self) -> tuple[AdapterRow, ...]:
+        """The base and the adapters, the costliest first: by device time in the last minute, then
+        since the start; without either in the router's order."""
+        return tuple(sorted(self.adapters, key=lambda row: row.costs.rank))
 
     def color_of(self, adapter: str | None) -> str:
         """The style of an adapter's name; None is the base."""

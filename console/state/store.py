@@ -41,6 +41,8 @@ from ...pipeline.runtime.health import GONE_SECONDS
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ...pipeline.runtime.step_statistics import PARTS, part_us
 from .adapter_colors import AdapterColors
+from .adapter_costs import CostShares, cost_shares
+from .adapter_history import AdapterHistory
 from .board import (
     SUPERVISOR,
     AdapterRow,
@@ -139,6 +141,7 @@ class Pulse:
             loop_lag_ms=beat.loop_lag_ms if beat else 0.0,
             protocol=beat.protocol if beat else None,
             hops=tuple(self._hop(hop) for hop in beat.hops) if beat else (),
+            is_recording=beat is not None and beat.is_recording,
         )
 
     def _hop(self, hop: SocketStats) -> HopRow:
@@ -169,6 +172,7 @@ class Store:
         """Where the recording stands that is played; set by its player."""
         self._fresh: list[Event] = []
         self._heard_at: float | None = None
+        self._is_start_given = False
         self._version = ""
         self._started_at: float | None = None
         self._pulses: dict[str, Pulse] = {}
@@ -176,6 +180,9 @@ class Store:
         self._request_tokens: dict[str, Counter] = {}
         self._adapter_tokens: dict[str, Counter] = {}
         self._adapter_series: dict[str, Series] = {}
+        self._adapter_total = Series(bucket_s=2.0, length=600)
+        self._adapter_costs: dict[str, CostShares] = {}
+        self._adapter_history = AdapterHistory()
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
         self._spans: SpanEnds | None = None
@@ -240,6 +247,7 @@ class Store:
                 self._count_adapters(message)
                 moves = latest.adapters is None or message.adapters != latest.adapters.adapters
             case ProcessTable():
+                self._hear_of_the_start(message)
                 known = latest.processes
                 moves = known is None or message.processes != known.processes
             case LogLines():
@@ -264,8 +272,9 @@ class Store:
         self._version, self._started_at = snapshot.version, snapshot.started_at
         self._latest.progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
         self._latest.processes = snapshot.processes
+        self._hear_of_the_start(snapshot.processes)
         self._drop_bars_of_the_gone(snapshot.processes)
-        for beat in snapshot.beats:
+        for beat in sorted(snapshot.beats, key=lambda beat: beat.name != SUPERVISOR):
             heard_at = now - max(0.0, snapshot.at - beat.at)
             if heard_at >= self._pulse(beat.name).heard_at:
                 self.moves += self._fold_heartbeat(beat, heard_at)
@@ -287,7 +296,21 @@ class Store:
             self._fold_moments(snapshot.moments)
         self.moves += 1
 
-    # -- orders about adapters, given by this console
+    # -- orders given by this console
+
+    def note_start(self, is_given: bool) -> None:
+        """Records that the pipeline was started here; False: that the start has failed."""
+        self._is_start_given = is_given
+        self.moves += 1
+
+    @property
+    def is_start_given(self) -> bool:
+        """Whether the pipeline was started here and its supervisor has not answered yet."""
+        return self._is_start_given
+
+    def _hear_of_the_start(self, table: ProcessTable) -> None:
+        if table.state not in (ProcessState.STOPPED, ProcessState.STOPPING):
+            self._is_start_given = False
 
     def note_order(self, name: str, doing: str) -> None:
         """Records an order in progress for an adapter ("verifying"); "" removes it."""
@@ -375,6 +398,8 @@ class Store:
                 for view in (latest.batch.requests if latest.batch else ())
             ),
             adapters=self._adapter_rows(),
+            adapter_speed=self._adapter_total.track,
+            adapter_marks=self._adapter_history.of_all,
             base_model=latest.adapters.base_model if latest.adapters else "",
             decode_rate=rates["decode"].rate if ready else 0.0,
             prefill_rate=rates["prefill"].rate if ready else 0.0,
@@ -401,6 +426,7 @@ class Store:
             spans=self._spans,
             verifications=dict(self._verifications),
             disk_free_bytes=self.disk_free_bytes,
+            is_start_given=self.is_start_given,
             playback=self.playback() if self.playback else None,
         )
 
@@ -408,6 +434,12 @@ class Store:
 
     def _pulse(self, name: str) -> Pulse:
         return self._pulses.setdefault(name, Pulse())
+
+    def _forget_the_ring(self) -> None:
+        """Forgets what processes of the pipeline before this one have said; plots keep it."""
+        self._pulses = {name: p for name, p in self._pulses.items() if name == SUPERVISOR}
+        before, self._latest = self._latest, LatestTelemetry()
+        self._latest.processes, self._latest.progress = before.processes, before.progress
 
     def is_alive(self, name: str, now: float) -> bool:
         """Whether the last heartbeat of process `name` is recent."""
@@ -426,8 +458,9 @@ class Store:
             if self.supervisor and self.supervisor[0] != beat.incarnation:
                 self._logs.replace(())  # another supervisor numbers its lines from 0
                 self._log_number = -1
+                self._forget_the_ring()
             self.supervisor = (beat.incarnation, heard_at)
-        return before is None or (before.state, before.pid) != (beat.state, beat.pid)
+        return before is None or _shown(before) != _shown(beat)
 
     def _drop_bars_of_the_gone(self, table: ProcessTable) -> None:
         for view in table.processes:
@@ -488,7 +521,11 @@ class Store:
             counter.add(table.at, view.output_tokens)
             series = self._adapter_series.setdefault(name, Series(bucket_s=2.0, length=600))
             series.add(table.at, counter.rate)
+        names = {"", *(view.name for view in table.adapters)}
+        self._adapter_total.add(table.at, sum(self._adapter_tokens[name].rate for name in names))
         self._adapter_colors.give([view.name for view in table.adapters])
+        self._adapter_costs = cost_shares(table)
+        self._adapter_history.fold_table(table)
 
     def _fold_batch(self, batch: BatchView) -> None:
         before, self._request_tokens = self._request_tokens, {}
@@ -546,6 +583,7 @@ class Store:
             ("", table.base),
             *((view.name, view) for view in table.adapters),
         ]
+        marks = self._adapter_history.marks
         return tuple(
             AdapterRow(
                 view,
@@ -554,6 +592,8 @@ class Store:
                 tokens_s=self._adapter_tokens[name].rate,
                 speed=self._adapter_series[name].track,
                 color=self._adapter_colors.by_name.get(name, "base"),
+                costs=self._adapter_costs[name],
+                marks=marks.get(name, ()),
             )
             for name, view in views
         )
@@ -565,6 +605,11 @@ class Store:
         if not views and not self._pulses:
             return ()
         return tuple(self._pulse(name).row(name, views.get(name), now) for name in names)
+
+
+def _shown(beat: Heartbeat) -> tuple[ProcessState, int, bool]:
+    """What of a heartbeat is drawn as soon as it changes."""
+    return beat.state, beat.pid, beat.is_recording
 
 
 def _is_same_pool(new: PoolMap, old: PoolMap) -> bool:

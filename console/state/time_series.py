@@ -123,6 +123,15 @@ class Track(Struct, frozen=True):
             means, peaks = _swept(means, low), _swept(peaks, low)
         return Window(means, peaks)
 
+    def cell_of(self, at: float, now: float, count: int, sweeps: bool = False) -> int | None:
+        """The braille cell of time `at` in the window of `count` buckets that ends with `now`;
+        None if it is outside."""
+        end = int(now / self.bucket_s)
+        place = int(at / self.bucket_s) - (end + 1 - end % 2 - count + 1)
+        if not 0 <= place < count:
+            return None
+        return int(at / self.bucket_s) % count // 2 if sweeps else place // 2
+
 
 def _one_nothing(value: float) -> float:
     """`value`, or `NOTHING` for any NaN: windows are compared, and tuples hold two NaNs equal only

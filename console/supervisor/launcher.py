@@ -14,6 +14,12 @@ from .lock import LOCK_VARIABLE, Lock, already_runs
 from .log_tail import put_aside
 
 
+def start_again(run: str) -> int:
+    """Starts the pipeline of a run directory with the options that it last ran with, as `start`
+    does. Raises `OperatorError` as `start` does, and if none has run there."""
+    return start(Config.load(run))
+
+
 def start(config: Config) -> int:
     """Starts a supervisor in `config.run` and returns its pid at once, before it is ready.
 

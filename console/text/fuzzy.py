@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 
 WHOLE, START, INSIDE, LETTERS, INITIALS = 100, 85, 60, 30, 40
 """Scores of a typed word that is a word of the title, starts one, is inside one, has its letters in
 one in this order, or has the first letters of successive words."""
+ALIKE, SECOND_BEST = 0.6, 0.1
+"""Likeness of two spellings, 0 to 1, from which one may have been meant; and how much less alike
+than the best the others may be."""
 _BREAK = re.compile(r"[\s\-_./:]+")
 
 
@@ -68,7 +71,8 @@ class Fuzzy:
 
 def fuzzy_matches(query: str, names: Iterable[str]) -> list[str]:
     """The matching names, the best first; of equal ones the name that is the query, then those with
-    it further to the front, then in the given order. An empty query matches every name."""
+    it further to the front, then in the given order. Names with other letters between those of the
+    query match only if no name has them together. An empty query matches every name."""
     fuzzy = Fuzzy(query)
     if not fuzzy:
         return list(names)
@@ -78,7 +82,9 @@ def fuzzy_matches(query: str, names: Iterable[str]) -> list[str]:
         if score := fuzzy.score(low):
             place = low.find(fuzzy.words[0])
             ranked.append((-score, low != query.lower(), place, len(ranked), name))
-    return [name for *_, name in sorted(ranked)]
+    ranked.sort()
+    is_together = bool(ranked) and -ranked[0][0] >= INSIDE
+    return [name for score, *_, name in ranked if -score >= INSIDE or not is_together]
 
 
 def _starts(title: str, word: str) -> Iterable[int]:
@@ -98,22 +104,38 @@ def _walk(title: str, letters: str, place: int) -> Iterable[int]:
 
 
 def near_words(word: str, known: Collection[str], most: int = 3) -> list[str]:
-    """The words of `known` that `word` may have meant, the nearest first: those it starts, or those
-    spelt much like it."""
+    """The words of `known` that `word` may have meant, the nearest first: those it starts, those
+    it is a part of, or those spelt much like it."""
     import difflib  # takes a few ms, only after a mistake
 
     low = word.lower()
     starts = sorted((each for each in known if low and each.lower().startswith(low)), key=len)
-    if starts:
-        return starts[:most]
-    by_low = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(low, by_low, most, 0.6)
-    return [by_low[each] for each in close]
+    holds = [each for each in known if len(low) > 2 and low in each.lower()]
+    if starts or holds:
+        return list(dict.fromkeys([*starts, *holds]))[:most]
+    alike: list[tuple[float, str]] = []
+    matcher = difflib.SequenceMatcher(b=low)
+    for each in known:
+        matcher.set_seq1(each.lower())
+        if matcher.real_quick_ratio() >= ALIKE and matcher.quick_ratio() >= ALIKE:
+            alike.append((-matcher.ratio(), each))
+    best = min(alike, default=(0.0, ""))[0]
+    near = [each for ratio, each in sorted(alike) if ratio <= min(-ALIKE, best + SECOND_BEST)]
+    return near[:most]
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """`did you mean unload?`, `did you mean pause or page-up?`; "" if nothing is near."""
     near = near_words(word, known)
-    if not near:
-        return ""
-    return f"did you mean {' or '.join([', '.join(near[:-1]), near[-1]] if near[1:] else near)}?"
+    return f"did you mean {or_list(near)}?" if near else ""
+
+
+def or_list(words: Sequence[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def with_choices(meant: str, choices: Iterable[str]) -> str:
+    """`did you mean fps? there are theme, fps, …`: a hint that ends with the choices."""
+    return f"{meant} there are {', '.join(choices)}".strip()

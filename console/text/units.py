@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
 
 from rich.cells import cell_len, set_cell_size
 
@@ -150,6 +151,19 @@ def short_id(request_id: str) -> str:
     return request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")[-SHORT_ID:]
 
 
+def glimpse(text: str, width: int = 44) -> str:
+    """`first line  +2 lines`, in at most `width` cells: the first line of a text, and how many more
+    there are."""
+    first, *rest = text.splitlines() or [""]
+    more = f"  +{len(rest)} line{'s' if len(rest) > 1 else ''}" if rest else ""
+    return fit(visible(first), width - len(more)).rstrip() + more
+
+
+def quoted(names: Sequence[str]) -> str:
+    """`sql`, `sql, tax`, `5 names`: the names, or their number if they are many."""
+    return ", ".join(names) if len(names) < 3 else f"{len(names)} names"
+
+
 def fit(text: str, width: int, right: bool = False) -> str:
     """`text` in exactly `width` cells: padded, or cut with an ellipsis."""
     length = len(text) if text.isascii() else cell_len(text)
@@ -160,6 +174,21 @@ def fit(text: str, width: int, right: bool = False) -> str:
     if width < 1:
         return ""
     return set_cell_size(text, width - 1) + ELLIPSIS
+
+
+def fit_name(text: str, width: int) -> str:
+    """`text` in exactly `width` cells: padded, or with an ellipsis in its middle, so that names
+    that differ at their ends stay different."""
+    length = len(text) if text.isascii() else cell_len(text)
+    if length <= width:
+        return text + " " * (width - length)
+    if width < 5:
+        return fit(text, width)
+    tail = (width - 1) // 2
+    end = text
+    while cell_len(end) > tail:
+        end = end[1:]
+    return set_cell_size(text, width - 1 - cell_len(end)) + ELLIPSIS + end
 
 
 def wrap(text: str, width: int) -> list[str]:

@@ -4,9 +4,11 @@ Panels, the `:` line and the palette make the orders.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
     Abort,
     AdapterOrder,
@@ -28,8 +30,11 @@ from ..client.pending_orders import doing
 from ..client.telemetry import PipelineOrder
 from ..state.impact import pipeline_costs, restart_costs, stop_costs
 from ..state.signals import ENDING
+from ..supervisor.lock import is_running
 from .screen_app import ScreenApp
 from .widgets.dialogs import Choice, ChoiceDialog
+
+START_CHECK_SECONDS = 1.0
 
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
@@ -212,7 +217,7 @@ def _send(app: ScreenApp, order: PipelineOrder, listener: ReplyListener | None) 
         case Resume():
             app.notify("New requests are admitted again.", title="router")
         case StartSpans():
-            app.notify("Spans are recorded.")
+            app.notify("Spans are recorded; the header says REC meanwhile.")
         case StopSpans():
             app.notify("Spans are no longer recorded.")
     return True
@@ -221,5 +226,34 @@ def _send(app: ScreenApp, order: PipelineOrder, listener: ReplyListener | None) 
 def _is_stopped(app: ScreenApp) -> bool:
     """Whether the pipeline was stopped; if so, shows a toast."""
     if app.board.is_stopped:
-        app.notify("q leaves; loraconsole starts it again", title="The pipeline is stopped")
+        how = "S starts it" if app.can_start else "nothing can be asked of it"
+        app.notify(how, title="The pipeline is stopped", severity="warning")
     return app.board.is_stopped
+
+
+async def start_pipeline(app: ScreenApp) -> None:
+    """Starts the stopped pipeline and waits for its supervisor's first word."""
+    if app.starter is None or not app.can_start:
+        return
+    app.store.note_start(True)
+    app.wake()
+    try:
+        await asyncio.to_thread(app.starter)
+    except OperatorError as error:
+        app.store.note_start(False)
+        app.notify(error.hint, title=error.what, severity="error")
+        return
+    finally:
+        app.wake()
+    app.run_worker(_watch_start(app), name="start", exit_on_error=True)
+
+
+async def _watch_start(app: ScreenApp) -> None:
+    """Says so if the supervisor ends before it was heard."""
+    while app.store.is_start_given:
+        await asyncio.sleep(START_CHECK_SECONDS)
+        if app.store.is_start_given and not is_running(app.config.run_path):
+            app.store.note_start(False)
+            app.wake()
+            log = f"see {app.config.run}/logs/supervisor.log"
+            app.notify(log, title="The supervisor ended at once", severity="error", timeout=30)

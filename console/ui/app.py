@@ -36,7 +36,6 @@ from ..state.adapter_colors import AdapterColors
 from ..state.alert_book import AlertBook
 from ..state.alerts import AlertFinding
 from ..state.board import Board
-from ..state.impact import quit_costs
 from ..state.store import Store
 from ..terminal import driver, memory_trim
 from ..terminal.key_queue import KeyFollower, KeyQueue
@@ -51,11 +50,13 @@ from .panels.header import Header
 from .panels.overview import Overview
 from .playback_keys import PlaybackKeys
 from .screens import PAGES, PANELS, make_panel
-from .widgets.dialogs import Choice, ChoiceDialog, LiveDialog, LiveScreen
+from .widgets.clipboard import copy_text
+from .widgets.dialogs import ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
 from .widgets.order_asked import OrderAsked, OrdersAsked
 from .widgets.pane import Panel
 from .widgets.styles import MainScreen
+from .widgets.too_small import TooSmallPane, is_too_small
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
@@ -89,6 +90,14 @@ class ConsoleApp(PlaybackKeys):
         ),
         Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
         Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
+        Binding(
+            "S",
+            "start_pipeline",
+            "Start",
+            priority=True,  # in a table S is another key; but only what runs has an order
+            id="start-pipeline",
+            tooltip="the stopped pipeline, with the options it ran with",
+        ),
         Binding("t", "next_theme", "Theme", id="next-theme", tooltip="the next theme"),
         Binding("question_mark", "help", "Help", key_display="?", id="help"),
         Binding("q", "ask_quit", "Quit", id="quit"),
@@ -138,16 +147,19 @@ class ConsoleApp(PlaybackKeys):
         source: Callable[..., TelemetryClient] = TelemetryClient,
         shows_cost: bool = False,
         is_read_only: bool = False,
+        starter: Callable[[], int] | None = None,
     ) -> None:
         """`label` is a badge in the header (MOCK, an ssh host): quitting then offers no stop of
         the pipeline. `source` makes the telemetry client, from the arguments of `TelemetryClient`.
         `fps`, `theme`, `ascii` and `low_bandwidth` override the settings file. `ui_state` has the
-        saved theme and sorting. With `is_read_only` the console changes nothing."""
+        saved theme and sorting. With `is_read_only` the console changes nothing. `starter` starts
+        the pipeline again once it has stopped; without one it is not offered."""
         has_no_color = os.environ.get("NO_COLOR") is not None
         # Without colours Textual must treat the theme as the terminal's own, or it sends greys.
         super().__init__(ansi_color=True if has_no_color else None)
         self.config = config
         self.is_read_only = is_read_only
+        self.starter = starter
         self.api_key = config.api_key
         self.clock = clock
         self.ui_state = ui_state or UiState()
@@ -167,6 +179,7 @@ class ConsoleApp(PlaybackKeys):
         self.key_queue = KeyQueue(self, self.on_event)
         self.pace.fps = settings.fps
         self._label = label
+        self._was_down = False
         self._drawn = self.store.moves
         self._drawn_at = time.monotonic()
         self._news = asyncio.Event()
@@ -177,7 +190,7 @@ class ConsoleApp(PlaybackKeys):
         self._wear(settings, Settings(theme=""))
         says_so = is_read_only and self.playback is None
         badge = " ".join(word for word in (label, "READ-ONLY" if says_so else "") if word)
-        self.header = Header({key: name for key, (name, _) in PANELS.items()}, badge)
+        self.header = Header({key: name for key, (name, _) in (PANELS | PAGES).items()}, badge)
         self.footer = Footer()
         self.cost_pane = CostPane()
         self.cost_pane.display = shows_cost
@@ -282,6 +295,7 @@ class ConsoleApp(PlaybackKeys):
         return screen
 
     def compose(self) -> ComposeResult:
+        yield TooSmallPane()
         yield self.header
         yield Container(self._panels["Overview"], id="panels")
         yield self.cost_pane
@@ -389,6 +403,9 @@ class ConsoleApp(PlaybackKeys):
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
+        if board.is_down != self._was_down:
+            self._was_down = board.is_down
+            self.refresh_bindings()  # S, in the footer
         self.header.round_trip_s = self.pace.round_trip_s
         self.header.paint(board)  # under a dialog too, where it is still visible
         screen = self.screen
@@ -399,6 +416,10 @@ class ConsoleApp(PlaybackKeys):
                 self.cost_pane.paint(board)
             if not self.is_paused or self.active_panel.is_live:
                 self.active_panel.paint(self.board)
+
+    def on_resize(self, event: events.Resize) -> None:
+        super().on_resize(event)
+        self.screen_stack[0].set_class(is_too_small(event.size), "-too-small")
 
     # -- keys that always work
 
@@ -523,14 +544,29 @@ class ConsoleApp(PlaybackKeys):
             if pane.display:
                 pane.paint(self.board)
 
-    def save_picture(self) -> None:
-        """Saves the screen as SVG, beside the transcripts or in a browser's downloads."""
+    async def save_picture(self, path: str = "") -> None:
+        """Saves the screen, without a command line, as SVG: to `path`, or beside the transcripts,
+        or in a browser's downloads. Raises `OperatorError` if `path` cannot be written."""
         from ..paths import data_directory
 
+        wanted = Path(path).expanduser().absolute()
+        if path:
+            try:
+                wanted.open("a").close()
+            except OSError as error:
+                raise OperatorError(f"{wanted}: {error.strerror}", "a file for the SVG") from error
+        await self.action_close_command()
+        if path:
+            self.call_after_refresh(self._draw_picture, wanted)
+            return
         directory = data_directory() / "pictures"
         with contextlib.suppress(OSError):  # `deliver_screenshot` reports that it cannot save
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.deliver_screenshot(path=str(directory))
+        self.call_after_refresh(self.deliver_screenshot, path=str(directory))
+
+    def _draw_picture(self, path: Path) -> None:
+        path.write_text(self.export_screenshot(), encoding="utf-8")
+        self.notify(str(path), title="The screen is saved", markup=False)
 
     def action_diagnostics(self) -> None:
         dialog = LiveDialog("diagnostics", lambda board, width: diagnostics(self, board))
@@ -546,9 +582,21 @@ class ConsoleApp(PlaybackKeys):
         """Whether an action is available now: `:` not in a dialog; in a text `ctrl+z` is undo."""
         if action == "command":
             return isinstance(self.screen, MainScreen)
+        if action == "start_pipeline":
+            return self._may_start()
         if action == "suspend" and hasattr(self.focused, "action_undo"):
             return False
         return super().check_action(action, parameters)
+
+    def _may_start(self) -> bool:
+        """Whether `S` starts the pipeline: it is down, and no input takes the key as text."""
+        is_typing = self.focused is not None and self.focused.check_consume_key("S", "S")
+        return self.can_start and isinstance(self.screen, MainScreen) and not is_typing
+
+    async def action_start_pipeline(self) -> None:
+        from . import actions
+
+        await actions.start_pipeline(self)
 
     async def action_command(self, text: str = "") -> None:
         """Opens the command line below the panels."""
@@ -576,6 +624,11 @@ class ConsoleApp(PlaybackKeys):
         from .palette import open_palette
 
         open_palette(self)
+
+    def on_text_selected(self) -> None:
+        """Copies what was selected with the mouse in one of Textual's own widgets."""
+        if text := self.screen.get_selected_text():
+            copy_text(self.screen, text, units.glimpse(text))
 
     def action_jump(self) -> None:
         """Shows a letter on every pane; typing it focuses that pane."""
@@ -606,23 +659,9 @@ class ConsoleApp(PlaybackKeys):
         if has_nothing or self.is_read_only:  # nothing to stop, or stopping is not allowed
             self.exit("leave")
             return
-        self.push_screen(
-            ChoiceDialog(
-                "Quit the console",
-                "The pipeline belongs to the supervisor and goes on without a screen. "
-                + quit_costs(self.board),
-                (
-                    Choice("l", "leave", "Leave it running"),
-                    Choice("s", "stop", "Stop the pipeline as well"),
-                    Choice("c", "", "Stay here"),
-                ),
-            ),
-            self._quit,
-        )
+        from .quitting import ask_quit
 
-    def _quit(self, answer: str | None) -> None:
-        if answer:
-            self.exit(answer)
+        ask_quit(self)
 
     async def on_event_pane_traced(self, message: EventPane.Traced) -> None:
         """Shows the log line of an alert or an event, or else the screen that shows it."""

@@ -24,7 +24,7 @@ def catalogue() -> tuple[KeyBinding, ...]:
     ui = panels.__name__.rpartition(".")[0]
     for module in pkgutil.iter_modules(panels.__path__):
         importlib.import_module(f"{panels.__name__}.{module.name}")
-    for name in ("app", "jump", "palette", "playback_keys"):
+    for name in ("app", "jump", "palette", "playback_keys", "quitting"):
         importlib.import_module(f"{ui}.{name}")
     found: dict[tuple[str, str], KeyBinding] = {}
     for node in sorted(set(_subclasses(DOMNode)), key=_place):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import glob
 import os
 import shlex
 import sys
@@ -26,12 +25,17 @@ from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..client.ask import find_request
 from ..client.telemetry import ABORTED, DRAIN_SECONDS
 from ..client.transcripts import open_transcripts
-from ..commands.adapters import AdapterCommand, LoadCommand, VerifyCommand
-from ..commands.argument import arguments_of, usage_of
+from ..commands.adapters import (
+    AdapterCommand,
+    LoadCommand,
+    NamedAdapterCommand,
+    VerifyCommand,
+)
+from ..commands.argument import Argument, arguments_of, usage_of
 from ..commands.base import Command
 from ..commands.consoles import AttachCommand, PlayCommand
 from ..commands.inspect import LogsCommand
-from ..commands.parser import command_parser, parse_with
+from ..commands.parser import CommandParser, command_parser, parse_with
 from ..commands.pipeline import (
     AbortCommand,
     BenchCommand,
@@ -46,16 +50,36 @@ from ..commands.table import COMMANDS, CommandGroup
 from ..commands.transcripts import DeleteTranscriptsCommand
 from ..state.board import SUPERVISOR, Board
 from ..text import units
+from ..text.fuzzy import did_you_mean, with_choices
 from ..text.lines import TextLine, line
 from . import actions
 from .screen_app import ScreenApp
 from .widgets.command_syntax import LineCommand
 from .widgets.dialogs import LiveDialog
+from .widgets.path_input import ANY_FILE, DIRECTORIES, PathKind, paths_like
 
 Known: TypeAlias = type[Command] | CommandGroup
+GROUPS = {
+    "here": "here",
+    "": "go",
+    "adapters": "adapters",
+    "processes": "processes",
+    "pipeline": "pipeline",
+    "inspect": "look",
+    "consoles": "recordings",
+    "transcripts": "transcripts",
+    "app": "console",
+    "screens": "screens",
+    "moves": "cursor",
+}
+"""Titles of the groups of commands, in the order in which they are listed. Those of the command
+line are grouped by the modules of their records."""
+MOVES = ("move(", "page(", "jump(", "match(", "scroll", "app.focus_", "cursor_", "palette")
+"""Prefixes of actions listed last: cursor moves, and opening the palette."""
 WITH_A_SCREEN: tuple[Known, ...] = (UpCommand, AttachCommand, PlayCommand)
 """Commands that `:` does not know, since they open a console or start a pipeline."""
 MOST_OUTPUT = 5000
+SVG = PathKind(suffixes=(".svg",))
 
 
 # --- the commands -------------------------------------------------------------------------------
@@ -64,8 +88,8 @@ MOST_OUTPUT = 5000
 def all_commands(
     app: ScreenApp, bindings: Iterable[ActiveBinding] | None = None
 ) -> dict[str, LineCommand]:
-    """The commands by name, those of the focused pane first. If an action and a command share a
-    name, arguments select the command."""
+    """The commands by name, in the order of `GROUPS`, those of the focused pane first. If an action
+    and a command share a name, arguments select the command."""
     found: dict[str, LineCommand] = {}
     if bindings is None:
         bindings = app.screen.active_bindings.values()
@@ -76,7 +100,8 @@ def all_commands(
     for command in (*_own(app), *_verbs(app)):
         action = found.get(command.name)
         found[command.name] = _either(action, command) if action else command
-    return found
+    order = list(GROUPS.values())
+    return {c.name: c for c in sorted(found.values(), key=lambda each: order.index(each.group))}
 
 
 def _action(app: ScreenApp, active: ActiveBinding) -> LineCommand:
@@ -88,8 +113,13 @@ def _action(app: ScreenApp, active: ActiveBinding) -> LineCommand:
             raise OperatorError(f"{binding.id} takes no arguments", what)
         await app.run_action(binding.action, active.node)
 
+    group = "app" if active.node is app else "here"
+    if binding.action.startswith("show("):
+        group = "screens"
+    elif binding.action.startswith(MOVES):
+        group = "moves"
     refused = app.refuses(binding.id)
-    return LineCommand(binding.id or "", "", what, run, is_refused=refused)
+    return LineCommand(binding.id or "", "", what, run, group=GROUPS[group], is_refused=refused)
 
 
 def _either(action: LineCommand, verb: LineCommand) -> LineCommand:
@@ -100,7 +130,8 @@ def _either(action: LineCommand, verb: LineCommand) -> LineCommand:
 
     usage = verb.usage if verb.usage.startswith("[") or not verb.usage else f"[{verb.usage}]"
     refused = verb.is_refused and action.is_refused
-    return verb._replace(usage=usage, run=run, is_refused=refused)
+    group = action.group if action.group == GROUPS["here"] else verb.group
+    return verb._replace(usage=usage, run=run, group=group, is_refused=refused)
 
 
 def _own(app: ScreenApp) -> Iterator[LineCommand]:
@@ -110,13 +141,16 @@ def _own(app: ScreenApp) -> Iterator[LineCommand]:
         wanted = " ".join(words).lower()
         near = [name for name in screens if wanted and name.lower().startswith(wanted)]
         if len(near) != 1:
-            raise OperatorError(f"no screen {wanted!r}", f"there are {', '.join(screens).lower()}")
+            low = [name.lower() for name in screens]
+            hint = with_choices(did_you_mean(wanted, low), low)
+            raise OperatorError(f"no screen {wanted!r}", hint)
         await app.action_show(near[0])
 
     def theme(words: Sequence[str]) -> None:
         name = " ".join(words)
         if name not in app.themes:
-            raise OperatorError(f"no theme {name!r}", f"there are {', '.join(app.themes)}")
+            hint = with_choices(did_you_mean(name, app.themes), app.themes)
+            raise OperatorError(f"no theme {name!r}", hint)
         app.wear_theme(name)
 
     def filter(words: Sequence[str]) -> None:
@@ -124,23 +158,26 @@ def _own(app: ScreenApp) -> Iterator[LineCommand]:
 
     yield LineCommand(
         *("goto", "SCREEN", "a screen by its name", goto),
+        group=GROUPS[""],
         words=lambda board, before: (name.lower() for name in screens) if len(before) == 1 else (),
     )
     yield LineCommand(
         *("theme", "NAME", "colours", theme),
+        group=GROUPS[""],
         words=lambda board, before: app.themes if len(before) == 1 else (),
     )
-    yield LineCommand("filter", "EXPRESSION", "the list on this screen; nothing shows all", filter)
+    what = "the list on this screen; nothing shows all"
+    yield LineCommand("filter", "EXPRESSION", what, filter, group=GROUPS[""])
     if app.telemetry.controls is not None:
+        what = "3:07 from the start of the recording, +90 or -1:30 from here"
         yield LineCommand(
-            *(
-                "seek",
-                "TIME",
-                "3:07 from the start, +90 or -1:30 from here",
-                lambda words: app.seek_to(" ".join(words)),
-            )
+            "seek", "TIME", what, lambda w: app.seek_to(" ".join(w)), group=GROUPS[""]
         )
-    yield LineCommand("screenshot", "", "the screen as SVG", lambda _: app.save_picture())
+    yield LineCommand(
+        *("screenshot", "[PATH]", "the screen as SVG", lambda words: app.save_picture(*words[:1])),
+        group=GROUPS[""],
+        words=lambda board, before: (each.word for each in paths_like(before[-1], SVG)),
+    )
 
 
 def _verbs(app: ScreenApp) -> Iterator[LineCommand]:
@@ -156,6 +193,8 @@ def _verbs(app: ScreenApp) -> Iterator[LineCommand]:
 def _verb(app: ScreenApp, known: Known, *typed: str) -> LineCommand:
     """A command of the command line; `typed` are the words that invoke it there."""
     name = typed[-1]
+    is_grouped = isinstance(known, CommandGroup) or len(typed) > 1
+    group = typed[0] if is_grouped else known.__module__.rpartition(".")[2]
     return LineCommand(
         name,
         usage_of(arguments_of(known)) if not isinstance(known, CommandGroup) else "[VERB …]",
@@ -163,6 +202,7 @@ def _verb(app: ScreenApp, known: Known, *typed: str) -> LineCommand:
         partial(_run_verb, app, typed),
         partial(_words, known),
         _about(known),
+        GROUPS[group],
         app.is_read_only and is_changing_command(name),
     )
 
@@ -175,21 +215,14 @@ def _parser() -> argparse.ArgumentParser:
     return command_parser(LineParser)
 
 
-class LineParser(argparse.ArgumentParser):
-    """Raises `OperatorError` instead of exiting the process."""
-
-    def error(self, message: str) -> Any:
-        raise OperatorError(message, self._usage())
+class LineParser(CommandParser):
+    """Raises `OperatorError` where a shell's parser prints the help and exits the process."""
 
     def exit(self, status: int = 0, message: str | None = None) -> Any:
-        raise OperatorError((message or "").strip() or self.format_help(), self._usage())
+        raise OperatorError((message or "").strip() or self.format_help())
 
     def print_help(self, file: Any = None) -> None:
         """Prints nothing, since `exit` raises the help as an error."""
-
-    def _usage(self) -> str:
-        record = self.get_default("record")
-        return usage_of(arguments_of(record)) if record else ""
 
 
 def _words(known: Known, board: Board, before: Sequence[str]) -> Iterator[str]:
@@ -207,28 +240,34 @@ def _words(known: Known, board: Board, before: Sequence[str]) -> Iterator[str]:
         flags = (flag for each in arguments if each.name != "run" for flag in each.spellings)
         yield from (flag for flag in flags if flag not in done)
         return
-    given = [word for word in done if not word.startswith("-")]
+    options = {flag: each for each in arguments for flag in each.flags if each.takes_value}
+    if done and (option := options.get(done[-1])):
+        yield from option.choices or _values(known, option, board, last)
+        return
+    values = {at + 1 for at, word in enumerate(done) if word in options}
+    given = [w for at, w in enumerate(done) if at not in values and not w.startswith("-")]
     wanted = [each for each in arguments if each.is_positional]
-    if done and done[-1] == "--adapter":
-        yield from _adapters(board)
-    elif wanted and (len(given) < len(wanted) or wanted[-1].takes_many):
+    if wanted and (len(given) < len(wanted) or wanted[-1].takes_many):
         argument = wanted[min(len(given), len(wanted) - 1)]
-        yield from argument.choices or _values(known, argument.name, board, last)
+        yield from argument.choices or _values(known, argument, board, last)
 
 
-def _values(known: type[Command], name: str, board: Board, begin: str) -> Iterable[str]:
-    """Completions for the argument `name`, from the board or the file system."""
-    match name:
+def _values(known: type[Command], argument: Argument, board: Board, begin: str) -> Iterable[str]:
+    """Completions for a value of the argument, from the board or the file system."""
+    match argument.name:
         case "policy":
             return POLICIES
         case "process":
             return [row.name for row in board.processes if row.name != SUPERVISOR]
+        case "adapter" if argument.metavar == "NAME":
+            return _adapters(board)
         case "name" if known is not LoadCommand:
             return _adapters(board)
         case "request":
             return [row.view.request_id for row in board.requests]
-        case "path" | "paths":
-            return _directories(begin)
+    if argument.metavar in ("FILE", "PATH"):
+        kind = DIRECTORIES if issubclass(known, AdapterCommand) else ANY_FILE
+        return [each.word for each in paths_like(begin, kind)]
     return ()
 
 
@@ -245,14 +284,6 @@ def _adapters(board: Board) -> Iterator[str]:
     return (shlex.quote(row.name) for row in board.adapters if not row.is_base)
 
 
-def _directories(begin: str) -> Iterator[str]:
-    """Directories of this machine whose path starts with `begin`; a remote pipeline has others."""
-    at = os.path.expanduser(begin)
-    for path in sorted(glob.glob(glob.escape(at) + "*"))[:50]:
-        if os.path.isdir(path):
-            yield begin + path[len(at) :] + "/"
-
-
 async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -> None:
     """Carries out a command by a console action if there is one; otherwise runs it in a process and
     shows its output."""
@@ -264,6 +295,8 @@ async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -
     command = BenchCommand() if bench else parse_with(_parser(), arguments)
     match command:
         case AdapterCommand() if not (isinstance(command, VerifyCommand) and command.against):
+            if isinstance(command, NamedAdapterCommand):
+                _check_adapter(app, command.name)
             actions.give(app, command.order(app.orders.inbox))
         case ProcessCommand():
             known = [row.name for row in app.board.processes if row.name != SUPERVISOR]
@@ -295,6 +328,14 @@ async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -
             actions.ask(app, question, partial(_show_output, app, arguments))
         case _:
             _show_output(app, arguments)
+
+
+def _check_adapter(app: ScreenApp, name: str) -> None:
+    """Raises `OperatorError` if no adapter has this name, and none is being loaded under it."""
+    names = [row.name for row in app.board.adapters if not row.is_base]
+    if names and name not in names and name not in app.board.orders:
+        hint = did_you_mean(name, names) or ":adapters lists them"
+        raise OperatorError(f"no adapter {name!r}", hint)
 
 
 def _show_output(app: ScreenApp, arguments: Sequence[str]) -> None:

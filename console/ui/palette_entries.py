@@ -34,16 +34,14 @@ from ..commands.table import COMMANDS, CommandGroup
 from ..state.board import AdapterRow, ProcessRow, RequestRow
 from ..text import units
 from . import actions
-from .line_commands import WITH_A_SCREEN
+from .line_commands import MOVES, WITH_A_SCREEN
 from .screen_app import ScreenApp
 from .widgets.styles import MainScreen
 from .widgets.table import TablePane
 
 SCREENS, HERE, ORDERS, APP, THINGS, LINE, MOVING = range(7)
-"""Kinds of entries, in the order in which they are listed."""
-MOVES = ("move(", "page(", "jump(", "match(", "scroll", "app.focus_", "cursor_", "palette")
-"""Prefixes of actions listed last: cursor moves, and opening the palette. Actions without an id are
-also listed last: Textual's text editing."""
+"""Kinds of entries, in the order in which they are listed. Actions without an id, i.e. Textual's
+text editing, are listed last, as cursor moves are."""
 WITHOUT_ORDERS = ("supervisor", "fetch")
 """Processes that take no orders."""
 

@@ -49,6 +49,7 @@ class ScreenApp(PaintedApp):
         text."""
         raise NotImplementedError
 
-    def save_picture(self) -> None:
-        """Writes the screen to a file, as SVG."""
+    async def save_picture(self, path: str = "") -> None:
+        """Writes the screen as SVG to `path`, by default a new file beside the transcripts. Raises
+        `OperatorError` if `path` cannot be written."""
         raise NotImplementedError

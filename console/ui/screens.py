@@ -16,7 +16,7 @@ PANELS: dict[str, tuple[str, str]] = {
 }
 """Key to name and module."""
 PAGES: dict[str, tuple[str, str]] = {"9": ("Alerts", "alerts"), "comma": ("Settings", "settings")}
-"""Screens without a tab."""
+"""Screens that the tabs of a narrow terminal only number."""
 
 
 def make_panel(name: str) -> Panel:

@@ -50,6 +50,7 @@ def run_console(
     label: str = "",
     clock: Callable[[], float] = time.time,
     source: Callable[..., TelemetryClient] | None = None,
+    starter: Callable[[], int] | None = None,
 ) -> str | None:
     """Runs the console until the user leaves. Returns "leave" or "stop", or None if it was ended.
 
@@ -74,6 +75,7 @@ def run_console(
         source=source or TelemetryClient,
         shows_cost=screen.show_cost,
         is_read_only=is_read_only,
+        starter=starter,
     )
     if sys.__stderr__ is not None:
         write_cells(sys.__stderr__)

@@ -127,6 +127,7 @@ class Process:
                 rss_bytes=_rss_bytes(),
                 loop_lag_ms=round(self.loop_lag_ms, 2),
                 hops=self.socket_stats(),
+                is_recording=self.spans.recording is not None,
             )
         )
 

@@ -112,7 +112,7 @@ def test_a_shift_from_the_first_start_to_the_stop(ring: Ring) -> None:
         console.type("\x1b")
         console.type("5", "Once more.", "\r")
         console.wait_for("tok/s  first", 30)
-        console.type("\x1b", "\x1b", "q", "s")
+        console.type("\x1b", "\x1b", "q", "s", "y")
         assert console.exit_code(60) == 0
     finally:
         console.close()

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from ....pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
 from ....pipeline.runtime.wording import counted
+from ...state.adapter_costs import tokens_of
 from ...state.board import WHERE, AdapterRow, AdapterVerification, Board, Level
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ...text.reasons import reason_first
 from ..widgets.pane import field
 
 STATES: dict[AdapterState, tuple[str, Level]] = {
@@ -38,7 +40,7 @@ MODULES = {
     "up_proj": "up",
     "down_proj": "down",
 }
-PINNED, MERGED = "⚑", "⊕"
+PINNED, MERGED, ODD = "⚑", "⊕", "△"
 
 
 def targets(modules: Sequence[str]) -> str:
@@ -56,6 +58,8 @@ def place(view: AdapterView) -> str:
 
 def state(row: AdapterRow, board: Board) -> TextSpan:
     """The adapter's state, or this console's pending order for it."""
+    if board.is_stopped and not row.has_failed:
+        return ("○ not running", "dim")
     doing = board.orders.get("" if row.is_base else row.name)
     mark, level = STATES[row.view.state]
     if doing and level != "warn":  # a state in progress says more than the order
@@ -69,11 +73,13 @@ def share_of_hits(view: AdapterView) -> str:
 
 
 def remark(row: AdapterRow) -> TextSpan | None:
-    """The reason of its state, or a warning; None if there is neither."""
-    if row.view.reason:
-        return (units.visible(row.view.reason), STATES[row.view.state][1])
-    if row.view.warning:
-        return (f"△ {units.visible(row.view.warning)}", "warn")
+    """The reason of its state, or a warning, the cause first; None if there is neither."""
+    view = row.view
+    if view.reason:
+        style = "dim" if view.state is AdapterState.HOST else STATES[view.state][1]
+        return (reason_first(units.visible(view.reason)), style)
+    if view.warning:
+        return (f"{ODD} {reason_first(units.visible(view.warning))}", "warn")
     return None
 
 
@@ -99,9 +105,12 @@ class AdapterDetails:
         if not row.is_base:
             lines += _identity(view)
         lines += _wrapped("path", view.path, "text", width)
-        pages = f"  {counted(view.pages, 'page')} of the pool"
+        pages = f"  {counted(view.pages, 'page')} of the pool for its weights"
         lines += [
             line(*field("size"), (units.size(view.num_bytes), "text"), (pages, "dim")),
+            TextLine(),
+            line(("cost", "title")),
+            *_costs(row),
             TextLine(),
             line(("work", "title")),
             *_work(row),
@@ -119,13 +128,48 @@ class AdapterDetails:
 def _identity(view: AdapterView) -> list[TextLine]:
     """An adapter's places, pin, merge, rank, modules, generation and digest."""
     return [
-        line(*field("where"), (_residency(view), "text")),
+        line(*field("location"), (_residency(view), "text")),
         line(*field("pinned"), *_yes(view.pinned, PINNED, "never evicted")),
         line(*field("merged"), *_yes(view.merged, MERGED, "has a copy of the weights")),
         line(*field("rank"), (f"{view.rank or units.NOTHING}", "text")),
-        line(*field("changes"), (targets(view.target_modules) or units.NOTHING, "text")),
+        line(*field("modules"), (targets(view.target_modules) or units.NOTHING, "text")),
         line(*field("generation"), (f"{view.generation}", "text")),
         line(*field("digest"), (view.digest[:32] or units.NOTHING, "text")),
+    ]
+
+
+def _costs(row: AdapterRow) -> list[TextLine]:
+    """An adapter's shares, its pages of KV and the times of its requests."""
+    view, costs = row.view, row.costs
+    rows = (
+        ("device time", costs.device, costs.run_device, units.duration(view.device_us / 1e6)),
+        ("tokens", costs.tokens, costs.run_tokens, units.count(tokens_of(view))),
+    )
+    lines = [
+        line(
+            *field(name),
+            (f"{units.share(now):>5}", "number"),
+            (" in the last minute, ", "dim"),
+            (units.share(run), "number"),
+            (f" since the router started ({amount})", "dim"),
+        )
+        for name, now, run, amount in rows
+    ]
+    lines.append(line(*field("KV pages"), (f"{view.kv_pages:>5}", "number"), (" held now", "dim")))
+    times = (
+        ("TTFT", view.ttft_p50_ms, view.ttft_p99_ms),
+        ("queue wait", view.wait_p50_ms, view.wait_p99_ms),
+    )
+    return lines + [
+        line(
+            *field(name),
+            ("p50 ", "dim"),
+            (units.milliseconds(p50), "number"),
+            ("  p99 ", "dim"),
+            (units.milliseconds(p99), "number"),
+            (" at the router, last 10 minutes", "dim"),
+        )
+        for name, p50, p99 in times
     ]
 
 
@@ -147,22 +191,27 @@ def _work(row: AdapterRow) -> list[TextLine]:
     if not row.is_base:
         lines.append(
             line(
-                *field("hit rate"),
+                *field("pool hits"),
                 (share_of_hits(view), "text"),
-                (" of its requests found it in the pool; copied there ", "dim"),
-                (units.count(view.placements), "text"),
-                (" times" if view.placements != 1 else " time", "dim"),
+                (" of its requests; copied to the device ", "dim"),
+                (_times(view.placements), "text"),
+                (", evicted ", "dim"),
+                (_times(view.evictions), "text"),
             )
         )
     if view.service is not None:
         lines.append(
             line(
-                *field("was given"),
+                *field("fair share"),
                 (units.count(view.service), "text"),
-                (" weighted tokens, by the counter of vtc_fair", "dim"),
+                (" weighted tokens (the counter of vtc_fair)", "dim"),
             )
         )
     return lines
+
+
+def _times(number: int) -> str:
+    return f"{units.count(number)} time{'s' if number != 1 else ''}"
 
 
 def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
@@ -249,8 +298,8 @@ def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
     ]
     if plan.evicts:
         lines += _wrapped("evicts", ", ".join(plan.evicts), "warn", width)
-    changes = f"{targets(plan.target_modules)}, rank {plan.rank}"
-    lines += _wrapped("changes", changes, "text", width)
+    modules = f"{targets(plan.target_modules)}, rank {plan.rank}"
+    lines += _wrapped("modules", modules, "text", width)
     if plan.warning:
         lines += _wrapped("warning", plan.warning, "warn", width)
     return lines

@@ -1,12 +1,13 @@
-"""Adapters: a table of their state, size and work, the base model on top, with keys to load,
-unload, pin, verify and merge them."""
+"""Adapters: a table of what each costs, its state and size, the costliest on top, with keys to
+load, unload, pin, verify and merge them; below it their throughput over time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
@@ -25,14 +26,17 @@ from ...commands.adapters import (
 )
 from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
-from ...text.lines import TextLine, TextSpan, line
+from ...text.lines import TextLine, TextSpan, length, line
+from ..widgets.adapter_plot import AdapterPlotPane
+from ..widgets.column import Column, number_column
 from ..widgets.dialogs import LiveDialog
 from ..widgets.order_asked import OrdersAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.styles import MainScreen
-from ..widgets.table import Column, TablePane, number_column
+from ..widgets.table import TablePane
 from .adapter_details import (
     MERGED,
+    ODD,
     PINNED,
     AdapterDetails,
     place,
@@ -62,22 +66,29 @@ def _name(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     if row.is_base:
         return ((f"{row.mark} {BASE}{row.name}", row.color),)
     marks = _marks(row)
-    if not marks:
-        return ((f"{row.mark} {row.name}", row.color),)
-    name = units.fit(f"{row.mark} {row.name}", min(len(row.name) + 2, width - len(marks) - 1))
-    return ((f"{name} ", row.color), (marks, "key"))
+    taken = length(marks) + 1 if marks else 0
+    name = f"{row.mark} {row.name}"
+    name = units.fit_name(name, max(0, min(cell_len(name), width - taken)))
+    return ((name + (" " if marks else ""), row.color), *marks)
 
 
-def _marks(row: AdapterRow) -> str:
-    return (PINNED if row.view.pinned else "") + (MERGED if row.view.merged else "")
+def _marks(row: AdapterRow) -> tuple[TextSpan, ...]:
+    """Signs behind the name: pinned, merged, a warning."""
+    view = row.view
+    signs = (
+        (PINNED, "key", view.pinned),
+        (MERGED, "key", view.merged),
+        (ODD, "warn", view.warning),
+    )
+    return tuple((sign, style) for sign, style, is_so in signs if is_so)
 
 
 def _wanted(row: AdapterRow) -> int:
     """Cells that the adapter's name needs."""
     if row.is_base:
-        return 2 + len(BASE) + len(row.name)
+        return 2 + len(BASE) + cell_len(row.name)
     marks = _marks(row)
-    return 2 + len(row.name) + (1 + len(marks) if marks else 0)
+    return 2 + cell_len(row.name) + (1 + length(marks) if marks else 0)
 
 
 def _since(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
@@ -86,22 +97,17 @@ def _since(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     return ((units.age(seconds) if seconds < 60 else units.uptime(seconds), "dim"),)
 
 
-def _changes(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
+def _modules(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     """The adapter's remark, if any; else the modules it changes."""
-    return (_short_remark(row) or (targets(row.view.target_modules), "dim"),)
+    return (remark(row) or (targets(row.view.target_modules), "dim"),)
 
 
-def _changed(row: AdapterRow) -> int:
-    return len((_short_remark(row) or (targets(row.view.target_modules), ""))[0])
+def _modules_wanted(row: AdapterRow) -> int:
+    return cell_len((remark(row) or (targets(row.view.target_modules), ""))[0])
 
 
-def _short_remark(row: AdapterRow) -> TextSpan | None:
-    """Its remark without the leading directory, to fit a cell; None if it has none."""
-    whole = remark(row)
-    if whole is None:
-        return None
-    path = units.visible(row.view.directory or row.view.path)
-    return (whole[0].removeprefix(path).lstrip("/: ") or whole[0], whole[1])
+def _share(share: float | None) -> TextSpan:
+    return (units.share(share), "number" if share else "dim")
 
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
@@ -118,10 +124,10 @@ def _lit(number: int, style: str = "number") -> str:
 
 
 class AdapterTablePane(TablePane[AdapterRow]):
-    """The base first, then the adapters in the router's order."""
+    """The base and the adapters, the costliest first unless another order is chosen."""
 
     TITLE = "adapters"
-    EMPTY = "the router has not said which adapters it has"
+    EMPTY = "waiting for the router"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("l", "ask('load')", "Load", id="load", tooltip="serve another directory by a name"),
         Binding(
@@ -146,22 +152,54 @@ class AdapterTablePane(TablePane[AdapterRow]):
         Binding("w", "ask('plan')", "Plan", id="plan", tooltip="what loading a directory takes"),
     ]
     columns = (
-        Column("adapter", 12, _name, order=lambda r: r.name, grows=True, wants=_wanted),
-        Column("state", 13, lambda r, b, w: (state(r, b),), order=lambda r: r.view.state.value),
-        Column("for", 8, _since, order=lambda r: -r.view.since, right=True, rank=4),
         Column(
-            "where",
+            "adapter",
+            16,
+            _name,
+            order=lambda r: r.name,
+            grows=True,
+            wants=_wanted,
+            value=lambda r: r.name,
+        ),
+        Column(
+            "state",
+            13,
+            lambda r, b, w: (state(r, b),),
+            order=lambda r: r.view.state.value,
+            value=lambda r: r.view.state,
+        ),
+        Column(
+            "device",
             6,
-            lambda r, b, w: (("" if r.is_base else place(r.view), "dim"),),
-            order=lambda r: place(r.view),
-            rank=9,
+            lambda r, b, w: (_share(r.costs.device),),
+            order=lambda r: r.costs.device or 0.0,
+            right=True,
+            value=lambda r: r.costs.device,
+            field="device_time_fraction",
+            descends=True,
         ),
-        number_column("rank", 4, lambda r: r.view.rank, zero=units.NOTHING, rank=5),
-        Column("changes", 20, _changes, grows=True, rank=8, wants=_changed, least=16),
-        number_column(
-            "size", 8, lambda r: r.view.num_bytes, units.size, zero=units.NOTHING, rank=6
+        Column(
+            "tokens",
+            6,
+            lambda r, b, w: (_share(r.costs.tokens),),
+            order=lambda r: r.costs.tokens or 0.0,
+            right=True,
+            value=lambda r: r.costs.tokens,
+            field="tokens_fraction",
+            rank=4,
+            descends=True,
         ),
-        number_column("pages", 5, lambda r: r.view.pages, zero=units.NOTHING, rank=7),
+        Column(
+            "tok/s",
+            10,
+            _speed,
+            order=lambda r: r.tokens_s,
+            right=True,
+            rank=1,
+            descends=True,
+            value=lambda r: r.tokens_s,
+            field="tokens_per_s",
+        ),
         number_column(
             "run", 4, lambda r: r.view.running, style=lambda r: _lit(r.view.running), rank=1
         ),
@@ -172,26 +210,96 @@ class AdapterTablePane(TablePane[AdapterRow]):
             style=lambda r: _lit(r.view.waiting, "warn"),
             rank=1,
         ),
-        number_column("requests", 8, lambda r: r.view.requests, units.count, rank=6),
-        number_column("tokens", 6, lambda r: r.view.output_tokens, units.count, rank=3),
+        number_column(
+            "TTFT p50",
+            8,
+            lambda r: r.view.ttft_p50_ms,
+            units.milliseconds,
+            rank=9,
+            field="ttft_p50_ms",
+        ),
+        number_column(
+            "TTFT p99",
+            8,
+            lambda r: r.view.ttft_p99_ms,
+            units.milliseconds,
+            rank=2,
+            field="ttft_p99_ms",
+        ),
+        number_column(
+            "wait p50",
+            8,
+            lambda r: r.view.wait_p50_ms,
+            units.milliseconds,
+            rank=11,
+            field="wait_p50_ms",
+        ),
+        number_column(
+            "wait p99",
+            8,
+            lambda r: r.view.wait_p99_ms,
+            units.milliseconds,
+            rank=6,
+            field="wait_p99_ms",
+        ),
+        number_column(
+            "KV pages", 8, lambda r: r.view.kv_pages, style=lambda r: _lit(r.view.kv_pages), rank=3
+        ),
+        number_column("LoRA pages", 10, lambda r: r.view.pages, zero=units.NOTHING, rank=5),
+        number_column("requests", 8, lambda r: r.view.requests, units.count, rank=7),
+        number_column(
+            "prompt", 6, lambda r: r.view.prompt_tokens, units.count, rank=10, field="prompt_tokens"
+        ),
+        number_column(
+            "output", 6, lambda r: r.view.output_tokens, units.count, rank=8, field="output_tokens"
+        ),
         Column(
-            "hits",
-            5,
+            "age",
+            6,
+            _since,
+            order=lambda r: -r.view.since,
+            right=True,
+            rank=13,
+            value=lambda r: r.view.since,
+            field="state_since_unix_s",
+        ),
+        Column(
+            "location",
+            8,
+            lambda r, b, w: (("" if r.is_base else place(r.view), "dim"),),
+            order=lambda r: place(r.view),
+            rank=15,
+        ),
+        number_column("rank", 4, lambda r: r.view.rank, zero=units.NOTHING, rank=12),
+        number_column(
+            "size",
+            8,
+            lambda r: r.view.num_bytes,
+            units.size,
+            zero=units.NOTHING,
+            rank=14,
+            field="size_bytes",
+        ),
+        Column(
+            "pool hits",
+            9,
             lambda r, b, w: (("" if r.is_base else share_of_hits(r.view), "number"),),
             order=lambda r: r.view.hits / max(1, r.view.requests),
             right=True,
-            rank=10,
+            rank=16,
             descends=True,
+            value=lambda r: r.view.hits,
         ),
-        number_column("given", 6, lambda r: r.view.service, units.count, rank=11),
+        number_column("fair share", 10, lambda r: r.view.service, units.count, rank=18),
         Column(
-            "tok/s",
-            10,
-            _speed,
-            order=lambda r: r.tokens_s,
-            right=True,
-            rank=2,
-            descends=True,
+            "modules",
+            20,
+            _modules,
+            grows=True,
+            rank=17,
+            wants=_modules_wanted,
+            least=16,
+            value=lambda r: targets(r.view.target_modules),
         ),
     )
 
@@ -205,7 +313,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
             self.rows = rows
 
     def rows(self, board: Board) -> Sequence[AdapterRow]:
-        return board.adapters
+        return board.costliest
 
     def row_key(self, row: AdapterRow) -> str:
         # During a reload both generations of an adapter have a row.
@@ -215,6 +323,14 @@ class AdapterTablePane(TablePane[AdapterRow]):
         """The name: a reloaded adapter moves to the end of the list, and the cursor with it."""
         return key.rpartition("@")[0]
 
+    def name_of(self, row: AdapterRow) -> str:
+        return row.name
+
+    def extracts(self, row: AdapterRow) -> Mapping[str, str]:
+        why = remark(row)
+        path = row.view.directory or row.view.path
+        return {"path": path, "why": why[0] if why else ""}
+
     def filter_text(self, row: AdapterRow, board: Board) -> str:
         view = row.view
         marks = ("pinned " if view.pinned else "") + ("merged " if view.merged else "")
@@ -222,7 +338,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
         return f"{what} {targets(view.target_modules)} {view.reason} {view.warning}"
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        """The progress of a load or a verification, before the number of adapters."""
+        """The progress of a load or a verification, the order, and the number of adapters."""
         spans: list[TextSpan] = []
         for bar in board.progress:
             if bar.stage in STAGES and not bar.done:
@@ -230,7 +346,25 @@ class AdapterTablePane(TablePane[AdapterRow]):
                 so_far = f" {bar.current:.0f}" + (f"/{bar.total:.0f}" if bar.total else "")
                 spans += [(f"{units.visible(bar.label)} ", "dim"), (filled, "warn"), (rest, "rest")]
                 spans += [(f"{so_far}   ", "number")]
+        if not spans and self.sort_column is None:
+            spans.append(("costliest of the last minute first  ", "dim"))
         return (*spans, *super().caption(board))
+
+    def _cells(
+        self,
+        row: AdapterRow,
+        board: Board,
+        columns: Sequence[tuple[Column[AdapterRow], int]],
+        is_cursor: bool,
+    ) -> TextLine:
+        """A failed adapter costs nothing: its reason takes the cells after the state."""
+        what = remark(row)
+        if not row.has_failed or what is None or len(columns) < 3:
+            return super()._cells(row, board, columns, is_cursor)
+        found = super()._cells(row, board, columns[:2], is_cursor)
+        room = sum(width + 1 for _, width in columns[2:]) - 1
+        text, style = what
+        return found._replace(spans=(*found.spans, (units.fit(text, room), style)))
 
     def action_ask(self, verb: str) -> None:
         self.post_message(self.Asked(verb, self.subjects))
@@ -289,6 +423,7 @@ class AdaptersPanel(Panel):
     def compose(self) -> ComposeResult:
         table = AdapterTablePane()
         yield table
+        yield AdapterPlotPane(lambda: table.selected)
         yield SpeedPane(table)
 
     @property
@@ -296,6 +431,7 @@ class AdaptersPanel(Panel):
         return self.query_one(AdapterTablePane).painted_app.orders
 
     def on_table_pane_moved(self) -> None:
+        self.query_one(AdapterPlotPane).paint()
         self.query_one(SpeedPane).paint()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:

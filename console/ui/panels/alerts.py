@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -15,8 +15,9 @@ from ...state.board import Board
 from ...state.log_reference import find_line
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.column import Column, number_column, text_column
 from ..widgets.pane import Pane, Panel, field
-from ..widgets.table import Column, TablePane, number_column, text_column
+from ..widgets.table import TablePane
 
 STATES = {
     AlertState.FIRING: "▲",
@@ -41,7 +42,8 @@ def _age_column(title: str, width: int, at: Callable[[Alert], float], rank: int)
     def cell(row: Alert, board: Board, width: int) -> Sequence[TextSpan]:
         return ((units.age(max(0.0, board.now - at(row))), "dim"),)
 
-    return Column(title, width, cell, at, right=True, rank=rank)
+    field = f"{title.replace(' ', '_')}_at_unix_s"
+    return Column(title, width, cell, at, right=True, rank=rank, value=at, field=field)
 
 
 class AlertTable(TablePane[Alert]):
@@ -55,7 +57,13 @@ class AlertTable(TablePane[Alert]):
         Binding("enter", "open", "Evidence", id="evidence", tooltip="its line, or where it shows"),
     ]
     columns = (
-        Column("state", 14, _state, order=lambda r: r.state.value),
+        Column(
+            "state",
+            14,
+            _state,
+            order=lambda r: r.state.value,
+            value=lambda r: r.state,
+        ),
         text_column("rule", 17, lambda r: r.finding.rule),
         text_column(
             "what",
@@ -85,6 +93,12 @@ class AlertTable(TablePane[Alert]):
 
     def filter_text(self, row: Alert, board: Board) -> str:
         return f"{row.state.value} {row.finding.rule} {row.finding.text}"
+
+    def name_of(self, row: Alert) -> str:
+        return f"{row.finding.rule}: {row.finding.text}"
+
+    def extracts(self, row: Alert) -> Mapping[str, str]:
+        return {"means": row.rule.meaning, "do": row.rule.remedy}
 
     def action_acknowledge(self) -> None:
         self.post_message(self.Acknowledged([row.finding.key for row in self.subjects]))

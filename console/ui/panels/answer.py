@@ -14,7 +14,8 @@ from ...client.answer import CANCELLED, Answer, WrappedText
 from ...client.chat import TokenChoice
 from ...state.board import Board
 from ...text import units
-from ...text.lines import TextLine, TextSpan, crop, length, line, thumb_of
+from ...text.lines import TextLine, TextSpan, crop, length, line, thumb_of, wrapped
+from ...text.word_diff import DELETE, INSERT, num_words, word_difference
 from ..widgets.pane import Pane
 
 PROMPT = "▸ "
@@ -32,16 +33,29 @@ class AnswerPane(Pane, can_focus=True):
         Binding("pagedown", "move(10)", "Page down", show=False, id="answer-page-down"),
         Binding("m", "plain", "Plain", id="answer-plain", tooltip="Markdown or plain text"),
         Binding("l", "choices", "Logprobs", id="answer-logprobs", tooltip="how likely each token"),
+        Binding(
+            "d",
+            "difference",
+            "Difference",
+            id="answer-difference",
+            tooltip="word by word, against the first answer",
+        ),
         Binding("y", "copy", "Copy", id="answer-copy", tooltip="this answer to the clipboard"),
     ]
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, against: Answer | None = None) -> None:
+        """`against` is the answer that this one is compared with."""
         super().__init__()
-        self.answer = answer
+        self.answer, self.against = answer, against
         self.is_plain = False
         """Whether a complete answer is shown as plain text, not as Markdown."""
         self.shows_choices = False
         """Whether tokens and their probabilities are shown instead of the text."""
+        self.shows_difference = False
+        """Whether the text is shown with its difference from the answer `against`."""
+        self._difference: list[TextSpan] = []
+        self._compared: tuple[int, int] | None = None
+        """The lengths of the two texts in `_difference`."""
         self._wrapped = WrappedText()
         self._settled: tuple[TextLine, ...] = ()
         self._settled_for: tuple[int, bool, bool] | None = None
@@ -53,10 +67,31 @@ class AnswerPane(Pane, can_focus=True):
         return ((self.answer.label, self.answer.style),)
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        return answer_caption(self.answer, self.size.width - cell_len(self.answer.label) - 12)
+        return answer_captions(self.answer, self._caption_room)[0]
+
+    def hint(self, board: Board) -> Sequence[TextSpan]:
+        """What the caption has no room for; with the difference, its size."""
+        if self.shows_difference and self.against and self._compared:
+            return (
+                (f"+{num_words(self._difference, INSERT)}", INSERT),
+                (" ", "text"),
+                (f"-{num_words(self._difference, DELETE)}", DELETE),
+                (" words against ", "dim"),
+                (self.against.label, self.against.style),
+            )
+        return answer_captions(self.answer, self._caption_room)[1]
+
+    @property
+    def _caption_room(self) -> int:
+        return self.size.width - cell_len(self.answer.label) - 12
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        found = self._choices(width) if self.shows_choices else self._text(width)
+        if self.shows_choices:
+            found = self._choices(width)
+        elif self.shows_difference:
+            found = self._differing(width)
+        else:
+            found = self._text(width)
         self._total = len(found)
         self._above = max(0, min(self._above, self._total - height))
         end = self._total - self._above
@@ -75,6 +110,25 @@ class AnswerPane(Pane, can_focus=True):
             return [choice_line(choice, width) for choice in self.answer.choices]
         word = "no probabilities were asked for: set logprobs, 0 or more, and ask again"
         return [line((text, "dim")) for text in units.wrap(word, width)]
+
+    def _differing(self, width: int) -> Sequence[TextLine]:
+        """The answer with the words that it has more and less than the one `against`."""
+        answer, against = self.answer, self.against
+        word = ""
+        if against is None:
+            word = "only one model was asked: mark another one, and ask again"
+        elif answer.is_streaming or against.is_streaming:
+            word = "compared as soon as both answers are complete"
+        if word or against is None:
+            self._compared = None
+            return [line((text, "dim")) for text in units.wrap(word, width)]
+        lengths = (len(against.text), len(answer.text))
+        if self._compared != lengths:
+            has_marks = self.painted_app.is_ascii or self.app.no_color
+            old, new = map(_printable, (against.text, answer.text))
+            self._difference = word_difference(old, new, has_marks)
+            self._compared = lengths
+        return [*_question(answer.prompt, width), *wrapped(self._difference, width)]
 
     def _text(self, width: int) -> Sequence[TextLine]:
         answer = self.answer
@@ -117,16 +171,22 @@ class AnswerPane(Pane, can_focus=True):
         self.paint()
 
     def action_plain(self) -> None:
-        if self.shows_choices:
-            self.shows_choices = False
+        if self.shows_choices or self.shows_difference:
+            self.shows_choices = self.shows_difference = False
         else:
             self.is_plain = not self.is_plain
         self.paint()
 
     def action_choices(self) -> None:
         """Switches between the tokens, from the first one on, and the text."""
-        self.shows_choices = not self.shows_choices
+        self.shows_choices, self.shows_difference = not self.shows_choices, False
         self._above = 1 << 20 if self.shows_choices else 0
+        self.paint()
+
+    def action_difference(self) -> None:
+        """Switches between the difference, from its beginning on, and the text."""
+        self.shows_difference, self.shows_choices = not self.shows_difference, False
+        self._above = 1 << 20 if self.shows_difference else 0
         self.paint()
 
     def action_copy(self) -> None:
@@ -139,6 +199,11 @@ class AnswerPane(Pane, can_focus=True):
 
     def on_mouse_scroll_up(self) -> None:
         self.action_move(-3)
+
+
+def _printable(text: str) -> str:
+    """The text without characters that control a terminal."""
+    return "\n".join(map(units.clean, text.split("\n")))
 
 
 def _question(prompt: str, width: int) -> Iterator[TextLine]:
@@ -161,22 +226,26 @@ def choice_line(choice: TokenChoice, width: int) -> TextLine:
     return TextLine(crop(spans, width))
 
 
-def answer_caption(answer: Answer, room: int) -> tuple[TextSpan, ...]:
-    """Speed, finish reason, time to the first token and length, as far as there is room."""
+def answer_captions(answer: Answer, room: int) -> tuple[tuple[TextSpan, ...], tuple[TextSpan, ...]]:
+    """Speed, time to the first token, length and, unless it is the usual one, the reason of the
+    end: as many as fit into `room` cells, and the rest."""
     if answer.error:
-        return (("cancelled" if answer.error == CANCELLED else "failed", "bad"),)
+        return (("cancelled" if answer.error == CANCELLED else "failed", "bad"),), ()
     if answer.first_at is None:
-        return ()
+        return (), ()
     facts: list[tuple[TextSpan, ...]] = [
         ((units.rate(answer.tokens_s), "number"), (" tok/s", "dim")),
-        (("  first ", "dim"), (units.duration(answer.ttft_s or 0.0), "number")),
-        ((f"  {answer.count}", "number"), (" tokens", "dim")),
+        (("first ", "dim"), (units.duration(answer.ttft_s or 0.0), "number")),
+        ((f"{answer.count}", "number"), (" tokens", "dim")),
     ]
     if answer.finish_reason not in ("", "stop"):
-        facts.insert(1, ((f"  {answer.finish_reason}", "warn"),))
-    spans: tuple[TextSpan, ...] = ()
-    for fact in facts:
-        if length((*spans, *fact)) > room:
-            break
-        spans += fact
-    return spans
+        facts.append(((f"ended by {answer.finish_reason}", "warn"),))
+    fitting = next((n for n in range(len(facts), 0, -1) if length(_joined(facts[:n])) <= room), 0)
+    return _joined(facts[:fitting]), _joined(facts[fitting:])
+
+
+def _joined(facts: Sequence[tuple[TextSpan, ...]]) -> tuple[TextSpan, ...]:
+    """The facts, with two blanks between them."""
+    return tuple(
+        span for at, fact in enumerate(facts) for span in ((("  ", "dim"),) if at else ()) + fact
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
@@ -14,10 +14,12 @@ from ...client.telemetry import ABORTED
 from ...state.board import Board, RequestRow
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.column import Column, number_column, text_column
 from ..widgets.dialogs import LiveDialog, ScrollPane
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field
-from ..widgets.table import Column, TablePane, number_column, text_column
+from ..widgets.records import Record
+from ..widgets.table import TablePane
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
 
@@ -64,10 +66,24 @@ class BatchTable(TablePane[RequestRow]):
             "dim",
             sorts=False,
         ),
-        Column("phase", 9, _phase, order=lambda r: r.view.phase, rank=1),
-        Column("adapter", 12, _adapter, order=lambda r: r.view.adapter or "", grows=True),
-        number_column("age", 9, lambda r: r.age_s, units.age, "text", rank=3),
-        number_column("prompt", 6, lambda r: r.view.num_prompt, rank=5),
+        Column(
+            "phase",
+            9,
+            _phase,
+            order=lambda r: r.view.phase,
+            rank=1,
+            value=lambda r: r.view.phase,
+        ),
+        Column(
+            "adapter",
+            12,
+            _adapter,
+            order=lambda r: r.view.adapter or "",
+            grows=True,
+            value=lambda r: r.view.adapter,
+        ),
+        number_column("age", 9, lambda r: r.age_s, units.age, "text", rank=3, field="age_s"),
+        number_column("prompt", 6, lambda r: r.view.num_prompt, rank=5, field="prompt_tokens"),
         Column(
             "output / why it waits",
             24,
@@ -75,10 +91,33 @@ class BatchTable(TablePane[RequestRow]):
             order=lambda r: r.view.num_output / max(1, r.view.max_tokens),
             grows=True,
             descends=True,
+            value=lambda r: r.view.num_output,
+            field="output_tokens",
         ),
         number_column("pages", 5, lambda r: r.view.pages, rank=6),
-        number_column("tok/s", 6, lambda r: r.tokens_s, units.rate, zero=units.NOTHING, rank=2),
+        number_column(
+            *("tok/s", 6, lambda r: r.tokens_s, units.rate),
+            zero=units.NOTHING,
+            rank=2,
+            field="tokens_per_s",
+        ),
     )
+
+    def extracts(self, row: RequestRow) -> Mapping[str, str]:
+        return {"why": row.view.reason, "adapter": row.view.adapter or ""}
+
+    def records(self, rows: Sequence[RequestRow]) -> list[Record]:
+        """With the whole id, and what the column of the output has no room for."""
+        records = zip(super().records(rows), (row.view for row in rows), strict=True)
+        return [
+            {
+                **record,
+                "request": view.request_id,
+                "max_tokens": view.max_tokens,
+                "reason": view.reason,
+            }
+            for record, view in records
+        ]
 
     def rows(self, board: Board) -> Sequence[RequestRow]:
         return board.requests

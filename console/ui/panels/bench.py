@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,10 +18,11 @@ from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, Ben
 from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
+from ..widgets.column import Column, number_column, text_column
 from ..widgets.dialogs import LiveDialog
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import MainScreen
-from ..widgets.table import Column, TablePane, number_column, text_column
+from ..widgets.table import TablePane
 from .bench_dialog import BenchDialog, FileDialog
 
 COMPARED = (
@@ -43,7 +44,9 @@ def number(value: float | None) -> str:
 
 
 def _figures(title: str, width: int, name: str, rank: int) -> Column[Kept]:
-    return number_column(title, width, lambda r: getattr(r.row.result, name), number, rank=rank)
+    return number_column(
+        title, width, lambda r: getattr(r.row.result, name), number, rank=rank, field=name
+    )
 
 
 class ResultTable(TablePane[Kept]):
@@ -74,7 +77,14 @@ class ResultTable(TablePane[Kept]):
         self.baseline = ""
         self.columns = (
             Column("", 1, lambda r, b, w: ((self._mark(r), "key"),)),
-            Column("when", 14, lambda r, b, w: ((_when(r.at), "dim"),), order=lambda r: r.at),
+            Column(
+                "when",
+                14,
+                lambda r, b, w: ((_when(r.at), "dim"),),
+                order=lambda r: r.at,
+                value=lambda r: r.at,
+                field="at_unix_s",
+            ),
             text_column(
                 "workload",
                 18,
@@ -110,6 +120,12 @@ class ResultTable(TablePane[Kept]):
 
     def row_key(self, row: Kept) -> str:
         return f"{row.path}:{row.number}"
+
+    def name_of(self, row: Kept) -> str:
+        return f"{_when(row.at)} {describe_load(row.row.config)}"
+
+    def extracts(self, row: Kept) -> Mapping[str, str]:
+        return {"file": str(row.path), "server": row.row.config.server}
 
     def filter_text(self, row: Kept, board: Board) -> str:
         config = row.row.config

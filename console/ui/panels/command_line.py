@@ -20,34 +20,34 @@ from ...paths import state_directory
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, line
+from ..widgets.candidates import FEW, CandidateList
 from ..widgets.command_syntax import LineCommand, candidates, hint, read_line
 from ..widgets.filter_input import LineInput
-from ..widgets.pane import Pane
 
-SHOWN = 6
 REMEMBERED = 200
 
 
-class CandidatePane(Pane):
-    """Completions of the word being typed, or the error in the line."""
-
-    FRAMED: ClassVar[bool] = False
+class CandidatePane(CandidateList):
+    """Completions of the word being typed; else the usage of the command, or the line's error."""
 
     def __init__(self) -> None:
         super().__init__(id="candidates")
-        self.found: list[tuple[str, str]] = []
-        self.chosen = -1
         self.takes = ""
         """The usage of the command, shown while there are no completions."""
         self.error: OperatorError | None = None
 
+    @property
+    def most(self) -> int:
+        """A third of the screen."""
+        return max(FEW, self.screen.size.height // 3)
+
     def show(self) -> None:
-        number = min(SHOWN, len(self.found)) or bool(self.takes)
         if self.error:
-            number = len(self.error_lines())
-        self.styles.height = number
-        self.display = bool(number)
-        self.paint()
+            self.fit(len(self.error_lines()))
+        elif self.found:
+            self.list_candidates(self.found, self.chosen)
+        else:
+            self.fit(int(bool(self.takes)))
 
     def error_lines(self) -> list[tuple[str, str]]:
         if self.error is None:
@@ -63,15 +63,7 @@ class CandidatePane(Pane):
             ]
         if not self.found:
             return [line((f"  {self.takes}", "dim"), ground="bar")]
-        first = max(0, min(self.chosen - SHOWN // 2, len(self.found) - SHOWN))
-        rows = list(enumerate(self.found))[first : first + SHOWN]
-        wide = max((len(word) for _, (word, _) in rows), default=0)
-        shown = []
-        for at, (word, help) in rows:
-            text = units.fit(help, max(1, width - wide - 4))
-            ground = "cursor" if at == self.chosen else "bar"
-            shown.append(line((f"  {word:<{wide}}  ", "text"), (text, "dim"), ground=ground))
-        return shown
+        return super().draw_lines(board, width, height)
 
 
 class CommandInput(LineInput):
@@ -149,12 +141,16 @@ class CommandLine(Vertical):
         pane.show()
 
     def complete(self, step: int) -> None:
-        """Inserts the next completion; if there is only one, with a blank after it."""
+        """Inserts the next completion; if there is only one, with a blank after it. On an empty
+        line it only lists the commands at first."""
         pane = self._pane
         if self._stem is None:
             self._stem = self.input.value
             pane.error, pane.chosen = None, -1
             pane.found = candidates(self._stem, self.commands, self._board)
+            if not self._stem and pane.found:
+                pane.show()
+                return
         if not pane.found:
             self._stem = None
             return

@@ -1,10 +1,12 @@
-"""`EventPane`: current alerts, then events; enter goes to the log line."""
+"""`EventPane`: current alerts, then events, wrapped; enter goes to the log line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
@@ -13,8 +15,14 @@ from ...state.alerts import AlertFinding
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ...text.reasons import reason_first
 from ..widgets.filter import FilterPane
 from ..widgets.styles import LEVEL_STYLES
+
+WITH_SOURCE = 56
+"""Cells from which on each event names its process."""
+MOST_ROWS = 3
+"""Most lines of one event; enter shows the rest in the log."""
 
 
 class EventPane(FilterPane):
@@ -37,8 +45,9 @@ class EventPane(FilterPane):
     def __init__(self) -> None:
         super().__init__(id="events")
         self._cursor = 0
+        """The event or alert under the cursor, counted from the top."""
         self._sources: list[Event | AlertFinding] = []
-        """The event or alert of each line."""
+        """The events and alerts that are shown."""
         self._texts: list[str] = []
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
@@ -49,34 +58,43 @@ class EventPane(FilterPane):
         return ((f"{number} alert{'s' if number > 1 else ''}", alerts[0].level),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        found: list[TextLine] = []
+        blocks: list[Sequence[TextLine]] = []
         self._sources, self._texts = [], []
-
-        def add(text: str, source: Event | AlertFinding, shown: TextLine) -> None:
-            if self.shows(text):
-                if self.is_dimmed(text):
-                    shown = TextLine(tuple((text, "dim") for text, _ in shown.spans))
-                found.append(shown)
-                self._sources.append(source)
-                self._texts.append(text)
-
-        for alert in self.painted_app.alert_book.findings(board):
-            text, mark = units.visible(alert.text), "▲ " if alert.level == "bad" else "△ "
-            add(alert.text, alert, line((mark, alert.level), (text, alert.level)))
-        for event in reversed(board.events):
-            if len(found) >= height:
+        left = height
+        for source, searched, (head, text, style) in self._entries(board, width):
+            if left <= 0:
                 break
-            what = (units.visible(event.text), LEVEL_STYLES.get(event.level.lower(), "text"))
-            who = (f" {event.source} ", "dim")
-            text = f"{event.source} {event.level} {event.text}"
-            add(text, event, line((units.clock(event.at), "dim"), who, what))
-        if not found:
-            word = "nothing matches the filter" if self.filter else "nothing has happened yet"
+            if not self.shows(searched):
+                continue
+            block: Sequence[TextLine] = _block(head, text, style, width)
+            if self.is_dimmed(searched):
+                block = [TextLine(tuple((part, "dim") for part, _ in row.spans)) for row in block]
+            blocks.append(block[:left])
+            left -= len(block)
+            self._sources.append(source)
+            self._texts.append(searched)
+        if not blocks:
+            word = "nothing matches the filter" if self.filter else "no events yet"
             return [line((word, "dim"))]
-        self._cursor = max(0, min(self._cursor, height - 1, len(found) - 1))
+        self._cursor = max(0, min(self._cursor, len(blocks) - 1))
         if self.has_focus:
-            found[self._cursor] = found[self._cursor]._replace(ground="cursor")
-        return found
+            here = blocks[self._cursor]
+            blocks[self._cursor] = [shown._replace(ground="cursor") for shown in here]
+        return [shown for block in blocks for shown in block]
+
+    def _entries(
+        self, board: Board, width: int
+    ) -> Iterator[tuple[Event | AlertFinding, str, tuple[TextSpan, str, str]]]:
+        """Alerts, then events: each, the text that the filter sees, and head, text and style."""
+        for alert in self.painted_app.alert_book.findings(board):
+            mark = "▲ " if alert.level == "bad" else "△ "
+            yield alert, alert.text, ((mark, alert.level), alert.text, alert.level)
+        for event in reversed(board.events):
+            who = f" {event.source} " if width >= WITH_SOURCE else " "
+            head = (units.clock(event.at) + who, "dim")
+            style = LEVEL_STYLES.get(event.level.lower(), "text")
+            searched = f"{event.source} {event.level} {event.text}"
+            yield event, searched, (head, event.text, style)
 
     def action_move(self, lines: int) -> None:
         self._cursor += lines
@@ -94,3 +112,16 @@ class EventPane(FilterPane):
     def action_trace(self) -> None:
         if self._cursor < len(self._sources):
             self.post_message(self.Traced(self._sources[self._cursor]))
+
+
+@lru_cache(maxsize=128)  # the same events are drawn in each frame
+def _block(head: TextSpan, text: str, style: str, width: int) -> tuple[TextLine, ...]:
+    """An event in at most `MOST_ROWS` lines; the cause of an error stands before its path."""
+    indent = cell_len(head[0])
+    room = max(8, width - indent)
+    rows = units.wrap(reason_first(units.visible(text)), room)
+    if len(rows) > MOST_ROWS:
+        rows[MOST_ROWS - 1] = units.fit(" ".join(rows[MOST_ROWS - 1 :]), room)
+    first, *others = rows[:MOST_ROWS]
+    rest = (line((" " * indent, "text"), (row, style)) for row in others)
+    return (line(head, (first, style)), *rest)

@@ -12,13 +12,15 @@ from ....pipeline.runtime.health import LATE_SECONDS
 from ...state.board import MOCK, Board
 from ...state.playback import playback_text
 from ...text import units
-from ...text.lines import TextLine, TextSpan, length, line, spread
+from ...text.lines import TextLine, TextSpan, crop, length, line
 from ..widgets.pane import Pane
 
-SHORT = 100
+SHORT_CELLS = 100
 """Cells below which the position in a recording is written shorter."""
 SLOW_S = 0.25
 """A link is slow if the terminal's answers take longer than this."""
+SHORT_NAMES = {"Processes": "Procs"}
+"""Names of tabs at 80 columns, where they differ."""
 
 
 def _types(dtype: str) -> str:
@@ -39,7 +41,8 @@ class Header(Pane):
             self.key = key
 
     def __init__(self, tabs: dict[str, str], label: str = "") -> None:
-        """`label` is the badge: MOCK, RECORDING, an ssh host, READ-ONLY."""
+        """`tabs`: names of screens by key. `label` is the badge: MOCK, RECORDING, an ssh host,
+        READ-ONLY."""
         super().__init__()
         self._tabs = tabs
         self._label = label
@@ -50,53 +53,81 @@ class Header(Pane):
         """Bytes a second to the terminal; None if not shown."""
         self.is_paused = False
         self._ends: list[tuple[int, str]] = []
-        """The end cell of each tab's text, and its key, for mouse clicks."""
+        """The end cell of each tab, and its key, for mouse clicks."""
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        return [self._status(board, width), self._tab_line(board, width)]
+        return [self._status(board, width), self._tab_line(width)]
 
     def _status(self, board: Board, width: int) -> TextLine:
-        is_short_of_room = board.playback is not None and width < SHORT
-        left: list[TextSpan] = [] if is_short_of_room else [(" loraconsole ", "brand")]
-        if label := self._badge(board):
-            left += [(f" {label} ", "badge-warn"), (" ", "text")]
-        if board.workers:
-            worker = board.workers[0]
-            ranks = f" · {len(board.workers)} ranks" if len(board.workers) > 1 else ""
-            left.append((f" {worker.model}", "text"))
-            left.append((f"  {worker.device} {_types(worker.dtype)}{ranks}", "dim"))
-        elif board.base_model:
-            left.append((f" {board.base_model}", "text"))
-        right: list[TextSpan] = []
-        if self.is_paused:
-            right += [(" PAUSED ", "badge-warn"), ("  ", "text")]
+        """What is least needed is left out first: the device, the name of the program, tokens a
+        second. The reason of a state has the room of the model."""
         condition = board.condition
-        right.append((f" {condition.word} ", f"badge-{condition.level}"))
-        if board.router is not None and not board.is_stopped:
-            right += [
-                (f"  {units.rate(board.decode_rate):>6}", "number"),
-                (" tok/s", "dim"),
-                (f"  {board.router.running:>3}", "number"),
-                (" run", "dim"),
-                (f"  {board.router.waiting:>2}", "warn" if board.router.waiting else "number"),
-                (" wait", "dim"),
-            ]
-        if self.bytes_s is not None:  # rounded, so that it is not redrawn while nothing changes
-            right += [(f"  {self.bytes_s / 1e3:>4.1f}", "number"), (" kB/s", "dim")]
-        right += [("  ", "text"), self._link(board, width), (" ", "text")]
-        return spread(left, right, width, "bar")
+        badges = self._badges(board)
+        word: tuple[TextSpan, ...] = ((f" {condition.word} ", f"badge-{condition.level}"),)
+        detail = self._detail(board)
+        brand: tuple[TextSpan, ...] = ((" loraconsole ", "brand"),)
+        model, device = _model(board)
+        speed, load = _speed(board), _load(board)
+        rest = (*self._kilobytes(), ("  ", "text"), self._link(board, width), (" ", "text"))
+        if detail:
+            reason: tuple[TextSpan, ...] = ((" ", "text"), *word, ("  ", "text"), detail)
+            ways = (
+                ((*brand, *badges, *reason), (*speed, *load, *rest)),
+                ((*badges, *reason), (*speed, *load, *rest)),
+                ((*badges, *reason), (*load, *rest)),
+                ((*badges, *reason), rest),
+            )
+        else:
+            right = (*word, *speed, *load, *rest)
+            ways = (
+                ((*brand, *badges, *model, *device), right),
+                ((*brand, *badges, *model), right),
+                ((*badges, *model), right),
+                (badges, (*word, *load, *rest)),
+            )
+        left, right = next(
+            (way for way in ways if length(way[0]) + 1 + length(way[1]) <= width), ways[-1]
+        )
+        room = width - length(right) - 1
+        return TextLine((*crop(left, max(0, room), pad=True), (" ", "text"), *right), "bar")
 
-    def _badge(self, board: Board) -> str:
-        """The badges: the console's label, and MOCK for any mock pipeline."""
+    def _badges(self, board: Board) -> tuple[TextSpan, ...]:
+        """What is unlike the usual console: MOCK, an ssh host, PAUSED, REC."""
         is_named = board.version != MOCK or MOCK.upper() in self._label
-        return self._label if is_named else f"{MOCK.upper()} {self._label}".rstrip()
+        label = self._label if is_named else f"{MOCK.upper()} {self._label}".rstrip()
+        words = [(label, "badge-warn")] if label else []
+        if self.is_paused:
+            words.append(("PAUSED", "badge-warn"))
+        if board.is_recording:
+            words.append(("REC", "badge-bad"))
+        return tuple(
+            span for word, style in words for span in ((" ", "text"), (f" {word} ", style))
+        )
+
+    def _detail(self, board: Board) -> TextSpan | None:
+        """The reason of a state that is not READY, and the key that helps; None if there is
+        neither."""
+        condition = board.condition
+        text = condition.detail if condition.word != "READY" else ""
+        if self.painted_app.can_start:
+            text = f"{text} · S starts it" if text else "S starts it again"
+        if not text:
+            return None
+        return (text, "text" if condition.level in ("good", "dim") else condition.level)
+
+    def _kilobytes(self) -> tuple[TextSpan, ...]:
+        if self.bytes_s is None:  # rounded, so that it is not redrawn while nothing changes
+            return ()
+        return ((f"  {self.bytes_s / 1e3:>4.1f}", "number"), (" kB/s", "dim"))
 
     def _link(self, board: Board, width: int) -> TextSpan:
         """Where a recording stands; of a pipeline, how late its last message is."""
         if (playback := board.playback) is not None:
             style = "good" if not (playback.is_paused or playback.is_over) else "warn"
-            return (playback_text(playback, is_short=width < SHORT), style)
+            return (playback_text(playback, is_short=width < SHORT_CELLS), style)
         age_s = board.link_age_s
+        if board.is_stopped:
+            return ("", "dim")
         if age_s is None:
             return ("no link", "warn")
         if age_s > LATE_SECONDS:
@@ -105,35 +136,51 @@ class Header(Pane):
             return (f"● slow {self.round_trip_s:.1f} s", "warn")
         return ("● live", "good")
 
-    def _tab_line(self, board: Board, width: int) -> TextLine:
-        spans: list[TextSpan] = []
-        whole = sum(len(key) + len(name) + 3 for key, name in self._tabs.items())
-        space = " " if whole < width else ""
-        self._ends = []
-        for key, name in self._tabs.items():
-            if name == self.active:
-                spans.append((f" {key} {name} ", "badge-tab"))
-            else:
-                spans += [(f" {key}", "key"), (f" {name}{space}", "dim")]
-            self._ends.append((length(spans), key))
-        tail = self._tail()
-        room = width - length(spans) - length(tail) - 1
-        condition = board.condition
-        detail = condition.detail if condition.word != "READY" else ""
-        if detail and room > 12:
-            text = units.fit(detail, room).rstrip()
-            style = {"good": "dim", "dim": "dim"}.get(condition.level, condition.level)
-            return spread(spans, ((text, style), (" ", "text"), *tail), width)
-        return spread(spans, tail, width) if tail else line(*spans)
+    # -- tabs
 
-    def _tail(self) -> tuple[TextSpan, ...]:
-        """The name of a screen without a tab, and the number of firing alerts."""
-        tail: tuple[TextSpan, ...] = ()
-        if self.active and self.active not in self._tabs.values():
-            tail = ((f" {self.active} ", "badge-tab"),)
-        if firing := len(self.painted_app.alert_book.firing):
-            tail = (*tail, (f" 9 ▲{firing} ", "badge-warn"))
-        return tail
+    def _tab_line(self, width: int) -> TextLine:
+        """Each tab has the same cells whichever is active, so that none ever moves."""
+        texts = self._tab_texts(width)
+        spans: list[TextSpan] = []
+        self._ends = []
+        end = 0
+        for key, text in texts.items():
+            end += len(text)
+            self._ends.append((end, key))
+            if self._tabs[key] == self.active:
+                spans.append((text, "badge-tab"))
+            elif "▲" in text and self._alert_level:
+                spans.append((text, self._alert_level))
+            else:
+                at = text.index(_shown(key)) + len(_shown(key))
+                spans += [(text[:at], "key"), (text[at:], "dim")]
+        return line(*crop(spans, width))
+
+    def _tab_texts(self, width: int) -> dict[str, str]:
+        """The text of each tab by its key, in the longest spelling that has room: ` 2 Batch `,
+        ` 2 Batch`, ` 2 Bat`, ` 2`. Alerts end in the number of those that fire."""
+        firing = len(self.painted_app.alert_book.firing)
+        count = f"▲{min(firing, 99)}"
+        names = self._tabs
+        whole = {key: f" {_shown(key)} {name} " for key, name in names.items()}
+        whole["9"] = f" 9 {names['9']} {count if firing else '':<3} "
+        short = {
+            key: f" {_shown(key)} {SHORT_NAMES.get(name, name)}" for key, name in names.items()
+        }
+        short["9"] = f" 9 {count:<3}"
+        short["comma"] = " ,"
+        least = {key: f" {_shown(key)} {name[:3]}" for key, name in names.items()}
+        least["9"], least["comma"] = short["9"], short["comma"]
+        keys = {key: f" {_shown(key)}" for key in names}
+        return next(
+            (way for way in (whole, short, least) if sum(map(len, way.values())) <= width), keys
+        )
+
+    @property
+    def _alert_level(self) -> str:
+        """The style of the worst firing alert; "" if none fires."""
+        firing = self.painted_app.alert_book.firing
+        return firing[0].finding.level if firing else ""
 
     def on_click(self, event: events.Click) -> None:
         if event.y != 1:
@@ -142,5 +189,36 @@ class Header(Pane):
             if event.x < end:
                 self.post_message(self.Chosen(key))
                 return
-        if event.x >= self.size.width - 6 and self.painted_app.alert_book.firing:
-            self.post_message(self.Chosen("9"))
+
+
+def _shown(key: str) -> str:
+    return "," if key == "comma" else key
+
+
+def _model(board: Board) -> tuple[tuple[TextSpan, ...], tuple[TextSpan, ...]]:
+    """The model's name, and its device and types."""
+    if not board.workers:
+        name = (f" {board.base_model}", "text")
+        return ((name,) if board.base_model else (), ())
+    worker = board.workers[0]
+    ranks = f" · {len(board.workers)} ranks" if len(board.workers) > 1 else ""
+    device = (f"  {worker.device} {_types(worker.dtype)}{ranks}", "dim")
+    return ((f" {worker.model}", "text"),), (device,)
+
+
+def _speed(board: Board) -> tuple[TextSpan, ...]:
+    if board.router is None or board.is_stopped:
+        return ()
+    return ((f"  {units.rate(board.decode_rate):>6}", "number"), (" tok/s", "dim"))
+
+
+def _load(board: Board) -> tuple[TextSpan, ...]:
+    if board.router is None or board.is_stopped:
+        return ()
+    waiting = board.router.waiting
+    return (
+        (f"  {board.router.running:>3}", "number"),
+        (" run", "dim"),
+        (f"  {waiting:>2}", "warn" if waiting else "number"),
+        (" wait", "dim"),
+    )

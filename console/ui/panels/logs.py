@@ -6,6 +6,7 @@ import json
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -13,7 +14,6 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
 from ....pipeline.messages import LogLine
-from ...paths import data_directory
 from ...state.board import Board
 from ...text import ansi, units
 from ...text.filter import Filter
@@ -22,6 +22,7 @@ from ..widgets.dialogs import LiveDialog
 from ..widgets.filter import FilterPane
 from ..widgets.filter_input import FilterInput
 from ..widgets.pane import Panel, field
+from ..widgets.records import Record, for_file
 from ..widgets.styles import LEVEL_STYLES
 
 RATE_SECONDS = 5.0
@@ -77,6 +78,15 @@ def plain_line(entry: LogLine) -> str:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
     text = units.clean(entry.text)
     return f"{stamp}.{int(entry.at % 1 * 1000):03} {entry.level} {entry.source} {text}"
+
+
+def _record(entry: LogLine) -> Record:
+    return {
+        "at_unix_s": entry.at,
+        "level": entry.level,
+        "process": entry.source,
+        "text": units.clean(entry.text),
+    }
 
 
 def _text(entry: LogLine) -> str:
@@ -377,16 +387,18 @@ class LogPane(FilterPane):
         self.paint()
 
     def action_export(self) -> None:
-        """Writes the lines that pass level, process and filter to a text file."""
-        path = data_directory() / "logs" / time.strftime("%Y%m%d-%H%M%S.log")
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with path.open("w", encoding="utf-8") as file:
-                file.writelines(f"{plain_line(entry)}\n" for entry in self._kept)
-        except OSError as error:
-            self.notify(f"{path}: {error.strerror}", title="Not exported", severity="error")
-            return
-        self.notify(f"{units.count(len(self._kept))} lines are in {path}", title="logs")
+        """Asks for a path and saves the lines that pass level, process and filter: as CSV or JSON
+        if the path ends so, else as plain text."""
+        from ..widgets.save_dialog import ask_export  # here, as it delays the first frame
+
+        kept = list(self._kept)
+
+        def text(path: Path) -> str:
+            if path.suffix.lower() in (".csv", ".json"):
+                return for_file(path, [_record(entry) for entry in kept])
+            return "".join(f"{plain_line(entry)}\n" for entry in kept)
+
+        ask_export(self, "line", len(kept), time.strftime("logs-%Y%m%d-%H%M%S.log"), text)
 
     @property
     def _current(self) -> LogLine | None:

@@ -1,17 +1,35 @@
-"""`ModelsPane`: the models, each with a checkbox for whether it is asked."""
+"""`ModelsPane`: the models with checkboxes, those that are asked first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from textual import events
 from textual.binding import Binding, BindingType
 
 from ...state.board import AdapterRow, Board
+from ...text import units
 from ...text.lines import TextLine, TextSpan, length, line
+from ..widgets.editor import WriteAsked
+from ..widgets.model_picker import agree_to_many
 from ..widgets.pane import Pane
-from .editor import WriteAsked
+
+MOST_ROWS = 4
+SHORT_ROWS = 2
+"""Most rows of models, and the same on a screen of few lines."""
+CHIP = "▸[x] ● "
+GAP = 2
+"""Blanks after a name."""
+
+
+class ModelPlace(NamedTuple):
+    """Where a model is drawn: its row, its first cell and the cell after it."""
+
+    name: str
+    row: int
+    start: int
+    end: int
 
 
 class ModelsPane(Pane, can_focus=True):
@@ -19,11 +37,13 @@ class ModelsPane(Pane, can_focus=True):
 
     TITLE = "ask"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "move(-1)", "Left", show=False, id="model-left"),
+        Binding("left,h", "move(-1)", "Left", show=False, id="model-left"),
         Binding("right", "move(1)", "Right", show=False, id="model-right"),
-        Binding("space", "mark", "Ask it or not", id="model-mark"),
+        Binding("up,k", "move_row(-1)", "Up", show=False, id="model-up"),
+        Binding("down,j", "move_row(1)", "Down", show=False, id="model-down"),
+        Binding("space", "mark", "Mark", id="model-mark", tooltip="ask this model or not"),
         Binding("a", "all", "All or one", id="model-all"),
-        Binding("enter", "write", "Write", id="model-write"),
+        Binding("enter", "write", "To the prompt", id="model-write"),
     ]
 
     def __init__(self) -> None:
@@ -33,8 +53,12 @@ class ModelsPane(Pane, can_focus=True):
         self._usable: tuple[str, ...] = ()
         """Names of models that can answer: all but failed ones."""
         self._cursor = 0
-        self._places: list[tuple[int, int, int]] = []
-        """Line, first and end cell of each name, for mouse clicks."""
+        self._order: tuple[str, ...] = ()
+        """The names as they are drawn: marked ones first. It stays while the pane has the focus."""
+        self._places: list[ModelPlace] = []
+        self._placed_for: tuple[tuple[str, ...], int] = ((), 0)
+        self._top = 0
+        """The first row that is drawn."""
 
     def update_models(self, board: Board) -> None:
         """Updates the models from `board`; at first marks the base and one adapter."""
@@ -42,55 +66,103 @@ class ModelsPane(Pane, can_focus=True):
         self._usable = tuple(row.name for row in board.adapters if not row.has_failed)
         if names and not self._known:
             self.chosen = set(self._usable[:2])
-        self._known = names
         self.chosen &= set(names)
+        if names != self._known or not self.has_focus:
+            self._order = tuple(sorted(names, key=lambda name: name not in self.chosen))
+        self._known = names
+
+    def choose(self, names: frozenset[str]) -> None:
+        """Marks these models and no others."""
+        self.chosen = set(names)
+        self._cursor = 0
+        self.update_models(self.painted_app.board)
+        self.paint()
 
     @property
     def num_lines(self) -> int:
-        """Lines that the names take in the current width."""
-        return self._places[-1][0] + 1 if self._places else 1
+        """Lines that all names take in the current width."""
+        return self._places[-1].row + 1 if self._places else 1
+
+    @property
+    def marked(self) -> list[str]:
+        """The names of the models that are asked, in order."""
+        return [name for name in self._known if name in self.chosen]
 
     def asked(self, board: Board) -> list[AdapterRow]:
         return [row for row in board.adapters if row.name in self.chosen]
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        return ((f"{len(self.chosen)}", "number"), (f" of {len(self._known)}", "dim"))
+        known = units.count(len(self._known))
+        return ((units.count(len(self.chosen)), "number"), (f" of {known}", "dim"))
+
+    def hint(self, board: Board) -> Sequence[TextSpan]:
+        """How to find the models that are not drawn."""
+        rows = range(self._top, self._top + self.size.height - 2)
+        hidden = sum(place.row not in rows for place in self._places)
+        if not hidden:
+            return ()
+        return ((f"{units.count(hidden)} more  ", "dim"), ("/", "key"), (" finds one", "dim"))
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         self.update_models(board)
         if not board.adapters:
             return [line(("no model answers yet", "dim"))]
-        rows: list[list[TextSpan]] = [[]]
+        self._place(width)
+        self._cursor = min(self._cursor, len(self._places) - 1)
+        at = self._places[self._cursor].row if self.has_focus else 0
+        self._top = max(at - height + 1, min(self._top, at))
+        self._top = max(0, min(self._top, self.num_lines - height))
+        rows = {row.name: row for row in board.adapters}
+        lines: list[list[TextSpan]] = [[] for _ in range(height)]
+        for index, place in enumerate(self._places):
+            if self._top <= place.row < self._top + height:
+                at_cursor = self.has_focus and index == self._cursor
+                lines[place.row - self._top] += self._chip(rows[place.name], at_cursor, width)
+        return [TextLine(tuple(spans)) for spans in lines]
+
+    def _chip(self, row: AdapterRow, at_cursor: bool, width: int) -> list[TextSpan]:
+        is_marked = row.name in self.chosen
+        return [
+            ("▸" if at_cursor else " ", "key"),
+            ("[x]" if is_marked else "[ ]", "key" if is_marked else "dim"),
+            (f" {row.mark} {_name(row.name, width)}", "bad" if row.has_failed else row.color),
+            (" " * GAP, "text"),
+        ]
+
+    def _place(self, width: int) -> None:
+        """Lays the names out in rows, if they or the width have changed."""
+        if self._placed_for == (self._order, width):
+            return
+        self._placed_for = (self._order, width)
         self._places = []
-        for index, row in enumerate(board.adapters):
-            mark = "[x]" if row.name in self.chosen else "[ ]"
-            name = f"{row.mark} {row.name}"
-            at_cursor = self.has_focus and index == self._cursor
-            chip: list[TextSpan] = [
-                ("▸" if at_cursor else " ", "key"),
-                (mark, "key" if row.name in self.chosen else "dim"),
-                (f" {name}", "bad" if row.has_failed else row.color),
-                ("  ", "text"),
-            ]
-            if rows[-1] and length(rows[-1]) + length(chip) > width:
-                rows.append([])
-            start = length(rows[-1])
-            rows[-1] += chip
-            self._places.append((len(rows) - 1, start, start + length(chip)))
-        first = 0
-        if self._places and len(rows) > height:
-            at = self._places[min(self._cursor, len(self._places) - 1)][0]
-            first = max(0, min(at, len(rows) - height))
-        return [TextLine(tuple(spans)) for spans in rows[first : first + height]]
+        row = start = 0
+        for name in self._order:
+            size = len(CHIP) + length(((_name(name, width), ""),)) + GAP
+            if start and start + size - GAP > width:
+                row, start = row + 1, 0
+            self._places.append(ModelPlace(name, row, start, start + size))
+            start += size
+
+    # -- keys and mouse
 
     def _toggle(self, index: int) -> None:
-        if index < len(self._known):
-            self.chosen ^= {self._known[index]}
+        if index < len(self._places):
+            self.chosen ^= {self._places[index].name}
             self.paint()
 
     def action_move(self, steps: int) -> None:
-        self._cursor = max(0, min(self._cursor + steps, len(self._known) - 1))
+        self._cursor = max(0, min(self._cursor + steps, len(self._places) - 1))
         self.paint()
+
+    def action_move_row(self, steps: int) -> None:
+        """Goes to the nearest name in the row above or below."""
+        if not self._places:
+            return
+        here = self._places[self._cursor]
+        row = [index for index, at in enumerate(self._places) if at.row == here.row + steps]
+        if row:
+            self._cursor = min(row, key=lambda index: abs(self._places[index].start - here.start))
+            self.paint()
 
     def action_mark(self) -> None:
         self._toggle(self._cursor)
@@ -99,12 +171,25 @@ class ModelsPane(Pane, can_focus=True):
         self.post_message(WriteAsked())
 
     def action_all(self) -> None:
-        every = self.chosen >= set(self._usable)
-        self.chosen = set(self._usable[:1] if every else self._usable)
+        """Marks all models, after a question if they are many; if all are marked, the first."""
+        if self.chosen >= set(self._usable):
+            self._mark(self._usable[:1])
+            return
+        number, every = len(self._usable), self._usable
+        title = f"Mark {units.count(number)} models?"
+        agree_to_many(self.app, number, title, "Mark them", lambda: self._mark(every))
+
+    def _mark(self, names: Sequence[str]) -> None:
+        self.chosen = set(names)
         self.paint()
 
     def on_click(self, event: events.Click) -> None:
-        for index, (y, start, end) in enumerate(self._places):
-            if event.y - 1 == y and start <= event.x - 2 < end:
+        for index, place in enumerate(self._places):
+            if event.y - 1 == place.row - self._top and place.start <= event.x - 2 < place.end:
                 self._cursor = index
                 self._toggle(index)
+
+
+def _name(name: str, width: int) -> str:
+    """A name that fits into a row of this width."""
+    return units.fit(units.visible(name), max(1, width - len(CHIP))).rstrip()

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
+from textual.geometry import Size
 
 from ...state.board import Board, Quantiles
 from ...state.time_series import Window
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
 from ...text.lora_tax import tax_spans
+from ..widgets.adapter_list import AdapterListPane
 from ..widgets.pane import Pane, Panel, over_time
 from .events import EventPane
 from .pool import PoolPane
@@ -20,6 +23,8 @@ from .start import StartPane
 
 AXIS = 6
 """Cells of a plot's axis labels, at its left."""
+TINY = Size(72, 18)
+"""Below this size only the ring, the percentiles and the adapters are shown."""
 HEATS = ("heat-1", "heat-2", "heat-3", "heat-4", "heat-5")
 
 
@@ -118,50 +123,6 @@ class LatencyPane(Pane):
         return [head, *body]
 
 
-class AdapterPane(Pane):
-    """Adapters by speed."""
-
-    TITLE = "adapters"
-    PERIOD_S = 0.5
-
-    def caption(self, board: Board) -> Sequence[TextSpan]:
-        return ((f"{max(0, len(board.adapters) - 1)}", "number"), (" + base", "dim"))
-
-    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        if not board.adapters:
-            return [line(("no word from the router yet", "dim"))]
-        rows = sorted(
-            board.adapters, key=lambda row: (-row.tokens_s, -row.view.running, not row.is_base)
-        )
-        most = max((row.tokens_s for row in rows), default=0.0)
-        name_width = min(24, max(8, *(len(row.name) + 2 for row in rows if not row.is_base), 8))
-        numbers = 30
-        cells = max(0, width - name_width - numbers - 2)
-        found = []
-        for row in rows[:height]:
-            filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, cells)
-            name = units.fit(f"{row.mark} {'base' if row.is_base else row.name}", name_width)
-            if row.has_failed:
-                why = units.fit(units.visible(row.view.reason) or "failed", width - name_width - 1)
-                found.append(line((f"{name} ", "bad"), (why, "dim")))
-                continue
-            found.append(
-                line(
-                    (name, row.color),
-                    (" ", "text"),
-                    (filled, row.color),
-                    (rest, "rest"),
-                    (f" {units.rate(row.tokens_s):>6}", "number"),
-                    (" tok/s", "dim"),
-                    (f"{row.view.running:>4}", "number"),
-                    (" run", "dim"),
-                    (f"{row.view.waiting:>3}", "warn" if row.view.waiting else "dim"),
-                    (" wait", "dim"),
-                )
-            )
-        return found
-
-
 class LoadPane(Pane):
     """Requests running and waiting over time."""
 
@@ -212,12 +173,15 @@ class Overview(Panel):
         yield ThroughputPane(id="throughput")
         yield LatencyPane(id="quantiles")
         yield PoolPane(id="pool")
-        yield AdapterPane(id="busiest")
+        yield AdapterListPane(id="busiest")
         yield LoadPane(id="load")
         yield EventPane()
 
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.width < TINY.width or event.size.height < TINY.height, "-tiny")
+
     def paint(self, board: Board) -> None:
-        self.set_class(board.is_starting, "-starting")
+        self.set_class(board.is_starting or board.is_down, "-starting")
         super().paint(board)
 
     def focus_first(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import ClassVar
@@ -26,11 +26,12 @@ from ...state.board import SUPERVISOR, Board, ProcessRow
 from ...state.signals import SIGNALS, how
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.column import Column, number_column, text_column
 from ..widgets.dialogs import Choice, ChoiceDialog, LiveDialog
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import LEVEL_STYLES
-from ..widgets.table import Column, TablePane, number_column, text_column
+from ..widgets.table import TablePane
 from .logs import log_line
 
 ORDERS_NOT_FOR = (SUPERVISOR, "fetch")
@@ -64,7 +65,11 @@ def _kernels(row: ProcessRow, board: Board) -> str:
 
 def _alive(row: ProcessRow, text: str) -> Sequence[TextSpan]:
     """A number that only a running process has; a dash for others."""
-    return ((text, "number"),) if row.age_s is not None and row.pid else ((units.NOTHING, "dim"),)
+    return ((text, "number"),) if _runs(row) else ((units.NOTHING, "dim"),)
+
+
+def _runs(row: ProcessRow) -> bool:
+    return row.age_s is not None and row.pid != 0
 
 
 def _living(
@@ -73,6 +78,7 @@ def _living(
     value: Callable[[ProcessRow], float],
     show: Callable[[float], str],
     rank: int,
+    field: str,
 ) -> Column[ProcessRow]:
     """A column of numbers that only running processes have, sorted largest first."""
     return Column(
@@ -83,6 +89,8 @@ def _living(
         right=True,
         rank=rank,
         descends=True,
+        value=lambda row: value(row) if _runs(row) else None,
+        field=field,
     )
 
 
@@ -109,15 +117,28 @@ class ProcessTablePane(TablePane[ProcessRow]):
     ]
     columns = (
         text_column("process", 12, lambda r: r.name),
-        Column("state", 10, _state, order=lambda r: r.state.value),
         Column(
-            "pid", 7, lambda r, b, w: ((f"{r.pid or units.NOTHING}", "dim"),), right=True, rank=6
+            "state",
+            10,
+            _state,
+            order=lambda r: r.state.value,
+            value=lambda r: r.state,
         ),
+        number_column("pid", 7, lambda r: r.pid or None, style="dim", rank=6),
         Column("up", 8, lambda r, b, w: _alive(r, _uptime(r, b)), right=True, rank=5),
-        _living("cpu", 5, lambda r: r.cpu_fraction, lambda share: f"{share * 100:.0f} %", 1),
-        _living("memory", 9, lambda r: r.rss_bytes, units.size, 1),
-        _living("lag", 7, lambda r: r.loop_lag_ms, lambda ms: f"{ms:.0f} ms", 4),
-        _living("msg/s", 6, lambda r: sum(hop.frames_s for hop in r.hops), units.rate, 3),
+        _living(
+            "cpu", 5, lambda r: r.cpu_fraction, lambda share: f"{share * 100:.0f} %", 1, "cpu_cores"
+        ),
+        _living("memory", 9, lambda r: r.rss_bytes, units.size, 1, "rss_bytes"),
+        _living("lag", 7, lambda r: r.loop_lag_ms, lambda ms: f"{ms:.0f} ms", 4, "loop_lag_ms"),
+        _living(
+            "msg/s",
+            6,
+            lambda r: sum(hop.frames_s for hop in r.hops),
+            units.rate,
+            3,
+            "messages_per_s",
+        ),
         number_column(
             "falls", 5, lambda r: r.falls, style=lambda r: "warn" if r.falls else "dim", rank=2
         ),
@@ -132,6 +153,11 @@ class ProcessTablePane(TablePane[ProcessRow]):
 
     def filter_text(self, row: ProcessRow, board: Board) -> str:
         return f"{row.name} {row.state.value} {row.reason}"
+
+    def extracts(self, row: ProcessRow) -> Mapping[str, str]:
+        board = self.painted_app.board
+        why = "".join(text for text, _ in _why(row, board, 400))
+        return {"why": why, "pid": f"{row.pid}" if row.pid else ""}
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         if not board.version:

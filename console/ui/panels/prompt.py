@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import math
-import time
 from collections.abc import Sequence
 from typing import ClassVar
-from uuid import uuid4
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal
-from textual.widgets import Input, Label
+from textual.widgets import Input
 from textual.worker import Worker
 
 from ....pipeline.errors import OperatorError
 from ...client.answer import CANCELLED, Answer
 from ...client.chat import ChatParams
 from ...client.http_client import Http
+from ...client.open_conversation import OpenConversation
 from ...client.transcripts import Transcripts, Turn, open_default
 from ...state.board import AdapterRow, Board
-from ...text.lines import TextLine, line
+from ...text import units
+from ..widgets.editor import PromptEditor
+from ..widgets.model_picker import MANY, ModelPicker, PickedModels, agree_to_many
 from ..widgets.pane import Pane, Panel
-from .answer import AnswerPane
-from .editor import ParameterInput, PromptEditor
-from .models import ModelsPane
-from .recall import RecallDialog
+from ..widgets.parameters import ParameterForm
+from ..widgets.recall import RecallDialog
+from ..widgets.save_dialog import SaveDialog
+from .answer_grid import AnswerGrid
+from .models import MOST_ROWS, SHORT_ROWS, ModelsPane
 
-ANSWER_WIDTH = 38
-"""Minimum width of an answer beside others."""
-PARAMETERS = {
-    "temperature": ("temp", "0.7"),
-    "max_tokens": ("max", "128"),
-    "top_p": ("top p", ""),
-    "top_k": ("top k", ""),
-    "seed": ("seed", ""),
-    "logprobs": ("logprobs", ""),
-}
-"""Sampling parameters: label and initial value; empty means the server's default."""
+SHORT = 32
+"""Lines below which a screen is short."""
 
 
 class PromptPanel(Panel):
@@ -48,26 +38,33 @@ class PromptPanel(Panel):
 
     NAME: ClassVar[str] = "Prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+g,slash", "pick", "Models", id="pick-models", tooltip="find models by name"),
+        Binding("f2", "more", "System", id="more-parameters", tooltip="and further parameters"),
         Binding("ctrl+n", "new", "New", id="new-conversation", tooltip="start again"),
         Binding("ctrl+t", "retry", "Retry", id="retry", tooltip="ask the last prompt again"),
+        Binding("ctrl+s,e", "export", "Export", id="export-conversation", tooltip="as Markdown"),
+        Binding("right_square_bracket", "turn(1)", "Next page", key_display="]", id="answers-next"),
+        Binding(
+            "left_square_bracket",
+            "turn(-1)",
+            "Previous page",
+            show=False,
+            key_display="[",
+            id="answers-previous",
+        ),
     ]
 
     def __init__(self) -> None:
         super().__init__()
-        self._conversation = uuid4().hex
-        self._said: dict[str, tuple[tuple[str, str], ...]] = {}
-        """Prompts and answers so far in this conversation, by model."""
+        self._conversation = OpenConversation()
         self._kept: Transcripts | None = None
         self._answers: list[Answer] = []
         self._work: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         yield ModelsPane()
-        yield Container(EmptyPane(), id="answers")
-        with Horizontal(id="parameters"):
-            for name, (label, value) in PARAMETERS.items():
-                yield Label(label)
-                yield ParameterInput(name, value)
+        yield AnswerGrid()
+        yield ParameterForm()
         yield PromptEditor()
 
     @property
@@ -79,13 +76,18 @@ class PromptPanel(Panel):
         """Whether answers are streaming; they arrive without telemetry."""
         return any(answer.is_streaming for answer in self._answers)
 
+    @property
+    def _grid(self) -> AnswerGrid:
+        return self.query_one(AnswerGrid)
+
     def focus_first(self) -> None:
         self.query_one(PromptEditor).focus()
 
     def paint(self, board: Board) -> None:
         super().paint(board)
         models = self.query_one(ModelsPane)
-        wanted = min(4, models.num_lines) + 2
+        most = SHORT_ROWS if self.screen.size.height < SHORT else MOST_ROWS
+        wanted = min(most, models.num_lines) + 2
         if models.size.height not in (0, wanted):
             models.styles.height = wanted
 
@@ -93,6 +95,7 @@ class PromptPanel(Panel):
 
     def on_mount(self) -> None:
         self.run_worker(self._open_transcripts(), name="transcripts", exit_on_error=True)
+        self._name_conversation()
 
     async def _open_transcripts(self) -> None:
         """Reads earlier prompts in a thread: the file may be on a slow disk."""
@@ -108,27 +111,12 @@ class PromptPanel(Panel):
         self._kept = None
         self.notify(error.hint, title=error.what, severity="warning", markup=False)
 
-    def _keep(self, answers: Sequence[Answer], params: ChatParams) -> None:
-        """Saves answers in the transcripts, except those with neither text nor error."""
-        for answer in answers:
-            if self._kept is None or not (answer.text or answer.error):
-                continue
-            turn = Turn(
-                conversation=self._conversation,
-                at=time.time() - (time.monotonic() - answer.asked_at),
-                model=answer.model,
-                prompt=answer.prompt,
-                answer=answer.text,
-                params=params.body,
-                finish_reason=answer.finish_reason,
-                error=answer.error,
-                prompt_tokens=answer.prompt_tokens,
-                output_tokens=answer.count or None,
-                ttft_s=answer.ttft_s,
-                tokens_s=answer.tokens_s or None,
-            )
+    def _keep(self, turns: Sequence[Turn]) -> None:
+        """Saves turns in the transcripts."""
+        for turn in turns:
             try:
-                self._kept.add(turn)
+                if self._kept is not None:
+                    self._kept.add(turn)
             except OperatorError as error:
                 self._not_kept(error)
 
@@ -142,52 +130,107 @@ class PromptPanel(Panel):
             lambda text: editor.replace_text(text) if text else None,
         )
 
+    def action_export(self) -> None:
+        """Asks for a path and saves the conversation there as Markdown."""
+        conversation = self._conversation
+        if not conversation.turns:
+            self.notify("There is no answer to export yet.", severity="warning")
+            return
+
+        def saved(path: str | None) -> None:
+            if path:
+                self.notify(path, title=f"conversation {conversation.name} is saved", markup=False)
+
+        self.app.push_screen(
+            SaveDialog(
+                f"Export conversation {conversation.name}",
+                f"conversation-{conversation.name}.md",
+                lambda _: conversation.markdown(),
+            ),
+            saved,
+        )
+
     async def action_new(self) -> None:
         """Starts another conversation, without earlier turns."""
         if self.is_live:
             self.notify("escape cancels the answers", title="Answers are still coming")
             return
-        self._conversation, self._said, self._answers = uuid4().hex, {}, []
-        space = self.query_one("#answers", Container)
-        await space.remove_children()
-        await space.mount(EmptyPane())
-        self._arrange()
+        self._conversation, self._answers = OpenConversation(), []
+        self.unzoom()
+        await self._grid.show(())
+        self.query_one(PromptEditor).drop_restored()
         self.focus_first()
 
     def action_retry(self) -> None:
         """Sends the last prompt to the same models again; new answers replace the old ones."""
         if self.is_live or not self._answers:
             return
-        for answer in self._answers:
-            self._said[answer.model] = answer.before
-        self._send(self._answers[0].prompt, [answer.model for answer in self._answers])
+        self.query_one(PromptEditor).drop_restored()
+        self._send(self._answers[0].prompt, [answer.model for answer in self._answers], True)
 
     # -- asking
+
+    def action_pick(self) -> None:
+        """Opens the dialog that finds and marks models."""
+        models = self.query_one(ModelsPane)
+
+        def picked(found: PickedModels | None) -> None:
+            if found is None:
+                return
+            models.choose(found.names)
+            form = self.query_one(ParameterForm)
+            form.query(Input).first().focus() if found.goes_to_parameters else self.focus_first()
+
+        self.app.push_screen(ModelPicker(models.marked), picked)
+
+    def action_more(self) -> None:
+        self.query_one(ParameterForm).focus_more()
 
     def on_prompt_editor_sent(self, message: PromptEditor.Sent) -> None:
         self._send(message.text)
 
-    def _send(self, prompt: str, names: Sequence[str] | None = None) -> None:
-        """Sends a prompt to the marked models, or to `names`."""
+    def _send(
+        self, prompt: str, names: Sequence[str] | None = None, is_retry: bool = False
+    ) -> None:
+        """Sends a prompt to the marked models, or to `names`; asks first if they are many."""
+        editor, form = self.query_one(PromptEditor), self.query_one(ParameterForm)
         try:
-            params, http, asked = self._parameters(), self._server(), self._asked(names)
+            http, asked = self._server(), self._asked(names)
         except OperatorError as error:
             self.notify(error.hint, title=error.what, severity="warning", markup=False)
-            self.query_one(PromptEditor).restore(prompt)
+            editor.restore(prompt)
             return
+        if (params := form.params()) is None:
+            editor.restore(prompt)
+            return
+
+        def begin() -> None:
+            editor.drop_restored()
+            if is_retry:
+                self._conversation.take_back(self._answers)
+            self._begin(http, prompt, asked, params)
+
+        if len(asked) > MANY:
+            editor.restore(prompt)  # unless the answer is yes
+        title = f"Send {units.count(len(asked))} requests?"
+        agree_to_many(self.app, len(asked), title, "Send them", begin)
+
+    def _begin(
+        self, http: Http, prompt: str, asked: Sequence[AdapterRow], params: ChatParams
+    ) -> None:
         self._answers = [
             Answer(
                 row.name,
                 label_of(row),
                 row.color,
-                before=self._said.get(row.name, ()),
+                before=self._conversation.before(row.name),
                 prompt=prompt,
+                system=self.query_one(ParameterForm).system,
             )
             for row in asked
         ]
         self.query_one(ModelsPane).painted_app.wake()
-        work = self._ask(http, prompt, params)
-        self._work = self.run_worker(work, name="ask", exit_on_error=True)
+        self._work = self.run_worker(self._ask(http, params), name="ask", exit_on_error=True)
 
     def on_write_asked(self) -> None:
         self.focus_first()
@@ -205,6 +248,8 @@ class PromptPanel(Panel):
         if models.painted_app.refuses("send"):
             raise OperatorError(models.painted_app.refusal, "the prompt stays")
         board = models.painted_app.board
+        if board.is_stopped:
+            raise OperatorError("The pipeline is stopped", "S starts it; the prompt stays")
         if not board.adapters:
             raise OperatorError("No model answers yet", "the prompt stays: try again later")
         models.update_models(board)
@@ -214,7 +259,7 @@ class PromptPanel(Panel):
             else [row for row in board.adapters if row.name in names]
         )
         if not asked:
-            raise OperatorError("No model is asked", "choose a model: shift+tab, then space")
+            raise OperatorError("No model is asked", "choose a model: ctrl+g, then space")
         return asked
 
     def _server(self) -> Http:
@@ -223,104 +268,81 @@ class PromptPanel(Panel):
             raise OperatorError("The server is not there yet", "the prompt stays: try again later")
         return Http(app.board.server.url, app.api_key)
 
-    def _parameters(self) -> ChatParams:
-        """The parameters in the fields. For an invalid one focuses its field and raises
-        `OperatorError`."""
-
-        def value(name: str) -> float | None:
-            field = self.query_one(f"#{name}", Input)
-            text = field.value.strip()
-            if not text:
-                return None
-            try:
-                number = float(text)
-                if not math.isfinite(number) or number < 0:
-                    raise ValueError
-            except ValueError:
-                field.focus()
-                raise OperatorError(f"{name}: {text!r} is not a number ≥ 0") from None
-            return number
-
-        def whole(name: str, least: int = 0) -> int | None:
-            number = value(name)
-            return None if number is None else max(least, int(number))
-
-        return ChatParams(
-            max_tokens=whole("max_tokens", 1),
-            temperature=value("temperature"),
-            top_p=value("top_p"),
-            top_k=whole("top_k"),
-            seed=whole("seed"),
-            logprobs=whole("logprobs"),
-        )
-
-    async def _ask(self, http: Http, prompt: str, params: ChatParams) -> None:
+    async def _ask(self, http: Http, params: ChatParams) -> None:
         """Streams all answers at once; the pipeline runs them in one mixed batch."""
         answers = self._answers
-        panes = [AnswerPane(answer) for answer in answers]
-        space = self.query_one("#answers", Container)
-        await space.remove_children()
-        gc.collect()  # takes 9 to 39 ms, frees the 2 MiB of earlier answers
-        await space.mount(*panes)
-        self._arrange()
+        self.unzoom()
+        await self._grid.show(answers)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for pane in panes:
-                    tasks.create_task(self._stream(http, pane, params))
+                for answer in answers:
+                    tasks.create_task(self._stream(http, answer, params))
         finally:
             for answer in answers:
                 if answer.is_streaming:
                     answer.end(error=CANCELLED)
-                elif answer.finish_reason:
-                    self._said[answer.model] = (*answer.before, (prompt, answer.text))
-            self._keep(answers, params)
+            self._keep(self._conversation.add(answers, params))
             if not any(answer.finish_reason for answer in answers):
                 for editor in self.query(PromptEditor):  # none while the console is closing
-                    editor.restore(prompt)
+                    editor.restore(answers[0].prompt)
 
-    async def _stream(self, http: Http, pane: AnswerPane, params: ChatParams) -> None:
-        await pane.answer.stream(http, pane.answer.messages, params)
-        pane.paint()
+    async def _stream(self, http: Http, answer: Answer, params: ChatParams) -> None:
+        await answer.stream(http, answer.messages, params)
+        for grid in self.query(AnswerGrid):
+            grid.repaint(answer)
 
     async def on_unmount(self) -> None:
         if self._kept is not None:
             self._kept.close()
             self._kept = None  # answers cut off by the exit are not saved
 
-    # -- layout
+    # -- pages
 
-    def on_resize(self) -> None:
-        self._arrange()
+    def action_turn(self, step: int) -> None:
+        self._grid.turn(step)
 
-    def _arrange(self) -> None:
-        """Arranges the answers in as many columns as fit."""
-        space = self.query_one("#answers", Container)
-        number = max(1, len(self._answers))
-        columns = max(1, min(number, self.size.width // ANSWER_WIDTH))
-        rows = math.ceil(number / columns)
-        columns = math.ceil(number / rows)  # four answers in two rows become two by two
-        space.styles.grid_size_columns = columns
-        space.styles.grid_size_rows = rows
+    def on_prompt_editor_turned(self, message: PromptEditor.Turned) -> None:
+        self._grid.turn(message.step)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether an action is available now: turning only if there are several pages."""
+        if action == "turn":
+            return bool(self._answers) and self._grid.num_pages > 1
+        return super().check_action(action, parameters)
 
-class EmptyPane(Pane):
-    """Shown before the first prompt."""
+    def on_answer_grid_arranged(self) -> None:
+        self._name_conversation()
+        self.refresh_bindings()
 
-    TITLE = "answers"
+    def _name_conversation(self) -> None:
+        """Shows the conversation's id, and the page of its answers, at the prompt."""
+        parts = (self._grid.position, f"conversation {self._conversation.name}")
+        self.query_one(PromptEditor).border_subtitle = " · ".join(filter(None, parts))
 
-    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        hints = (
-            ("enter", "sends the prompt to every model that is marked"),
-            ("shift+tab", "goes to the parameters and to the models; space marks one"),
-            ("up / down", "recall what was asked before; ctrl+r searches it"),
-            ("ctrl+n", "begins a new conversation; ctrl+t asks the last prompt again"),
-            ("escape", "cancels the answers, or gives the keys back to the console"),
-        )
-        return [
-            line(("Answers come side by side, from one mixed batch.", "text")),
-            TextLine(),
-            *(line((f"{key:>10}", "key"), (f"  {what}", "dim")) for key, what in hints),
-        ]
+    def zoom(self) -> None:
+        """Shows the focused answer alone; each further call shows the next one, and after the last
+        one all of them again."""
+        grid = self._grid
+        if not self._answers:
+            return
+        if grid.alone is None:
+            focused = (pane for pane in grid.panes if pane.has_focus)
+            index = grid.index_of(next(focused, grid.panes[0]))
+        else:
+            index = grid.alone + 1
+        if index >= len(self._answers):
+            self.unzoom()
+            return
+        self.add_class("-zoomed")
+        grid.show_alone(index)
+        self.zoomed = grid.panes[0]
+        self.zoomed.focus()
+
+    def unzoom(self) -> None:
+        if self.zoomed is not None:
+            self.zoomed = None
+            self.remove_class("-zoomed")
+            self._grid.show_alone(None)
 
 
 def label_of(row: AdapterRow) -> str:

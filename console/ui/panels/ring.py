@@ -1,4 +1,5 @@
-"""`RingPane`: a diagram of the processes and their message rates."""
+"""`RingPane`: a diagram of the processes and their message rates; one line of badges where there is
+no room for it."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from ....pipeline.messages import ProcessState
 from ...state.board import SUPERVISOR, Board, ProcessRow
 from ...text import units
 from ...text.canvas import Canvas
-from ...text.lines import TextLine, TextSpan, line
+from ...text.lines import TextLine, TextSpan, length, line
 from ..widgets.pane import Pane
 
 BOX_HEIGHT = 4
@@ -28,6 +29,8 @@ class RingPane(Pane):
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not board.processes:
             return self._absent(board, height)
+        if height < 2 * BOX_HEIGHT:
+            return [_badges(board, width)]
         canvas = Canvas(width, height)
         box = min(30, (width - 20) // 3)
         gap = (width - 3 * box) // 2
@@ -70,10 +73,12 @@ class RingPane(Pane):
         return canvas.lines
 
     def _absent(self, board: Board, height: int) -> Sequence[TextLine]:
+        first = line(("No pipeline answers yet in ", "title"), (board.run, "text"), (".", "title"))
+        if height < 5:
+            return [first]
         return [
             TextLine(),
-            line(("No pipeline answers yet.", "title")),
-            line(("Waiting for one in ", "dim"), (board.run, "text")),
+            first,
             TextLine(),
             line(("loraconsole up", "key"), ("       starts one without a screen", "dim")),
             line(("loraconsole doctor", "key"), ("   finds what prevents a start", "dim")),
@@ -133,6 +138,37 @@ class RingPane(Pane):
             if x + 11 + len(text) > canvas.width:
                 text = text.replace(" so far", "")
             canvas.put(x + 11, BOX_HEIGHT + 3, text, "text")
+
+
+def _badges(board: Board, width: int) -> TextLine:
+    """`● server 28 %  ● router 38 %  ◌ worker-0 BACKOFF killed by SIGKILL`: no reasons and no CPU
+    where there is no room for them."""
+    rows = [row for row in board.processes if row.name not in (SUPERVISOR, "fetch")]
+    order = {name: at for at, name in enumerate(("server", "router"))}
+    rows.sort(key=lambda row: order.get(row.name, 2 + (row.name == "detokenizer")))
+    rows += [row for row in (board.process(SUPERVISOR),) if row is not None]
+    for has_reason, has_cpu in ((True, True), (False, True), (False, False)):
+        spans: list[TextSpan] = []
+        for row in rows:
+            spans += [("  " if spans else "", "text"), *_badge(row, has_reason, has_cpu)]
+        if length(spans) <= width:
+            break
+    return line(*spans)
+
+
+def _badge(row: ProcessRow, has_reason: bool, has_cpu: bool) -> tuple[TextSpan, ...]:
+    name = "detok" if row.name == "detokenizer" else row.name
+    is_well = row.level == "good"
+    mark: TextSpan = ("● " if is_well else "◌ ", row.level)
+    if is_well:
+        is_shown = has_cpu and row.name != SUPERVISOR
+        cpu = f" {row.cpu_fraction * 100:.0f} %" if is_shown else ""
+        return (mark, (name, "text"), (cpu, "dim"))
+    if row.level == "dim" and not has_reason:
+        return (mark, (name, "dim"))
+    word = "SILENT" if row.is_stale else row.state.name
+    reason = f" {row.reason}" if has_reason and row.reason else ""
+    return (mark, (f"{name} {word}{reason}", row.level))
 
 
 def _workers_name(workers: Sequence[ProcessRow]) -> str:

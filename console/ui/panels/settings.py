@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -12,8 +12,9 @@ from ...settings.toml_document import Problem, tidy
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ..widgets.column import Column, text_column
 from ..widgets.pane import Pane, Panel, field
-from ..widgets.table import Column, TablePane, text_column
+from ..widgets.table import TablePane
 
 
 def _shown(value: object) -> str:
@@ -33,7 +34,7 @@ class SettingTable(TablePane[SettingRow]):
     TITLE = "settings"
     columns = (
         text_column("setting", 24, lambda r: r.name),
-        Column("value", 12, _value),
+        Column("value", 12, _value, value=lambda r: _shown(r.value)),
         text_column(
             "from", 16, lambda r: r.origin, lambda r: "dim" if r.origin == "default" else "info"
         ),
@@ -52,6 +53,9 @@ class SettingTable(TablePane[SettingRow]):
 
     def filter_text(self, row: SettingRow, board: Board) -> str:
         return f"{row.name} {_shown(row.value)} {row.origin} {row.help}"
+
+    def extracts(self, row: SettingRow) -> Mapping[str, str]:
+        return {"value": _shown(row.value)}
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Disables `open`: the pane below shows the selected setting."""

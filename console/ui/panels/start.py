@@ -1,13 +1,14 @@
-"""`StartPane`: one bar per stage while the pipeline starts."""
+"""`StartPane`: one bar per stage while the pipeline starts; the way on once it is stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ....pipeline.messages import Progress
-from ...state.board import Board, seconds_left
+from ...state.board import STOPPED, Board, seconds_left
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, length, line, spread
+from ...text.reasons import reason_first
 from ..widgets.pane import Pane
 
 
@@ -16,13 +17,23 @@ class StartPane(Pane):
 
     TITLE = "start-up"
 
+    def title(self, board: Board) -> Sequence[TextSpan]:
+        return (("stopped" if board.is_down else self.TITLE, "title"),)
+
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+        if board.is_down:
+            return self._ways_on(board, height)
         found: list[TextLine] = []
         for bar in board.stages:
             found.append(self._stage(bar, width))
         failed = board.condition.level == "bad"
         if failed:
-            found += [TextLine(), line(("✗ ", "bad"), (board.condition.detail, "bad"))]
+            rows = units.wrap(
+                reason_first(units.visible(board.condition.detail)), max(8, width - 2)
+            )
+            marks = ("✗ ", *["  "] * len(rows))
+            found.append(TextLine())
+            found += [line((mark + row, "bad")) for mark, row in zip(marks, rows, strict=False)]
             found.append(
                 line(
                     ("  7", "key"), (" shows the logs, ", "dim"), ("8", "key"), (" restarts", "dim")
@@ -31,6 +42,18 @@ class StartPane(Pane):
         elif not found:
             found.append(line(("waiting for the first stage", "dim")))
         return found[-height:]
+
+    def _ways_on(self, board: Board, height: int) -> Sequence[TextLine]:
+        """What an operator can do with a stopped pipeline."""
+        app = self.painted_app
+        ways = [("7", "shows the last log lines"), ("q", "leaves the console")]
+        if app.can_start:
+            ways.insert(0, ("S", "starts it again, with the options it ran with"))
+        is_stopped = board.condition.word == STOPPED
+        text = "The pipeline is stopped." if is_stopped else "No supervisor answers."
+        head = line((text, "title"))
+        found = [line((f"{key:>3}", "key"), (f"  {text}", "text")) for key, text in ways]
+        return [head, *([TextLine()] if height > len(found) + 1 else []), *found]
 
     def _stage(self, bar: Progress, width: int) -> TextLine:
         label = bar.label if bar.label != bar.stage else ""

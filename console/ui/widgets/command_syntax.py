@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from ....pipeline.errors import OperatorError
 from ...state.board import Board
+from ...text.fuzzy import did_you_mean
+from .candidates import Candidate
 
 
 class LineCommand(NamedTuple):
@@ -22,6 +24,8 @@ class LineCommand(NamedTuple):
     """Completions of the last of the given words."""
     about: Mapping[str, str] = {}
     """Help by completion."""
+    group: str = ""
+    """The title that it is listed under."""
     is_refused: bool = False
     """Whether this read-only console refuses it; then it is not offered."""
 
@@ -39,21 +43,24 @@ def read_line(text: str, commands: dict[str, LineCommand]) -> tuple[LineCommand,
     if name not in commands:
         starts = [known for known in commands if known.startswith(name)]
         if len(starts) != 1:
-            near = starts or [known for known in commands if name in known]
-            hint = f"is it {', '.join(near[:6])}?" if near else "tab lists the commands"
-            raise OperatorError(f"no command {name!r}", hint)
+            meant = did_you_mean(
+                name, [each.name for each in commands.values() if not each.is_refused]
+            )
+            raise OperatorError(f"no command {name!r}", meant or "tab lists the commands")
         name = starts[0]
     return commands[name], words[1:]
 
 
-def candidates(text: str, commands: dict[str, LineCommand], board: Board) -> list[tuple[str, str]]:
-    """Completions of the last word of `text`, each with its help."""
+def candidates(text: str, commands: dict[str, LineCommand], board: Board) -> list[Candidate]:
+    """Completions of the last word of `text`, each with its help; for the first word those that
+    contain it if none starts with it."""
     head, _, last = text.rpartition(" ")
     if not head.strip():
+        offered = [command for command in commands.values() if not command.is_refused]
+        starts = [command for command in offered if command.name.startswith(last)]
         return [
-            (c.name, f"{c.usage}  {c.help}".strip())
-            for c in commands.values()
-            if c.name.startswith(last) and not c.is_refused
+            Candidate(command.name, f"{command.usage}  {command.help}".strip(), command.group)
+            for command in starts or [each for each in offered if last in each.name]
         ]
     try:
         before = shlex.split(head)
@@ -64,7 +71,7 @@ def candidates(text: str, commands: dict[str, LineCommand], board: Board) -> lis
         return []
     found = dict.fromkeys(command.words(board, [*before[1:], last]))
     return [
-        (word, command.about.get(word, command.help))
+        Candidate(word, command.about.get(word, command.help))
         for word in found
         if word.startswith(last) and word != last
     ]

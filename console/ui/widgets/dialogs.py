@@ -15,7 +15,9 @@ from textual.widgets.option_list import Option
 
 from ...state.board import Board
 from ...terminal.own_bindings import bind_key
+from ...text import units
 from ...text.lines import TextLine, TextSpan, thumb_of
+from .clipboard import copy_text
 from .pane import PaintedApp, Pane
 
 LineSource: TypeAlias = Callable[[Board, int], Sequence[TextLine]]
@@ -35,6 +37,7 @@ class ChoiceDialog(ModalScreen[str]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "answer('')", "Cancel", key_display="esc", id="cancel"),
+        Binding("Y", "copy", "Copy", show=False, id="question-copy", tooltip="the question"),
     ]
 
     def __init__(self, title: str, body: str, choices: Sequence[Choice], begin: int = 0) -> None:
@@ -71,6 +74,9 @@ class ChoiceDialog(ModalScreen[str]):
         if event.key in self._unbound:
             event.stop()
             self.dismiss(self._unbound[event.key])
+
+    def action_copy(self) -> None:
+        copy_text(self, f"{self._title}\n{self._body}", "the question")
 
     def action_answer(self, answer: str) -> None:
         self.dismiss(answer)
@@ -114,6 +120,12 @@ class ScrollPane(Pane, can_focus=True):
         self._offset = max(0, min(self._offset, len(found) - height))
         return found[self._offset : self._offset + height]
 
+    def text(self, board: Board) -> str:
+        """All its lines as plain text."""
+        found = self._source(board, max(1, self.size.width - 4))
+        rows = ("".join(text for text, _ in each.spans).rstrip() for each in found)
+        return "\n".join(map(units.clean, rows))
+
     def thumb(self, height: int) -> range | None:
         return thumb_of(self._total, height, self._offset)
 
@@ -148,6 +160,8 @@ class LiveDialog(LiveScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,enter", "dismiss", "Close", key_display="esc", id="close"),
+        Binding("y", "copy", "Copy", id="dialog-copy", tooltip="the text to the clipboard"),
+        Binding("Y", "copy_text", "Copy all", show=False, id="dialog-copy-text"),
     ]
 
     def __init__(self, title: str, source: LineSource) -> None:
@@ -162,3 +176,11 @@ class LiveDialog(LiveScreen[None]):
 
     def paint(self, board: Board) -> None:
         self._pane.paint(board)
+
+    def action_copy(self) -> None:
+        """Copies the dialog's text; a dialog with one that matters more copies that."""
+        self.action_copy_text()
+
+    def action_copy_text(self) -> None:
+        text = self._pane.text(self.painted_app.board)
+        copy_text(self, text, f"{text.count(chr(10)) + 1} lines")

@@ -22,7 +22,9 @@ from ...state.time_series import Track, Window, is_hour
 from ...text import units
 from ...text.ascii import plain
 from ...text.lines import TextLine, TextSpan, crop, length, line
+from .clipboard import copy_text
 from .notices import NoticeApp
+from .selection import Selection, shown_selected
 from .styles import TextStyles
 
 if TYPE_CHECKING:
@@ -67,6 +69,14 @@ class PaintedApp(NoticeApp):
     telemetry: TelemetryClient
     store: Store
     clock: Callable[[], float]
+    starter: Callable[[], int] | None = None
+    """Starts the stopped pipeline again and returns the supervisor's pid; None if this console
+    cannot."""
+
+    @property
+    def can_start(self) -> bool:
+        """Whether the pipeline is down and this console can start it."""
+        return self.starter is not None and not self.is_read_only and self.board.is_down
 
     @property
     def refusal(self) -> str:
@@ -105,6 +115,11 @@ class Pane(Widget):
         self._strips: list[Strip | None] = []
         self._drawn_size = (0, 0)
         self._period = -1
+        self._pressed: tuple[int, int] | None = None
+        """Line and cell where the mouse button was pressed."""
+        self._selection: Selection | None = None
+        """The text being selected; meanwhile the pane stands still."""
+        self._was_dragged = False
         self.frames = 0
         """How often lines were drawn; a hidden pane draws none."""
 
@@ -161,7 +176,7 @@ class Pane(Widget):
 
     def paint(self, board: Board | None = None) -> None:
         """Draws `board`, by default the app's, and refreshes the lines that have changed."""
-        if not self.is_attached or not self.size:
+        if not self.is_attached or not self.size or self._selection:
             return
         self.frames += 1
         size = (self.size.width, self.size.height)
@@ -255,7 +270,11 @@ class Pane(Widget):
         strip = self._strips[y]
         if strip is None:
             spans, ground = self._drawn[y]
-            strip = self._strips[y] = self._make_strip(spans, ground)
+            strip = self._make_strip(spans, ground)
+            if self._selection:
+                style = self.painted_app.text_styles.style("text")
+                strip = shown_selected(strip, self._selection.cells(y, self._inside), style)
+            self._strips[y] = strip
         return strip
 
     def _make_strip(self, spans: Sequence[TextSpan], ground: str) -> Strip:
@@ -276,7 +295,73 @@ class Pane(Widget):
         self._strips = [None] * len(self._strips)
 
     def on_resize(self, event: events.Resize) -> None:
+        self._end_selection()
         self.paint()
+
+    # -- text selected with the mouse
+
+    @property
+    def _inside(self) -> range:
+        """The cells of a line between the frame's edges."""
+        return range(2, self.size.width - 2) if self.FRAMED else range(self.size.width)
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        self._was_dragged = False
+        self._pressed = (event.y, event.x) if event.button == 1 else None
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Selects text while the button is down."""
+        if self._pressed is None or event.button != 1:
+            self._pressed = None
+            self._end_selection()
+            return
+        here = (max(0, min(event.y, self.size.height - 1)), event.x)
+        if self._selection is None:
+            if here == self._pressed:
+                return
+            self.capture_mouse()
+        self._show_selection(Selection(self._pressed, here))
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        """Copies the selected text."""
+        self._pressed = None
+        if self._selection is None:
+            return
+        text = self._selected_text(self._selection)
+        self._was_dragged = True
+        self._end_selection()
+        self.paint()
+        if text.strip():
+            copy_text(self, text, units.glimpse(text))
+
+    async def on_event(self, event: events.Event) -> None:
+        """Drops the click that ends a drag, which would move a cursor."""
+        if isinstance(event, events.Click) and self._was_dragged:
+            self._was_dragged = False
+            return
+        await super().on_event(event)
+
+    def _show_selection(self, selection: Selection | None) -> None:
+        """Shows `selection` instead of the one before."""
+        lines = {y for each in (self._selection, selection) if each for y in each.lines}
+        self._selection = selection
+        shown = [y for y in sorted(lines) if y < len(self._strips)]
+        for y in shown:
+            self._strips[y] = None
+        if shown:
+            self.refresh(*(Region(0, y, self.size.width, 1) for y in shown))
+
+    def _end_selection(self) -> None:
+        if self._selection is not None:
+            self.release_mouse()
+            self._show_selection(None)
+
+    def _selected_text(self, selection: Selection) -> str:
+        rows = []
+        for y in selection.lines:
+            cells = selection.cells(y, self._inside)
+            rows.append(self._strip(y).crop(cells.start, cells.stop).text.rstrip())
+        return "\n".join(rows)
 
     def watch_has_focus(self, has_focus: bool) -> None:
         """Repaints the frame. `on_focus` would be called before `has_focus` is set."""

@@ -16,7 +16,7 @@ from textual.screen import Screen
 
 STYLE_NAMES = (
     *("text", "dim", "faint", "title", "emphasis", "key", "brand", "number"),
-    *("border", "border-focus", "good", "warn", "bad", "info"),
+    *("border", "border-focus", "good", "warn", "bad", "info", "insert", "delete"),
     *("heat-1", "heat-2", "heat-3", "heat-4", "heat-5", "prefill", "peak"),
     *("part-host", "part-copy", "part-launch", "part-busy", "part-sync"),
     *(

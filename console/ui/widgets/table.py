@@ -5,94 +5,27 @@ Only visible rows are made into lines. A narrow pane drops columns, the least im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from ....pipeline.runtime.wording import counted
 from ...client.telemetry import PipelineOrder
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, crop, line, thumb_of
+from .clipboard import copy_text
+from .column import Column
+from .copy_dialog import ask_copy
 from .filter import FilterPane
 from .order_asked import OrdersAsked
+from .records import Record, as_text, for_file, record_of
 from .sort_keys import NEXT, UNSORTED, sort_letters
 
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Column(Generic[R]):
-    """One column. `cell(row, board, width)` returns spans, which are fitted to `width` cells."""
-
-    title: str
-    width: int
-    """Width in cells; with `grows`, the minimum."""
-    cell: Callable[[R, Board, int], Sequence[TextSpan]]
-    order: Callable[[R], Any] | None = None
-    """The sort key; None if sorting makes no sense."""
-    right: bool = False
-    grows: bool = False
-    """Whether it takes left-over cells."""
-    wants: Callable[[R], int] | None = None
-    """Cells that a row's text needs. Left-over cells go first to growing columns with `wants`, from
-    left to right, then in equal parts to all that grow."""
-    least: int = 0
-    """Width before left-over cells are distributed; 0 means `width`."""
-    rank: int = 0
-    """Columns of a higher rank are dropped first if there is no room."""
-    descends: bool = False
-    """Whether the first sort shows the largest on top."""
-
-
-def text_column(
-    title: str,
-    width: int,
-    text: Callable[[R], str],
-    style: str | Callable[[R], str] = "text",
-    *,
-    sorts: bool = True,
-    grows: bool = False,
-    wants: Callable[[R], int] | None = None,
-    least: int = 0,
-    rank: int = 0,
-) -> Column[R]:
-    """A column of text in one style; with `sorts`, its sort key is the text."""
-
-    def cell(row: R, board: Board, width: int) -> Sequence[TextSpan]:
-        return ((text(row), style if isinstance(style, str) else style(row)),)
-
-    order = text if sorts else None
-    return Column(title, width, cell, order, grows=grows, wants=wants, least=least, rank=rank)
-
-
-def number_column(
-    title: str,
-    width: int,
-    value: Callable[[R], float | None],
-    show: Callable[[Any], str] = str,
-    style: str | Callable[[R], str] = "number",
-    *,
-    zero: str | None = None,
-    rank: int = 0,
-) -> Column[R]:
-    """A right-aligned column of numbers, sorted largest first. None is shown as a dash, 0 as
-    `zero` if that is given."""
-
-    def cell(row: R, board: Board, width: int) -> Sequence[TextSpan]:
-        figure = value(row)
-        text = units.NOTHING if figure is None else show(figure)
-        if figure == 0 and zero is not None:
-            text = zero
-        return ((text, style if isinstance(style, str) else style(row)),)
-
-    def order(row: R) -> float:
-        return value(row) or 0.0
-
-    return Column(title, width, cell, order, right=True, rank=rank, descends=True)
 
 
 def _lettered(title: str, letter: str) -> list[TextSpan]:
@@ -117,6 +50,19 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         Binding("S", "reverse", "Reverse", show=False, id="reverse"),
         Binding("space", "mark", "Mark", id="row-mark", tooltip="keys act on all marked rows"),
         Binding("ctrl+a", "mark_all", "Mark all", show=False, id="row-mark-all"),
+        Binding("y", "yank", "Copy", show=False, id="row-yank", tooltip="the name of the row"),
+        Binding(
+            *("Y", "yank_more", "Copy more"),
+            show=False,
+            id="row-yank-more",
+            tooltip="the whole row, its reason, its path",
+        ),
+        Binding(
+            *("e", "export", "Export"),
+            show=False,
+            id="row-export",
+            tooltip="the marked rows, or all that are shown, as CSV or JSON",
+        ),
         Binding("enter", "open", "Open", id="open"),
     ]
 
@@ -172,6 +118,14 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def filter_text(self, row: R, board: Board) -> str:
         """The text that the filter is matched against."""
         raise NotImplementedError
+
+    def name_of(self, row: R) -> str:
+        """What `y` copies: the name or id that commands take."""
+        return self.row_key(row)
+
+    def extracts(self, row: R) -> Mapping[str, str]:
+        """More texts of a row to copy, by name; empty ones are not offered."""
+        return {}
 
     def empty(self, board: Board) -> str:
         """The text of a table without rows."""
@@ -389,6 +343,42 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             self.unmark()
         else:
             super().action_unfilter()
+
+    def records(self, rows: Sequence[R]) -> list[Record]:
+        """The rows as records, with the values of all columns."""
+        board = self.painted_app.board
+        return [record_of(row, self.columns, board) for row in rows]
+
+    def action_yank(self) -> None:
+        """Copies the name of the row, or of each marked row, a line each."""
+        if names := [self.name_of(row) for row in self.subjects]:
+            copy_text(self, "\n".join(names), units.quoted(names))
+
+    def action_yank_more(self) -> None:
+        """Asks which text of the row, or of all marked rows, to copy."""
+        rows = self.subjects
+        if not rows:
+            return
+        texts: dict[str, list[str]] = {"name": [self.name_of(row) for row in rows]}
+        for row in rows:
+            for name, text in self.extracts(row).items():
+                if text:
+                    texts.setdefault(name, []).append(text)
+        found = {name: "\n".join(lines) for name, lines in texts.items()}
+        found["row"] = as_text(self.records(rows))
+        ask_copy(self, found, counted(len(rows), "row") if len(rows) > 1 else "this row")
+
+    def action_export(self) -> None:
+        """Asks for a path and saves the marked rows, or all that pass the filter, in the order
+        shown."""
+        from .save_dialog import ask_export  # here, as it delays the first frame
+
+        board = self.painted_app.board
+        self._gather(board)
+        shown = [row for row in self._rows if self.filter.keeps(self.filter_text(row, board))]
+        records = self.records(self.subjects if self.marked else shown)
+        path = f"{self.TITLE.replace(' ', '-')}.csv"
+        ask_export(self, "row", len(records), path, lambda path: for_file(path, records))
 
     def action_sort(self) -> None:
         """Shows a letter in every column's title; the next key sorts by its column."""

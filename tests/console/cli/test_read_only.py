@@ -77,7 +77,7 @@ def test_what_it_refuses_is_not_offered() -> None:
             await pilot.press(key)
             await pilot.pause()
             found = candidates("", all_commands(app), app.board)
-            offered |= {name for name, _ in found}
+            offered |= {each.word for each in found}
             footer = screen_text(app).splitlines()[-1]
             assert not any(f" {word} " in f"{footer} " for word in WORDS), footer
             await pilot.press("escape", "question_mark")

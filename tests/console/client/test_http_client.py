@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -83,10 +85,31 @@ def test_a_server_that_breaks_off_is_an_error(said: bytes) -> None:
     asyncio.run(asked(talk, ask))
 
 
-def test_nobody_there_is_an_error() -> None:
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("127.0.0.1:9", "Connection refused"), ("no.such.host.invalid:80", "[A-Z]")],
+)
+def test_where_no_server_listens_the_address_and_the_reason_are_named(
+    address: str, reason: str
+) -> None:
     async def ask() -> None:
-        async with Http("http://127.0.0.1:9").post("/v1/x", {}):
+        async for _ in chat(Http(f"http://{address}"), "base", [], ChatParams()):
             pass
 
-    with pytest.raises(HttpError, match=r"."):
+    with pytest.raises(ChatError, match=rf"^no server answers at {address}: {reason}") as found:
         asyncio.run(ask())
+    assert "Errno" not in str(found.value)
+
+
+def test_a_connection_that_is_reset_is_named_so() -> None:
+    async def talk(request: bytes, writer: asyncio.StreamWriter) -> None:
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    async def ask(http: Http) -> None:
+        async for _ in chat(http, "base", [], ChatParams()):
+            pass
+
+    with pytest.raises(ChatError, match=r"^the connection broke: Connection reset by peer$"):
+        asyncio.run(asked(talk, ask))

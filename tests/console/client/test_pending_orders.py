@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from stage import START
 
+from loraconsole.console.__main__ import report
 from loraconsole.console.cli import adapters
 from loraconsole.console.client.pending_orders import (
     GRACE_SECONDS,
@@ -19,6 +20,7 @@ from loraconsole.console.commands.adapters import AdapterCommand, VerifyCommand
 from loraconsole.console.commands.parser import parse
 from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.state.store import Store
+from loraconsole.pipeline.errors import UsageError
 from loraconsole.pipeline.messages import (
     AdapterOrder,
     AdapterReply,
@@ -243,9 +245,9 @@ def test_every_verb_makes_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("arguments", [["plan"], ["verify"], ["pin"], ["unmerge", "sql"], ["what"]])
 def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(UsageError) as refused:
         parse(["adapters", *arguments])
-    assert ended.value.code == 2
+    assert report(refused.value, as_json=False) == 2
 
 
 def test_json_is_asked_for_on_either_side_of_the_verb() -> None:

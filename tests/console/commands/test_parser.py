@@ -74,6 +74,40 @@ def test_the_scheduler_is_set_by_what_is_given_alone() -> None:
     assert order.weights == (ClientWeight("sql", 2.0),) and order.max_wait_tokens == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        ("statsu", "no command statsu", "did you mean status? loraconsole --help lists"),
+        ("unload sql", "no command unload", "did you mean adapters unload?"),
+        ("xyzzy", "no command xyzzy", "loraconsole --help lists the commands"),
+        ("adapters laod x /y", "no verb laod", "did you mean load? there are list, load"),
+        ("logs --folow", "logs has no option --folow", "did you mean --follow? there are --json"),
+        ("up --modle=x", "up has no option --modle", "did you mean --model? loraconsole up --help"),
+        ("--modle x", "no option --modle", "did you mean --model? loraconsole --help"),
+        (
+            "adapters load a b --pinn",
+            "adapters load has no option --pinn",
+            "did you mean --pin? there are --json, --run, --pin",
+        ),
+        ("up --scheduler fcfss", "--scheduler cannot be fcfss", "did you mean fcfs? there are"),
+        ("signal router TREM", "no signal TREM", "did you mean TERM?"),
+        ("down now", "down takes no argument now", "usage: loraconsole down [--now]"),
+        (
+            "adapters load x",
+            "the following arguments are required: PATH",
+            "usage: loraconsole adapters load NAME PATH [--pin]",
+        ),
+    ],
+)
+def test_a_wrong_line_is_refused_with_what_was_probably_meant(
+    text: str, what: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(text.split())
+    assert refused.value.what == what
+    assert refused.value.hint.startswith(hint)
+
+
 def _cases() -> set[str]:
     """Names of the classes that the dispatcher matches."""
     tree = ast.parse(Path(dispatch.__file__).read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from key_cases import CASES
 from ring import Ring, tiny_model
 from stage import screen_text, wait
 
+from loraconsole.console.supervisor.launcher import start_again
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.bindings import catalogue
 from loraconsole.pipeline.config import Config
@@ -65,7 +67,8 @@ def test_a_real_pipeline_does_what_keys_order(real: Ring) -> None:
     """Each step: what is pressed, and what the pipeline then says of itself."""
 
     async def main() -> None:
-        app = ConsoleApp(Config.load(str(real.run)))
+        config = Config.load(str(real.run))
+        app = ConsoleApp(config, starter=partial(start_again, config.run))
 
         def view() -> AdapterView | None:
             return next((row.view for row in app.board.adapters if row.name == "one"), None)
@@ -105,6 +108,7 @@ def test_a_real_pipeline_does_what_keys_order(real: Ring) -> None:
                 ("d y", lambda: state("router") == "draining"),
                 ("d", lambda: state("router") == "ready"),
                 ("X y", lambda: app.board.condition.word == "STOPPED"),
+                ("S", lambda: app.board.condition.word == "READY" and len(app.board.adapters) == 3),
             ]
             for way, holds in steps:
                 for word in way.split():

@@ -142,11 +142,12 @@ def test_a_terminal_of_sixteen_colours_shows_its_own(
             1,
             "font: no such setting; there are theme, fps, low_bandwidth, ascii, mouse, ",
         ),
+        ("fsp = 3\n", 1, "fsp: no such setting; did you mean fps? there are theme, fps"),
         ("[alerts]\n\nqueue = -1\n", 3, "alerts.queue: -1 is not a number, 0 or more"),
-        ("[alerts]\nqueues = 1\n", 2, "alerts.queues: no such setting; there are no_step_seconds"),
+        ("[alerts]\nqueues = 1\n", 2, "alerts.queues: no such setting; did you mean queue? "),
         ("alerts = 3\n", 1, "alerts: is a table"),
         ("keys = 3\n", 1, "keys: is a table"),
-        ('[keys]\npaus = "p"\n', 2, "keys.paus: no binding 'paus'; is it 'pause'?"),
+        ('[keys]\npaus = "p"\n', 2, "keys.paus: no binding 'paus'; did you mean pause?"),
         ('[keys]\npause = "hyperspace"\n', 2, "'hyperspace' is no key; keys are like x, ?"),
         ("[keys]\npause = 3\n", 2, "keys.pause: is a key or a list of keys, as text"),
         ('[keys]\nredraw = "r"\n', 2, "'r' is typed in lines of text too"),
@@ -321,7 +322,7 @@ def test_the_verb_shows_checks_and_explains(file: Path) -> None:
     assert wrong.returncode == 1
     problems = json.loads(wrong.stdout)["problems"]
     assert [problem["line"] for problem in problems] == [2, 1]
-    assert "there is no 'neon'; there are dark" in problems[1]["what"]
+    assert "no theme 'neon'; there are dark" in problems[1]["what"]
     assert problems[0]["path"] == problems[1]["path"] != "console.toml"
     file.write_text("theme = 7\n")
     (problem,) = json.loads(cli("--check", "--json").stdout)["problems"]

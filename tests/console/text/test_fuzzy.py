@@ -5,9 +5,12 @@ from loraconsole.console.text.fuzzy import Fuzzy, fuzzy_matches
 
 def test_the_whole_name_is_best_then_its_beginning_a_word_in_it_and_letters_in_order() -> None:
     names = ["s-q-l", "mysqldump", "base-sql-v2", "sql-base-v2", "SQL", "python"]
-    assert fuzzy_matches("sql", names) == [
-        *("SQL", "sql-base-v2", "base-sql-v2", "mysqldump", "s-q-l"),
-    ]
+    assert fuzzy_matches("sql", names) == ["SQL", "sql-base-v2", "base-sql-v2", "mysqldump"]
+
+
+def test_letters_apart_match_if_no_name_has_them_together() -> None:
+    assert fuzzy_matches("sde", ["support-de", "legal"]) == ["support-de"]
+    assert fuzzy_matches("sde", ["support-de", "glasdeckel"]) == ["glasdeckel"]
 
 
 def test_letters_close_together_come_before_letters_far_apart() -> None:

@@ -10,6 +10,7 @@ import pytest
 from stage import KEYS, StagedApp, screen_text, staged, wait
 from textual import events
 from textual.pilot import Pilot
+from textual.widgets import OptionList
 
 from loraconsole.console.client.telemetry import ABORTED, DRAIN_SECONDS
 from loraconsole.console.state.board import SUPERVISOR
@@ -17,16 +18,18 @@ from loraconsole.console.terminal.key_queue import KeyFollower
 from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.panels.batch import BatchTable
-from loraconsole.console.ui.screens import PANELS
+from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import (
     Abort,
     Drain,
     Event,
     ProcessState,
+    ProcessTable,
     RestartProcess,
     Resume,
     SignalProcess,
@@ -55,12 +58,12 @@ def on_stage(act: Act, **options: Any) -> None:
 
 def test_every_key_brings_its_panel_to_the_top() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        for key, (name, _) in PANELS.items():
+        for key, (name, _) in (PANELS | PAGES).items():
             await pilot.press("escape")  # the prompt keeps the keys until it is left
             await pilot.press(key)
             await pilot.pause()
             assert name == app.active_panel.NAME
-            assert f"{key} {name}" in screen_text(app)
+            assert f"{',' if key == 'comma' else key} {name}" in screen_text(app)
             others = [panel for panel in app._panels.values() if panel is not app.active_panel]
             assert all(not panel.display for panel in others)
 
@@ -275,14 +278,27 @@ def test_every_key_of_every_screen_has_a_name_of_its_own_and_says_what_it_does()
 # --- orders -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("keys", "answer"), [("l", "leave"), ("s", "stop"), ("c", None)])
-def test_q_asks_what_is_to_become_of_the_pipeline(keys: str, answer: str | None) -> None:
+@pytest.mark.parametrize(
+    ("keys", "answer"),
+    [
+        ("q l", "leave"),
+        ("q s y", "stop"),
+        ("q s", None),
+        ("q s s", None),
+        ("q s enter", None),
+        ("q s n", None),
+        ("q c", None),
+        ("ctrl+c ctrl+c", "leave"),
+        ("ctrl+q ctrl+q", "leave"),
+        ("q ctrl+c", "leave"),
+    ],
+)
+def test_q_asks_and_asks_again_before_everything_stops(keys: str, answer: str | None) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("q")
-        await pilot.pause()
-        assert isinstance(app.screen, ChoiceDialog)
-        await pilot.press(keys)
-        await pilot.pause()
+        for key in keys.split():
+            assert not app._exit
+            await pilot.press(key)
+            await pilot.pause()
         assert app.return_value == answer
         assert app._exit is (answer is not None)
 
@@ -298,6 +314,17 @@ def test_escape_stays() -> None:
             await pilot.press("escape")
             await pilot.pause()
             assert isinstance(app.screen, MainScreen) and not app._exit
+
+    on_stage(act)
+
+
+def test_a_stray_click_stops_nothing() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("q")
+        await pilot.pause()
+        await pilot.click(OptionList, offset=(6, 1))  # "Stop the pipeline as well"
+        await pilot.pause()
+        assert not app._exit and "Stop the pipeline and quit?" in screen_text(app)
 
     on_stage(act)
 
@@ -586,5 +613,153 @@ def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -
         assert isinstance(app.screen, MainScreen)
         await pilot.press("q")  # and there is nothing to be asked about
         await wait(lambda: app.return_value == "leave")
+
+    on_stage(act)
+
+
+# --- the frame at every size --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24), (120, 40), (200, 60)], ids=str)
+def test_tabs_never_move_and_a_click_on_each_opens_its_screen(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        lines = set()
+        for key, (name, _) in (PANELS | PAGES).items():
+            x = screen_text(app).splitlines()[1].index("," if key == "comma" else key)
+            await pilot.click("Header", offset=(x, 1))
+            await pilot.pause()
+            assert name == app.active_panel.NAME
+            lines.add(screen_text(app).splitlines()[1])
+        assert len(lines) == 1 and len(lines.pop()) <= size[0]
+
+    on_stage(act, size=size)
+
+
+@pytest.mark.parametrize("size", [(50, 14), (60, 15), (80, 24), (100, 24)], ids=str)
+def test_fields_of_the_header_never_touch(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for keys in ("", "space"):
+            if keys:
+                await pilot.press(keys)
+                await pilot.pause()
+            spans = app.header._drawn[0].spans
+            badges = [at for at, (_, style) in enumerate(spans) if style.startswith("badge")]
+            for at in badges:
+                before, after = "".join(t for t, _ in spans[:at]), spans[at + 1][0]
+                assert not before or before.endswith(" ")
+                assert after.startswith(" ")
+            assert "READY" in screen_text(app).splitlines()[0]
+            assert len(screen_text(app).splitlines()[0]) <= size[0]
+
+    on_stage(act, size=size)
+
+
+def test_at_80x24_the_ring_is_a_line_and_adapters_and_percentiles_are_there() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        rows = screen_text(app).splitlines()
+        assert all(name in rows[3] for name in ("server", "router", "worker-0", "supervisor"))
+        text = "\n".join(rows)
+        for words in ("first token", "inter-token", "● pirate", "throughput", "alerts and events"):
+            assert words in text, words
+
+    on_stage(act, size=(80, 24))
+
+
+@pytest.mark.parametrize("size", [(40, 10), (49, 24), (80, 13), (12, 3), (5, 1)], ids=str)
+def test_a_terminal_that_is_too_small_shows_one_line(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        lines = [line for line in screen_text(app).splitlines() if line.strip()]
+        assert len(lines) == 1
+        assert "needs 50x14"[: size[0] - 1] in lines[0]
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause()
+        assert "1 Overview" in screen_text(app)
+        await pilot.resize_terminal(*size)
+        await pilot.pause()
+        assert len([line for line in screen_text(app).splitlines() if line.strip()]) == 1
+
+    on_stage(act, size=size)
+
+
+def test_a_badge_says_rec_while_spans_are_recorded_by_any_console() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        assert " REC " not in screen_text(app).splitlines()[0]
+        assert app.scenario is not None
+        app.scenario.is_recording = True
+        app.advance(1.0)
+        app.show()
+        await pilot.pause()
+        assert " REC " in screen_text(app).splitlines()[0]
+        app.scenario.is_recording = False
+        app.advance(1.0)
+        app.show()
+        await pilot.pause()
+        assert " REC " not in screen_text(app).splitlines()[0]
+
+    on_stage(act, size=(80, 24))
+
+
+# --- a stopped pipeline -------------------------------------------------------------------------
+
+
+def stop(app: StagedApp) -> None:
+    """The pipeline stops, and its supervisor ends."""
+    assert app.scenario is not None
+    app.store.fold_message(
+        ProcessTable(app.now, ProcessState.STOPPED, app.store.board(app.now).table.processes),  # type: ignore[union-attr]
+        app.now,
+    )
+    app.now += 5.0
+    app.show()
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)], ids=str)
+def test_a_stopped_pipeline_says_which_key_starts_it(size: tuple[int, int]) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        app.starter = lambda: 1
+        stop(app)
+        await pilot.pause()
+        rows = screen_text(app).splitlines()
+        assert "STOPPED   S starts it again" in rows[0]
+        assert "S  starts it again, with the options it ran with" in "\n".join(rows)
+        assert "S Start" in rows[-1]
+        await pilot.press("4")
+        await pilot.pause()
+        assert "on device" not in screen_text(app)
+
+    on_stage(act, size=size)
+
+
+def test_a_start_is_given_once_and_its_failure_is_said() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        given: list[int] = []
+
+        def refuse() -> int:
+            given.append(1)
+            raise OperatorError("port 8000 is taken", "stop what listens there")
+
+        await pilot.press("S")
+        app.starter = refuse
+        await pilot.press("S")  # it runs: no key
+        assert given == []
+        stop(app)
+        await pilot.press("S")
+        await wait(lambda: bool(app.notices))
+        assert given == [1]
+        assert "port 8000 is taken" in screen_text(app).splitlines()[-1]
+        assert app.store.board(app.now).condition.word == "STOPPED"
+
+    on_stage(act)
+
+
+def test_a_console_that_cannot_start_it_offers_no_key() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        stop(app)
+        await pilot.pause()
+        assert "S start" not in screen_text(app) and "S Start" not in screen_text(app)
+        app.starter, app.is_read_only = (lambda: 1), True
+        app.show()
+        await pilot.pause()
+        assert "S start" not in screen_text(app) and "S Start" not in screen_text(app)
 
     on_stage(act)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from loraconsole.console.state.board import Board
 from loraconsole.console.text import units
-from loraconsole.console.ui.widgets.table import number_column, text_column
+from loraconsole.console.ui.widgets.column import number_column, text_column
 
 
 class Row(NamedTuple):

@@ -21,12 +21,13 @@ from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.bindings import catalogue
 from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.line_commands import (
+    GROUPS,
     WITH_A_SCREEN,
     OutputDialog,
     all_commands,
 )
 from loraconsole.console.ui.palette_entries import Entry, all_entries
-from loraconsole.console.ui.panels.command_line import CommandLine, read_history
+from loraconsole.console.ui.panels.command_line import CandidatePane, CommandLine, read_history
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.command_syntax import candidates
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, ScrollPane
@@ -233,8 +234,17 @@ def test_what_is_wrong_is_said_in_place_and_stays_to_be_mended() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         for text, what, hint in (
             ("frobnicate", "no command 'frobnicate'", "tab lists the commands"),
-            ("pa", "no command 'pa'", "is it page-up, page-down, pause"),
-            ("goto nowhere", "no screen 'nowhere'", "overview, batch"),
+            ("pa", "no command 'pa'", "did you mean pause, page-up or palette?"),
+            ("unlaod sql", "no command 'unlaod'", "did you mean unload?"),
+            ("unload pirat", "no adapter 'pirat'", "did you mean pirate?"),
+            ("restart worker", "no process 'worker'", "did you mean worker-0?"),
+            ("logs --folow", "logs has no option --folow", "did you mean --follow?"),
+            ("theme papr", "no theme 'papr'", "did you mean paper?"),
+            (
+                "goto overvew",
+                "no screen 'overvew'",
+                "did you mean overview?",
+            ),
             ("load tax", "the following arguments are required: PATH", "NAME PATH [--pin]"),
             ("load 'tax", "no closing quotation", "quotes go in pairs"),
             ("filter (", "missing ), unterminated subpattern", "regular expression"),
@@ -274,12 +284,48 @@ def test_tab_completes_and_up_recalls(tmp_path: Path) -> None:
         assert app.query_one(CommandLine).input.value == "unload pirate "[:-1]
         await pilot.press("escape")
         commands = all_commands(app)
-        (found,) = candidates(f"load tax {tmp_path}/ta", commands, app.board)
-        assert found[0] == f"{tmp_path}/tax/"
+        (only,) = candidates(f"load tax {tmp_path}/ta", commands, app.board)
+        assert only.word == f"{tmp_path}/tax/"
         assert candidates("load tax /x --", commands, app.board)[0][0] == "--json"
-        assert [word for word, _ in candidates("restart w", commands, app.board)] == ["worker-0"]
+        for typed, words in (
+            ("restart w", ["worker-0"]),
+            ("prompt --adapter ha", ["haiku"]),
+            ("transcripts export --format m", ["markdown"]),
+            (f"transcripts export --out {tmp_path}/tax", ["tax/", "taxi.txt"]),
+            (f"record {tmp_path}/taxi", ["taxi.txt"]),
+            (f"plan {tmp_path}/ta {tmp_path}/t", ["tax/"]),  # adapters are directories
+            (f"spans --trace x {tmp_path}/taxi", ["taxi.txt"]),
+        ):
+            found = [each.word for each in candidates(typed, commands, app.board)]
+            assert [word.removeprefix(f"{tmp_path}/") for word in found] == words, typed
 
     on_stage(act, panel="Adapters")
+
+
+@pytest.mark.parametrize(("size", "rows"), [((80, 24), 8), ((120, 40), 13), ((120, 15), 6)])
+def test_tab_lists_the_commands_in_groups_and_says_how_many_there_are(
+    size: tuple[int, int], rows: int
+) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("colon", "tab")
+        await pilot.pause()
+        pane = app.query_one(CandidatePane)
+        assert pane.size.height == rows
+        number = len(pane.found)
+        assert f"1-{rows} of {number}" in screen_text(app) and number > 60
+        groups = [each.group for each in pane.found]
+        assert groups == sorted(groups, key=list(GROUPS.values()).index)
+        assert set(groups) == set(GROUPS.values())
+        assert groups[0] == "here" and pane.found[0].word in ("filter", "sort", "load")
+        screen = screen_text(app).splitlines()
+        assert sum("  here  " in row for row in screen) == 1  # at the first of the group alone
+        assert app.query_one(CommandLine).input.value == ""  # it only lists them
+        await pilot.press("shift+tab")
+        assert app.query_one(CommandLine).input.value == pane.found[-1].word
+        await pilot.pause()
+        assert f"{number - rows + 1}-{number} of {number}" in screen_text(app)
+
+    on_stage(act, panel="Adapters", size=size)
 
 
 @pytest.mark.processes
@@ -383,7 +429,6 @@ SAID: dict[str, Case] = {
     "load tax /a": _ordered("LoadAdapter tax"),
     "unload pirate": _ordered("UnloadAdapter pirate", asks="Unload pirate?"),
     "adapters unload pirate": _ordered("UnloadAdapter pirate", asks="Unload pirate?"),
-    "unload nobody": _ordered("UnloadAdapter nobody"),
     "reload sql": _ordered("ReloadAdapter sql"),
     "pin sql": _ordered("PinAdapter sql"),
     "unpin sql": _ordered("PinAdapter sql"),
@@ -583,7 +628,7 @@ def test_each_policy_and_each_flag_has_a_line_of_its_own() -> None:
             commands = all_commands(scene.app)
             for typed in ("scheduler ", "adapters ", "logs --"):
                 found = candidates(typed, commands, scene.app.board)
-                assert len({help for _, help in found}) == len(found) > 2, typed
+                assert len({each.help for each in found}) == len(found) > 2, typed
 
     asyncio.run(main())
 

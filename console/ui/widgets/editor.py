@@ -1,4 +1,4 @@
-"""`PromptEditor` and `ParameterInput`: inputs for the prompt and its parameters."""
+"""`PromptEditor`: the input of the prompt; `MultilineInput`: its base."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.widgets import Input, TextArea
+from textual.widgets import TextArea
 
 
 class WriteAsked(Message):
@@ -19,17 +19,61 @@ class Left(Message):
     """Escape was pressed: cancels streaming answers, or else leaves the input."""
 
 
-class PromptEditor(TextArea):
-    """The prompt's editor: enter sends, ctrl+j breaks the line, up and down recall."""
+class MultilineInput(TextArea):
+    """A text in which enter goes on and ctrl+j breaks the line."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, id="newline"),
+        Binding("escape", "leave", "Cancel or leave", id="leave"),
+    ]
+
+    def __init__(self, id: str, placeholder: str) -> None:
+        super().__init__(
+            id=id,
+            compact=True,
+            soft_wrap=True,
+            highlight_cursor_line=False,
+            placeholder=placeholder,
+        )
+        self.cursor_blink = False
+
+    def go_on(self) -> None:
+        """Called by enter."""
+        raise NotImplementedError
+
+    def on_key(self, event: events.Key) -> None:
+        """Handles enter; other keys go to Textual's editor. A priority binding would run before the
+        letters typed ahead of it: on a slow link a whole line arrives in one piece."""
+        if event.key == "enter":
+            event.stop()
+            event.prevent_default()
+            self.go_on()
+
+    def action_newline(self) -> None:
+        self.insert("\n")
+
+    def action_leave(self) -> None:
+        self.post_message(Left())
+
+
+class PromptEditor(MultilineInput):
+    """The prompt's editor: enter sends, up and down recall, page keys turn to other answers."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", id="send"),
-        Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, id="newline"),
-        Binding("escape", "leave", "Cancel or leave", id="leave"),
         Binding(
             "ctrl+r", "recall", "Recall", id="recall", tooltip="search what was asked and answered"
         ),
+        Binding("pagedown", "turn(1)", "Answers on", show=False, id="prompt-page-down"),
+        Binding("pageup", "turn(-1)", "Answers back", show=False, id="prompt-page-up"),
     ]
+
+    class Turned(Message):
+        """The operator wants to see the next answers (1) or the previous ones (-1)."""
+
+        def __init__(self, step: int) -> None:
+            super().__init__()
+            self.step = step
 
     class RecallAsked(Message):
         """The operator wants to search earlier prompts."""
@@ -42,26 +86,16 @@ class PromptEditor(TextArea):
             self.text = text
 
     def __init__(self) -> None:
-        super().__init__(
-            id="editor",
-            compact=True,
-            soft_wrap=True,
-            highlight_cursor_line=False,
-            placeholder="Ask, then enter. ctrl+j breaks the line, up recalls, tab moves on.",
-        )
-        self.cursor_blink = False
+        super().__init__("editor", "Ask, then enter. ctrl+j breaks the line, up recalls.")
         self.border_title = "prompt"
         self._history: list[str] = []
         self._recalled = 0
         """Steps back in the history; 0 is the text being typed."""
+        self._restored = ""
+        """The prompt that came back because no model has answered it."""
 
-    def on_key(self, event: events.Key) -> None:
-        """Handles enter; other keys go to Textual's editor. A priority binding would run before the
-        letters typed ahead of it: on a slow link a whole line arrives in one piece."""
-        if event.key == "enter":
-            event.stop()
-            event.prevent_default()
-            self.action_send()
+    def go_on(self) -> None:
+        self.action_send()
 
     def action_send(self) -> None:
         """Sends the prompt, adds it to the history and empties the editor."""
@@ -74,14 +108,11 @@ class PromptEditor(TextArea):
         self.notify_style_update()  # drops a thousand cached lines, one for each letter typed
         self.post_message(self.Sent(text))
 
-    def action_newline(self) -> None:
-        self.insert("\n")
-
-    def action_leave(self) -> None:
-        self.post_message(Left())
-
     def action_recall(self) -> None:
         self.post_message(self.RecallAsked())
+
+    def action_turn(self, step: int) -> None:
+        self.post_message(self.Turned(step))
 
     def remember(self, prompts: Sequence[str]) -> None:
         """Prepends prompts of earlier sessions to the history, oldest first."""
@@ -94,9 +125,18 @@ class PromptEditor(TextArea):
         self._put(text)
 
     def restore(self, text: str) -> None:
-        """Restores a prompt that no model has answered, unless another one is being typed."""
+        """Brings back a prompt that no model has answered, unless another one is being typed. It is
+        selected, so that typing replaces it."""
         if not self.text.strip():
+            self._restored = text
             self._put(text)
+            self.select_all()
+
+    def drop_restored(self) -> None:
+        """Removes a prompt that came back, if it is unchanged."""
+        if self._restored and self.text == self._restored:
+            self._put("")
+        self._restored = ""
 
     def action_cursor_up(self, select: bool = False) -> None:
         if self.cursor_location[0] == 0 and not select and self._recalled < len(self._history):
@@ -115,31 +155,3 @@ class PromptEditor(TextArea):
     def _put(self, text: str) -> None:
         self.text = text
         self.move_cursor(self.document.end)
-
-
-class ParameterInput(Input):
-    """A sampling parameter; empty leaves it to the server."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Write", id="parameter-write"),
-        Binding("escape", "leave", "Leave", id="parameter-leave"),
-    ]
-
-    def __init__(self, name: str, value: str) -> None:
-        super().__init__(
-            value,
-            id=name,
-            compact=True,
-            max_length=9,
-            restrict=r"[0-9.]*",
-            select_on_focus=False,
-            placeholder="any" if name == "seed" else "",
-        )
-        self.cursor_blink = False
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.post_message(WriteAsked())
-
-    def action_leave(self) -> None:
-        self.post_message(Left())

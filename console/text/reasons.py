@@ -1,0 +1,30 @@
+"""`reason_first`: reasons of errors for a narrow place, the cause first and paths short."""
+
+from __future__ import annotations
+
+import re
+
+_PATH = r"(?:~|\.{1,2})?(?:/[^\s/:;,'\"()]+){2,}/?"
+_LEADING = re.compile(rf"^((?:adapter \S+|\S+) failed: )?({_PATH}): (?=\S)(.+)$", re.DOTALL)
+_ANY = re.compile(rf"(?<![\w/.~…-]){_PATH}")
+
+
+def reason_first(text: str) -> str:
+    """`no rank (…/sql/adapter_config.json)` for `/home/me/adapters/sql/adapter_config.json: no
+    rank`. An absolute path at the start goes to the end, after the word `failed:` if that is there;
+    each path is shortened (`short_path`). URLs and hub ids stay."""
+    if found := _LEADING.match(text):
+        head, path, cause = found.groups()
+        return f"{head or ''}{_shortened(cause)} ({short_path(path)})"
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
+    return _ANY.sub(lambda found: short_path(found[0]), text)
+
+
+def short_path(path: str) -> str:
+    """`…/sql` for a directory, `…/sql/adapter_config.json` for a file in it."""
+    parts = path.rstrip("/").split("/")
+    kept = parts[-2:] if "." in parts[-1].lstrip(".") else parts[-1:]
+    return path if len(kept) == len(parts) else "/".join(("…", *kept))

@@ -1,0 +1,114 @@
+"""`AdapterListPane`: the costliest adapters in a few lines, for the first screen. At any width and
+height it says how many it does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+
+from ...state.adapter_costs import top_share
+from ...state.board import AdapterRow, Board
+from ...text import plot, units
+from ...text.lines import TextLine, TextSpan, line
+from ...text.reasons import reason_first
+from .pane import Pane
+
+LEAST_NAME, LEAST_GAUGE = 10, 6
+NUMBERS = (("device", 7), ("wait", 5), ("tok/s", 7), ("run", 5))
+"""Heads and widths of the columns of numbers, the last dropped first if there is no room."""
+
+
+class AdapterListPane(Pane):
+    """Adapters by their share of the device time of the last minute."""
+
+    TITLE = "adapters"
+    PERIOD_S = 0.5
+
+    def caption(self, board: Board) -> Sequence[TextSpan]:
+        return ((f"{max(0, len(board.adapters) - 1)}", "number"), (" + base", "dim"))
+
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+        if not board.adapters:
+            return [line(("waiting for the router", "dim"))]
+        rows = board.costliest
+        head = height > 3
+        free = height - head
+        shown = rows if len(rows) <= free else rows[: max(1, free - 1)]
+        numbers = fitting(width)
+        room = width - sum(cells for _, cells in numbers)
+        wanted = max((cell_len(listed_name(row)) for row in shown if not row.has_failed), default=0)
+        name_width = min(max(LEAST_NAME, wanted), max(LEAST_NAME, room - LEAST_GAUGE - 1), room)
+        gauge_width = room - name_width - 1 if room - name_width > LEAST_GAUGE else 0
+        name_width = room - gauge_width - 1 if gauge_width else room
+        most = top_share(row.costs.device for row in rows)
+        found = [_head(name_width, gauge_width, numbers)] if head else []
+        for row in shown:
+            if row.has_failed:
+                found.append(failed_line(row, width))
+                continue
+            spans: list[TextSpan] = [(units.fit_name(listed_name(row), name_width), row.color)]
+            if gauge_width:
+                share = (row.costs.device or 0.0) / most if most else 0.0
+                filled, rest = plot.gauge(share, gauge_width)
+                spans += [(" ", "text"), (filled, row.color), (rest, "rest")]
+            spans += [_number(row, title, cells) for title, cells in numbers]
+            found.append(line(*spans))
+        if hidden := rows[len(shown) :]:
+            found.append(_more(hidden))
+        return found
+
+
+def listed_name(row: AdapterRow) -> str:
+    return units.visible(f"{row.mark} {'base' if row.is_base else row.name}")
+
+
+def fitting(width: int) -> list[tuple[str, int]]:
+    """The columns of numbers for which there is room beside a name."""
+    kept = list(NUMBERS)
+    while len(kept) > 1 and sum(cells for _, cells in kept) + LEAST_NAME > width:
+        kept.pop()
+    return kept
+
+
+def failed_line(row: AdapterRow, width: int) -> TextLine:
+    """`✗ trunc  the file is cut off (…/trunc/…)`: the name gives way to the reason."""
+    name = listed_name(row)
+    name_width = min(cell_len(name), max(LEAST_NAME, width // 3))
+    reason = reason_first(units.visible(row.view.reason)) or "failed"
+    text = units.fit(reason, max(0, width - name_width - 1)).rstrip()
+    return line((f"{units.fit_name(name, name_width)} ", "bad"), (text, "dim"))
+
+
+def _head(name_width: int, gauge_width: int, numbers: Sequence[tuple[str, int]]) -> TextLine:
+    blank = name_width + (gauge_width + 1 if gauge_width else 0)
+    heads = "".join(f"{title:>{cells}}" for title, cells in numbers)
+    return line((f"{'last minute':<{blank}}"[:blank] + heads, "dim"))
+
+
+def _number(row: AdapterRow, title: str, cells: int) -> TextSpan:
+    match title:
+        case "device":
+            share = row.costs.device
+            return (f"{units.share(share):>{cells}}", "number" if share else "dim")
+        case "wait":
+            waiting = row.view.waiting
+            return (f"{waiting:>{cells}}", "warn" if waiting else "dim")
+        case "tok/s":
+            rate = units.rate(row.tokens_s)
+            return (f"{rate:>{cells}}", "number" if row.tokens_s else "dim")
+        case _:
+            running = row.view.running
+            return (f"{running:>{cells}}", "number" if running else "dim")
+
+
+def _more(hidden: Sequence[AdapterRow]) -> TextLine:
+    """`38 more, 3 wait, 1 failed`."""
+    waiting = sum(row.view.waiting for row in hidden)
+    failed = sum(row.has_failed for row in hidden)
+    spans: list[TextSpan] = [(f"{len(hidden)} more", "dim")]
+    if waiting:
+        spans.append((f", {units.count(waiting)} wait", "warn"))
+    if failed:
+        spans.append((f", {failed} failed", "bad"))
+    return line(*spans)

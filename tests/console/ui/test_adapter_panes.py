@@ -1,0 +1,184 @@
+"""The panes about what adapters cost: the list of the first screen and the stacked plot."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from stage import StagedApp, on_stage, screen_text
+from textual.pilot import Pilot
+
+from loraconsole.console.state.board import Board
+from loraconsole.console.text.lines import TextLine, length
+from loraconsole.console.ui.panels.events import MOST_ROWS, WITH_SOURCE, EventPane
+from loraconsole.console.ui.widgets.adapter_list import AdapterListPane
+from loraconsole.console.ui.widgets.adapter_plot import AdapterPlotPane
+from loraconsole.pipeline.messages import AdapterState, AdapterTable, AdapterView, Event
+
+pytestmark = pytest.mark.slow
+
+LONG = "customer-support-german-formal-v2.17-rc1-final"
+
+
+def texts(lines: list[TextLine]) -> list[str]:
+    return ["".join(text for text, _ in line.spans) for line in lines]
+
+
+def board_with(app: StagedApp, *more: AdapterView) -> Board:
+    """The stage's board with further adapters."""
+    table = app.store._latest.adapters
+    assert table is not None
+    new = msgspec.structs.replace(table, at=app.now, adapters=(*table.adapters, *more))
+    app.store.fold_message(new, app.now)
+    app.show()
+    return app.board
+
+
+def another(app: StagedApp, name: str, **fields: object) -> AdapterView:
+    row = app.board.adapters[1]
+    idle = dict.fromkeys(
+        ("recent_device_us", "recent_tokens", "device_us", "running", "waiting"), 0
+    )
+    made: AdapterView = msgspec.structs.replace(row.view, name=name, **(idle | fields))
+    return made
+
+
+@pytest.mark.parametrize("width", [20, 28, 36, 44, 60, 90])
+def test_a_long_name_takes_nothing_from_the_other_rows(width: int) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.query_one(AdapterListPane)
+        before = texts(list(pane.draw_lines(app.board, width, 9)))
+        board = board_with(app, another(app, LONG, recent_device_us=1, waiting=3))
+        lines = list(pane.draw_lines(board, width, 9))
+        after = texts(lines)
+        assert all(length(line.spans) <= width for line in lines)
+        [mine] = [text for text in after if "● cus" in text]
+        assert LONG in mine or ("…" in mine and "nal " in mine)
+        for name in ("pirate", "sql", "json", "haiku"):
+            [old], [new] = ([t for t in found if f"● {name} " in t] for found in (before, after))
+            assert old.split()[-1] == new.split()[-1], "the last number of the row is lost"
+            assert ("━" in new) == ("━" in old)
+
+    on_stage(act)
+
+
+def test_the_list_says_how_many_it_does_not_show_and_what_they_wait_for() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.query_one(AdapterListPane)
+        failed = another(app, "trunc", state=AdapterState.FAILED, reason="cut off")
+        more = [another(app, f"tenant-{number:02}") for number in range(40)]
+        waiting = msgspec.structs.replace(more[-1], waiting=7)
+        board = board_with(app, *more[:-1], waiting, failed)
+        lines = texts(list(pane.draw_lines(board, 44, 9)))
+        assert len(lines) == 9 and "base" in lines[1]
+        assert lines[-1] == "39 more, 7 wait, 1 failed"
+        assert len(board.adapters) == 46 == 39 + 7
+        whole = texts(list(pane.draw_lines(board, 44, 60)))
+        assert len(whole) == 47 and any("✗ trunc cut off" in text for text in whole)
+        [only] = texts(list(pane.draw_lines(board, 44, 2)))[:1]
+        assert "base" in only
+
+    on_stage(act)
+
+
+def test_the_reason_of_a_failure_stands_before_its_path() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        path = "/home/me/some/where/adapters/trunc"
+        reason = f"{path}/adapter_model.safetensors: the file is cut off"
+        view = another(app, "trunc", state=AdapterState.FAILED, reason=reason, path=path)
+        board_with(app, view)
+        await pilot.press("4")
+        app.show()
+        await pilot.pause()
+        [row] = [text for text in screen_text(app).splitlines() if "✗ trunc" in text]
+        assert "the file is cut off (…/trunc/adapter_model" in row and "/home" not in row
+
+    on_stage(act, size=(80, 24))
+
+
+def test_layers_add_up_to_the_whole_and_keep_their_order() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(AdapterPlotPane)
+        lines = list(pane.draw_lines(app.board, 80, 10))
+        assert all(length(line.spans) <= 80 for line in lines) and len(lines) == 10
+        seen = {style for line in lines[:8] for _, style in line.spans}
+        shown = {row.color for row in app.board.adapters}
+        assert shown <= seen, "an adapter has no layer"
+        assert "■ base" in screen_text(app) and "■ pirate" in screen_text(app)
+
+    on_stage(act, panel="Adapters", seconds=20.0)
+
+
+def test_the_timeline_shows_loads_evictions_and_generations_where_they_happened() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        def fold(**changes: int) -> None:
+            table = app.store._latest.adapters
+            assert table is not None
+            first, *rest = table.adapters
+            view = msgspec.structs.replace(first, **changes)
+            app.store.fold_message(
+                AdapterTable(app.now, "base", (view, *rest), table.base), app.now
+            )
+
+        first = app.board.adapters[1].view
+        await pilot.press("down")
+        fold(evictions=first.evictions + 1)
+        app.now += 8.0
+        fold(placements=first.placements + 1)
+        app.now += 8.0
+        fold(generation=2)
+        app.now += 8.0
+        app.show()
+        pane = app.active_panel.query_one(AdapterPlotPane)
+        *_, mine, every = texts(list(pane.draw_lines(app.board, 60, 10)))
+        assert mine.startswith("pi")
+        assert "▽" in mine and mine.index("▽") < mine.index("▲") < mine.index("◆")
+        assert mine.index("▲") - mine.index("▽") == 2, "four seconds a cell"
+        assert every.startswith("  all") and every.index("◆") == mine.index("◆")
+        assert "·" not in every
+        await pilot.press("g")
+        *_, none, _ = texts(list(pane.draw_lines(app.board, 60, 10)))
+        assert "base model" in none
+
+    on_stage(act, panel="Adapters")
+
+
+@pytest.mark.parametrize(("width", "height"), [(26, 8), (38, 6), (60, 10), (120, 3), (38, 1)])
+def test_events_are_wrapped_and_the_cause_stands_first(width: int, height: int) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        path = "/home/me/adapters/trunc/adapter_model.safetensors"
+        for text in (
+            "adapter sql is evicted for adapter customer-support-german: 128 pages",
+            f"adapter trunc failed: {path}: the file ends before its last tensor",
+        ):
+            app.store.fold_message(Event(app.now, "info", "router", text), app.now)
+        app.show()
+        pane = app.query_one(EventPane)
+        lines = list(pane.draw_lines(app.board, width, height))
+        assert len(lines) <= height and all(length(line.spans) <= width for line in lines)
+        shown = " ".join("".join(text for text, _ in line.spans).strip() for line in lines)
+        assert ("router" in shown) == (width >= WITH_SOURCE)
+        if height > 3 and width > 30:
+            assert "failed: the file ends before its last tensor" in " ".join(shown.split())
+            assert "/home" not in shown
+
+    on_stage(act)
+
+
+def test_the_cursor_of_the_events_takes_whole_events() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        long = "adapter sql is evicted for adapter customer-support-german-formal: 128 pages"
+        for number in range(3):
+            event = Event(app.now, "info", "router", f"{long} ({number})")
+            app.store.fold_message(event, app.now)
+        app.show()
+        pane = app.query_one(EventPane)
+        pane.focus()
+        await pilot.pause()
+        await pilot.press("down")
+        lines = list(pane.draw_lines(app.board, 38, 10))
+        lit = [line for line in lines if line.ground == "cursor"]
+        assert 1 < len(lit) <= MOST_ROWS
+        source = pane._sources[pane._cursor]
+        assert isinstance(source, Event) and source.text.endswith("(1)")
+
+    on_stage(act)
