@@ -517,7 +517,8 @@ class ConsoleApp(PlaybackKeys):
 
     def action_pause(self) -> None:
         if controls := self.playback:  # the recording stands, rather than the view of it
-            controls.toggle_pause()
+            self.footer.is_paused = controls.toggle_pause()
+            self.footer.paint()
             return
         self.is_paused = self.header.is_paused = self.footer.is_paused = not self.is_paused
         self.header.paint()
