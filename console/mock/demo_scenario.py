@@ -389,23 +389,27 @@ class DemoScenario(Scenario):
         pages = sum(_most_pages(view) for view in self._requests if view.phase != "waiting")
         largest = sorted(map(pages_of, (*self._adapters, *LOADED)))[-RESIDENT:]
         budget, room = CHUNK_TOKENS, self.num_pages - sum(largest)
-        blocked = ""
+        blocked, place = "", 0
         for view in self._requests:
             if view.phase == "waiting":
-                need = _most_pages(view)
+                need, place = _most_pages(view), place + 1
                 reason = blocked
                 if not reason and view.adapter and not self._want(view.adapter, at):
                     reason = f"adapter {view.adapter} is loading"
-                elif running >= MAX_RUNNING:
-                    reason = blocked = f"batch is full: {MAX_RUNNING} requests run"
+                elif not reason and running >= MAX_RUNNING:
+                    reason = f"batch is full: {MAX_RUNNING} requests run"
+                    blocked = f"behind {view.request_id[-10:]}: the batch is full"
                 elif not reason and pages + need > room:
-                    reason = blocked = f"no KV pages: {need} at worst, {room - pages} free"
+                    why = f"{pages + need} at worst, {room} usable"
+                    reason = f"waits for running requests to free KV pages: {why}"
+                    blocked = f"behind {view.request_id[-10:]}, which waits for KV pages"
                 if reason:
-                    kept.append(msgspec.structs.replace(view, reason=reason))
+                    kept.append(msgspec.structs.replace(view, reason=reason, place=place))
                     continue
+                place -= 1
                 self._work_of(view.adapter).waits.append((at - view.arrived_at) * 1e3)
                 running, pages = running + 1, pages + need
-                view = msgspec.structs.replace(view, phase="prefill", reason="")
+                view = msgspec.structs.replace(view, phase="prefill", reason="", place=0)
             if view.phase == "prefill":
                 part = min(budget, view.num_prompt + view.num_output - view.num_computed)
                 budget -= part
