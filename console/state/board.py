@@ -193,11 +193,18 @@ class AdapterRow(Struct, frozen=True):
     """The letter of its name by which it is told from the other names."""
     marks: tuple[Mark, ...] = ()
     """What happened to it since this console is attached, oldest first."""
+    is_measured: bool = True
+    """Whether `tokens_s` was measured: not before the second table of a fresh console."""
 
     @property
     def has_failed(self) -> bool:
         """Whether loading failed; requests for it are then refused."""
         return self.view.state is AdapterState.FAILED
+
+    @property
+    def rate_text(self) -> str:
+        """Its tokens a second; a dash until they are measured."""
+        return units.rate(self.tokens_s) if self.is_measured else units.NOTHING
 
     @property
     def mark(self) -> str:
@@ -261,6 +268,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """What happened to the adapters since this console is attached, oldest first, without hits."""
     base_model: str = ""
     decode_rate: float = 0.0
+    is_measured: bool = True
+    """Whether `decode_rate` was measured: not before the second report of the router."""
     prefill_rate: float = 0.0
     request_rate: float = 0.0
     step_rate: float = 0.0
@@ -301,6 +310,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """Whether this console has started the pipeline, and its supervisor has not answered yet."""
     playback: PlaybackView | None = None
     """Where a recording that is played stands; None for a pipeline. No process can be queried."""
+
+    @property
+    def decode_text(self) -> str:
+        """Decoded tokens a second; a dash until they are measured."""
+        return units.rate(self.decode_rate) if self.is_measured else units.NOTHING
 
     # -- the machine as a whole
 

@@ -178,7 +178,7 @@ def _work(row: AdapterRow) -> list[TextLine]:
     view = row.view
     lines = [
         line(*field("now"), (f"{view.running} running, {view.waiting} waiting", "text")),
-        line(*field("speed"), (f"{units.rate(row.tokens_s)} tok/s", row.color)),
+        line(*field("speed"), (f"{row.rate_text} tok/s", row.color)),
         line(*field("requests"), (units.count(view.requests), "text")),
         line(
             *field("tokens"),

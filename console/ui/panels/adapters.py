@@ -114,7 +114,7 @@ def _share(share: float | None) -> TextSpan:
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     """A bar relative to the fastest adapter, and the number."""
     most = max((other.tokens_s for other in board.adapters), default=0.0)
-    figure = f"{units.rate(row.tokens_s):>6}"
+    figure = f"{row.rate_text:>6}"
     filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, width - len(figure))
     return ((filled, row.color), (rest, "rest"), (figure, "number"))
 
@@ -198,7 +198,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
             right=True,
             rank=1,
             descends=True,
-            value=lambda r: r.tokens_s,
+            value=lambda r: r.tokens_s if r.is_measured else None,
             field="tokens_per_s",
         ),
         number_column(
@@ -393,7 +393,7 @@ class SpeedPane(Pane):
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return ((units.rate(row.tokens_s), "number"), (" tok/s", "dim")) if row else ()
+        return ((row.rate_text, "number"), (" tok/s", "dim")) if row else ()
 
     def origin(self, board: Board) -> tuple[int, float, float] | None:
         row = self._table.selected

@@ -837,3 +837,19 @@ def test_only_what_computes_stalls_the_batch() -> None:
     failed = with_state("worker-0", state=ProcessState.FAILED, reason="no memory")
     assert failed.stall == "worker-0 failed"
     assert with_state("detokenizer", **down).stall == with_state("server", **down).stall == ""
+
+
+def test_a_rate_that_is_not_measured_yet_is_a_dash_and_no_nought() -> None:
+    scenario, store = Scenario("busy", start=START), Store("/run/here")
+    scenario.advance(START + 30)
+    store.fold_snapshot(scenario.snapshot(), START + 30)
+    board = store.board(START + 30)
+    assert board.adapters and board.router is not None and board.router.running
+    assert {row.rate_text for row in board.adapters} == {units.NOTHING}
+    assert board.decode_text == units.NOTHING
+    for tick in range(1, 26):
+        for _, message in scenario.advance(START + 30 + tick / 5):
+            store.fold_message(message, START + 30 + tick / 5)
+    board = store.board(START + 35)
+    assert all(float(row.rate_text) > 0 for row in board.adapters if row.view.running)
+    assert board.decode_text == units.rate(board.decode_rate) != units.NOTHING
