@@ -50,7 +50,7 @@ def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
         return ((f"last beat {units.duration(row.age_s or 0.0)} ago", "warn"),)
     if row.is_fallen and row.state is not ProcessState.FAILED:
         why = row.fall_reason or row.reason
-        mending = board.mending(row)
+        mending = board.progress_of(row) or board.mending(row)
         return ((units.visible(f"{why}, {mending}" if why else mending), row.level),)
     if row.reason:
         return ((units.visible(row.reason), row.level if row.level != "good" else "dim"),)
