@@ -457,7 +457,7 @@ class Scenario:
             self._set("worker-0", ProcessState.FAILED, why)
             yield (
                 "supervisor",
-                Event(now - 42.0, "warning", "supervisor", "worker-0 fell, again in 4 s"),
+                Event(now - 42.0, "warning", "supervisor", "worker-0 died; starting again in 4 s"),
             )
             yield "supervisor", Event(now - 20.0, "error", "supervisor", f"worker-0 failed: {why}")
             return

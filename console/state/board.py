@@ -374,16 +374,16 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return f"{self.standstill} {age} for {names}" if self.standstill else f"{names} for {age}"
 
     def recovery(self, process: ProcessRow) -> str:
-        """`worker-0 fell 6 s ago (killed by SIGKILL), restarting: weights 41 %`."""
+        """`worker-0 died 6 s ago (killed by SIGKILL), restarting: weights 41 %`."""
         return f"{self.fall(process)}, {self.mending(process)}"
 
     def fall(self, process: ProcessRow) -> str:
-        """`worker-0 fell 6 s ago (killed by SIGKILL)`."""
+        """`worker-0 died 6 s ago (killed by SIGKILL)`."""
         ago = ""
         if process.fell_at is not None:
             ago = f" {units.age(max(0.0, self.now - process.fell_at))} ago"
         why = process.fall_reason or process.reason
-        return f"{process.name} fell{ago}{f' ({why})' if why else ''}"
+        return f"{process.name} died{ago}{f' ({why})' if why else ''}"
 
     def mending(self, process: ProcessRow) -> str:
         """What is done about a fall at present."""

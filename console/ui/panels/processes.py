@@ -143,7 +143,11 @@ class ProcessTablePane(TablePane[ProcessRow]):
             "messages_per_s",
         ),
         number_column(
-            "falls", 5, lambda r: r.falls, style=lambda r: "warn" if r.falls else "dim", rank=2
+            "restarts",
+            8,
+            lambda r: r.restarts,
+            style=lambda r: "warn" if r.falls else "dim",
+            rank=2,
         ),
         Column("why", 10, _why, grows=True, rank=1),
     )
@@ -334,10 +338,9 @@ class ProcessDetails:
         if kernels := _kernels(row, board):
             found.append(line(*field("kernels"), (units.fit(kernels, width - 12), "text")))
         beat = "never" if row.age_s is None else f"{units.age(row.age_s)} ago"
-        last = "" if row.exit_code is None else f"  the one before: {how(row.exit_code)}"
         found += [
             line(*field("last beat"), (beat, "text")),
-            line(*field("falls"), (f"{row.falls}", "text"), (last, "dim")),
+            *_wrapped("restarts", ((_restarts(row), "text"),), width),
             line(*field("cpu"), (f"{row.cpu_fraction * 100:.0f} % of a core", "text")),
             line(*field("memory"), (units.size(row.rss_bytes), "text")),
             line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),
@@ -413,6 +416,15 @@ def _wrapped(name: str, spans: Sequence[TextSpan], width: int) -> list[TextLine]
         for part in units.wrap(text, max(8, width - 12)):
             found.append(line(*field("" if found else name), (part, style)))
     return found or [line(*field(name))]
+
+
+def _restarts(row: ProcessRow) -> str:
+    """`3  died twice, the last time: killed by SIGKILL`."""
+    if not row.falls:
+        return f"{row.restarts}"
+    times = {1: "once", 2: "twice"}.get(row.falls, f"{row.falls} times")
+    why = row.fall_reason or (how(row.exit_code) if row.exit_code is not None else "")
+    return f"{row.restarts}  died {times}{f', the last time: {why}' if why else ''}"
 
 
 def _is_ill(entry: LogLine) -> bool:

@@ -87,7 +87,7 @@ WRONG: dict[str, tuple[Callable[[], Board], AlertLimits, str]] = {
             processes=process("worker-0", falls=2, fell_at=BUSY.now - 60, exit_code=-9)
         ),
         QUIET,
-        "worker-0 fell 1 m 00 s ago (killed by SIGKILL) and is back; 2 falls so far",
+        "worker-0 died 1 m 00 s ago (killed by SIGKILL) and is back; it has died 2 times",
     ),
     "process late": (
         lambda: changed(processes=process("server", loop_lag_ms=800.0)),

@@ -948,9 +948,9 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
         assert "last lines of worker-0" in screen_text(app)
         await pilot.press("enter")
         await pilot.pause()
-        assert "falls       5  the one before: exit status 1" in screen_text(app)
+        assert "restarts    5  died 5 times, the last time: exit status 1" in screen_text(app)
         assert "what happened" in screen_text(app)
-        assert "worker-0 fell, again in 4 s" in screen_text(app)
+        assert "worker-0 died; starting again in 4 s" in screen_text(app)
 
     on_stage(act, panel="Processes", scenario="failed")
 
