@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from ....pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
 from ....pipeline.runtime.wording import counted
 from ...state.adapter_costs import tokens_of
+from ...state.adapter_history import MarkKind
 from ...state.board import WHERE, AdapterRow, AdapterVerification, Board, Level
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ...text.reasons import reason_first
+from ..widgets.adapter_plot import SIGNS
 from ..widgets.pane import field
 
 STATES: dict[AdapterState, tuple[str, Level]] = {
@@ -40,6 +42,8 @@ MODULES = {
     "up_proj": "up",
     "down_proj": "down",
 }
+HISTORY = 6
+"""Most changes that the details list, the newest first."""
 PINNED, MERGED, ODD = "⚑", "⊕", "△"
 
 
@@ -115,6 +119,9 @@ class AdapterDetails:
             line(("work", "title")),
             *_work(row),
         ]
+        if history := [mark for mark in row.marks if mark[1] != "hit"][-HISTORY:]:
+            lines += [TextLine(), line(("since this console is attached", "title"))]
+            lines += [_happened(at, kind) for at, kind in reversed(history)]
         result = None if row.is_base else board.verifications.get(row.name)
         if result is not None:
             lines += [
@@ -208,6 +215,12 @@ def _work(row: AdapterRow) -> list[TextLine]:
             )
         )
     return lines
+
+
+def _happened(at: float, kind: MarkKind) -> TextLine:
+    """`03:10:47 ▽ evicted`."""
+    sign, style, meaning = SIGNS[kind]
+    return line(*field(units.clock(at)), (f"{sign} ", style), (meaning, "text"))
 
 
 def _times(number: int) -> str:

@@ -143,7 +143,12 @@ def test_the_timeline_shows_loads_evictions_and_generations_where_they_happened(
         assert mine.index("▲") - mine.index("▽") == 2, "four seconds a cell"
         assert every.startswith("  all") and every.index("◆") == mine.index("◆")
         assert "·" not in every
-        await pilot.press("g")
+        await pilot.press("enter")
+        await pilot.pause()
+        shown = screen_text(app)
+        words = [shown.index(word) for word in ("◆ new generation", "▲ loaded", "▽ evicted")]
+        assert words == sorted(words), "the newest is not first"
+        await pilot.press("escape", "g")
         *_, none, _ = texts(list(pane.draw_lines(app.board, 60, 10)))
         assert "base always on the device" in none
 
