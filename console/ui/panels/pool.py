@@ -29,6 +29,7 @@ class PoolPane(Pane, can_focus=True):
     """The pool of pages for KV and adapters: its split, and a map with several pages per cell."""
 
     TITLE = "page pool"
+    FADES = True
     PERIOD_S = 0.5
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "move(-1, 0)", "Left", show=False, id="pool-left"),
