@@ -12,7 +12,7 @@ from ...state.board import WHERE, AdapterRow, AdapterVerification, Board, Level
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ...text.reasons import reason_first
-from ..widgets.adapter_plot import SIGNS
+from ..plots.adapter_plot import SIGNS
 from ..widgets.pane import field
 
 STATES: dict[AdapterState, tuple[str, Level]] = {
