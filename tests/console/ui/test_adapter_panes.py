@@ -9,6 +9,7 @@ from textual.pilot import Pilot
 
 from loraconsole.console.state.board import Board
 from loraconsole.console.text.lines import TextLine, length
+from loraconsole.console.ui.panels.adapters import SPARED, AdapterTablePane
 from loraconsole.console.ui.panels.events import MOST_ROWS, WITH_SOURCE, EventPane
 from loraconsole.console.ui.plots.adapter_plot import AdapterPlotPane
 from loraconsole.console.ui.widgets.adapter_list import AdapterListPane
@@ -195,3 +196,22 @@ def test_the_cursor_of_the_events_takes_whole_events() -> None:
         assert isinstance(source, Event) and source.text.endswith("(1)")
 
     on_stage(act)
+
+
+@pytest.mark.parametrize("width", [60, 76, 100, 116, 140, 196])
+def test_names_take_the_cells_of_lesser_columns_and_of_no_other(width: int) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(AdapterTablePane)
+        few = pane._fitting(width, app.board.costliest)
+        board = board_with(app, another(app, LONG))
+        many = pane._fitting(width, board.costliest)
+        for found in (few, many):
+            assert sum(cells + 1 for _, cells in found) - 1 <= width
+        kept = {column.title for column, _ in many}
+        lost = [column for column, _ in few if column.title not in kept]
+        assert all(column.rank >= SPARED for column in lost)
+        assert many[0][1] >= few[0][1]
+        if width == 196:
+            assert many[0][1] >= len(LONG) + 2
+
+    on_stage(act, panel="Adapters")
