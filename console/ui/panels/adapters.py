@@ -364,13 +364,12 @@ class AdapterTablePane(TablePane[AdapterRow]):
         """A name that is cut takes the cells of the columns that matter least."""
         whole = super()._fitting(width, rows)
         wanted = min(MOST_NAME, max(map(_wanted, rows), default=0))
-        if wanted <= whole[0][1]:
+        kept = [c for c in self.columns if c.rank < SPARED or c is self.sort_column]
+        free = width - sum(column.width + 1 for column in kept) + 1
+        reserved = min(wanted - self.columns[0].width, free)
+        if wanted <= whole[0][1] or reserved <= 0:
             return whole
-        reserved = wanted - self.columns[0].width
         (name, cells), *others = super()._fitting(width - reserved, rows)
-        kept = {column for column, _ in others}
-        if any(column.rank < SPARED and column not in kept for column, _ in whole[1:]):
-            return whole
         return [(name, cells + reserved), *others]
 
     def _cells(
