@@ -224,7 +224,7 @@ def _work(row: AdapterRow) -> list[TextLine]:
 
 
 def _happened(at: float, kind: MarkKind) -> TextLine:
-    """`03:10:47 ▽ evicted`."""
+    """`03:10:47 ↓ evicted`."""
     sign, style, meaning = SIGNS[kind]
     return line(*field(units.clock(at)), (f"{sign} ", style), (meaning, "text"))
 

@@ -112,7 +112,7 @@ def test_layers_add_up_to_the_whole_and_keep_their_order() -> None:
         seen = {style for line in lines[:8] for _, style in line.spans}
         shown = {row.color for row in app.board.adapters}
         assert shown <= seen, "an adapter has no layer"
-        assert "■ base" in screen_text(app) and "■ pirate" in screen_text(app)
+        assert "● base" in screen_text(app) and "● pirate" in screen_text(app)
 
     on_stage(act, panel="Adapters", seconds=20.0)
 
@@ -140,14 +140,14 @@ def test_the_timeline_shows_loads_evictions_and_generations_where_they_happened(
         pane = app.active_panel.query_one(AdapterPlotPane)
         *_, mine, every = texts(list(pane.draw_lines(app.board, 60, 10)))
         assert mine.startswith("pi")
-        assert "▽" in mine and mine.index("▽") < mine.index("▲") < mine.index("◆")
-        assert mine.index("▲") - mine.index("▽") == 2, "four seconds a cell"
+        assert "↓" in mine and mine.index("↓") < mine.index("↑") < mine.index("◆")
+        assert mine.index("↑") - mine.index("↓") == 2, "four seconds a cell"
         assert every.startswith("  all") and every.index("◆") == mine.index("◆")
         assert "·" not in every
         await pilot.press("enter")
         await pilot.pause()
         shown = screen_text(app)
-        words = [shown.index(word) for word in ("◆ new generation", "▲ loaded", "▽ evicted")]
+        words = [shown.index(word) for word in ("◆ new generation", "↑ loaded", "↓ evicted")]
         assert words == sorted(words), "the newest is not first"
         await pilot.press("escape", "g")
         *_, none, _ = texts(list(pane.draw_lines(app.board, 60, 10)))
