@@ -139,7 +139,7 @@ def test_the_timeline_shows_loads_evictions_and_generations_where_they_happened(
         app.show()
         pane = app.active_panel.query_one(AdapterPlotPane)
         *_, mine, every = texts(list(pane.draw_lines(app.board, 60, 10)))
-        assert mine.startswith("pi")
+        assert mine.startswith("pi…te ")
         assert "↓" in mine and mine.index("↓") < mine.index("↑") < mine.index("◆")
         assert mine.index("↑") - mine.index("↓") == 2, "four seconds a cell"
         assert every.startswith("  all") and every.index("◆") == mine.index("◆")
