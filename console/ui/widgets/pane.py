@@ -22,9 +22,9 @@ from ...state.time_series import Track, Window, is_hour
 from ...text import units
 from ...text.ascii import plain
 from ...text.lines import TextLine, TextSpan, crop, length, line
+from ...text.selection import Selection, shown_selected
 from .clipboard import copy_text
 from .notices import NoticeApp
-from .selection import Selection, shown_selected
 from .styles import TextStyles
 
 if TYPE_CHECKING:

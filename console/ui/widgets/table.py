@@ -17,15 +17,14 @@ from ...client.telemetry import PipelineOrder
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, crop, line, thumb_of
+from ...text.records import Record, as_text, for_file
 from .clipboard import copy_text
-from .column import Column
+from .column import NEXT, UNSORTED, Column, record_of, sort_letters
 from .copy_dialog import ask_copy
 from .details import Details
 from .dialogs import LineSource
 from .filter import FilterPane
 from .order_asked import OrdersAsked
-from .records import Record, as_text, for_file, record_of
-from .sort_keys import NEXT, UNSORTED, sort_letters
 
 R = TypeVar("R")
 

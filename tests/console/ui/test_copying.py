@@ -11,10 +11,10 @@ from textual.pilot import Pilot
 
 from loraconsole.console.state.board import Board
 from loraconsole.console.text import units
+from loraconsole.console.text.records import as_csv, as_json, as_text
 from loraconsole.console.ui.panels.batch import BatchTable
 from loraconsole.console.ui.panels.processes import ProcessTablePane
 from loraconsole.console.ui.widgets.dialogs import LiveDialog
-from loraconsole.console.ui.widgets.records import as_csv, as_json, as_text
 from loraconsole.console.ui.widgets.save_dialog import SaveDialog
 from loraconsole.console.ui.widgets.table import TablePane
 
