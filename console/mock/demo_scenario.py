@@ -71,6 +71,10 @@ FALLS = (
 )
 
 
+RESTART_S = {"worker-0": 4.0}
+"""Seconds that the restart of a process takes, if it is not short."""
+
+
 class AdapterWork:
     """What one adapter has cost in the demo."""
 
@@ -197,7 +201,7 @@ class DemoScenario(Scenario):
             yield from self._bring_another(at)
         if at >= self._next_fall:
             self._next_fall = at + 150.0 + 60.0 * self._random.random()
-            yield from self._fall(at)
+            self._fall()
 
     # -- the start
 
@@ -301,28 +305,19 @@ class DemoScenario(Scenario):
 
     # -- falls
 
-    def _fall(self, at: float) -> Iterator[Sent]:
+    def _fall(self) -> None:
         name, why = FALLS[self._random.randrange(len(FALLS))]
-        if self._changes:
-            return
-        self._set(name, ProcessState.BACKOFF, why)
-        self._falls[name] += 1
-        self._fell[name] = at
-        yield (
-            "supervisor",
-            Event(at, "error", "supervisor", f"{name} died ({why}); starting again in 1 s"),
-        )
-        takes = 4.0 if name == "worker-0" else 0.8
-        self._changes += [
-            (at + 1.0, name, ProcessState.STARTING),
-            (at + 1.0 + takes, name, ProcessState.READY),
-        ]
-        if name == "worker-0":  # running requests are computed again
+        if not self._changes:
+            self.fall(name, why, RESTART_S.get(name, 0.8))
+
+    def _take_back(self, name: str) -> None:
+        """Running requests are computed again."""
+        if name == "worker-0":
             self._requests = [
                 view
                 if view.phase == "waiting"
                 else msgspec.structs.replace(
-                    view, phase="waiting", reason="worker-0 is gone", num_computed=0, pages=0
+                    view, phase="waiting", reason="queued", num_computed=0, pages=0
                 )
                 for view in self._requests
             ]

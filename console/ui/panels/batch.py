@@ -17,7 +17,7 @@ from ...text.lines import TextLine, TextSpan, line
 from ...text.records import Record
 from ..widgets.column import Column, number_column, text_column
 from ..widgets.details import DetailsPane
-from ..widgets.dialogs import LineSource, LiveDialog, ScrollPane
+from ..widgets.dialogs import LineSource, LiveDialog
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field
 from ..widgets.table import TablePane
@@ -26,6 +26,8 @@ PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": (
 
 
 def _phase(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
+    if board.stall:
+        return (("◌ stalled", "bad"),)
     mark, style = PHASES.get(row.view.phase, ("?", "dim"))
     return ((f"{mark} {row.view.phase}", style),)
 
@@ -37,9 +39,11 @@ def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """`━━━━──── 37/128`: generated tokens of `max_tokens`; or `#2 behind …`, the place in the queue
-    and the reason it waits."""
+    """`━━━━──── 37/128`: generated tokens of `max_tokens`; what a request that stands still waits
+    for; or `#2 behind …`, the place in the queue and the reason it waits."""
     view = row.view
+    if board.stall:
+        return ((units.visible(board.stall), "bad"),)
     if view.reason:
         place: tuple[TextSpan, ...] = ((f"#{view.place} ", "number"),) if view.place else ()
         return (*place, (view.reason, "warn"))
@@ -177,15 +181,6 @@ class BatchPanel(Panel):
         self.app.push_screen(RequestDialog(message.row))
 
 
-class RequestPane(ScrollPane):
-    """A request's details, without the hint to abort once it has ended."""
-
-    def hint(self, board: Board) -> Sequence[TextSpan]:
-        if self.screen.check_action("abort", ()):
-            return super().hint(board)
-        return tuple(super().hint(board))[2:]  # without the key and the name of abort
-
-
 class RequestDialog(LiveDialog):
     """A request's details: its timeline, its output as it arrives, its prompt."""
 
@@ -198,9 +193,7 @@ class RequestDialog(LiveDialog):
     def __init__(self, row: RequestRow) -> None:
         self._details = RequestDetails(row)
         self._request_id = row.view.request_id
-        title = f"request {units.short_id(self._request_id)}"
-        super().__init__(title, self._details.lines)
-        self._pane = RequestPane(title, self._details.lines)
+        super().__init__(f"request {units.short_id(self._request_id)}", self._details.lines)
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -246,8 +239,7 @@ class RequestDetails:
         self._row = row = now or self._row
         self.is_live = now is not None
         view = row.view
-        mark, style = PHASES.get(view.phase, ("?", "dim"))
-        state: tuple[TextSpan, ...] = ((f"{mark} {view.phase}", style),)
+        state: Sequence[TextSpan] = _phase(row, board, width)
         if not self.is_live:
             state = (("✓ no longer live", "dim"), ("  the figures are the last ones heard", "dim"))
         found = [
@@ -260,8 +252,9 @@ class RequestDetails:
                 (f"  {units.age(max(0.0, board.now - view.arrived_at))} ago", "dim"),
             ),
         ]
-        if view.reason and self.is_live:
-            found += _wrapped("why", view.reason, "warn", width)
+        if self.is_live and (reason := board.stall or view.reason):
+            style = "bad" if board.stall else "warn"
+            found += _wrapped("waits for", units.visible(reason), style, width)
             if view.place:
                 found.append(line(*field("queue"), (f"#{view.place}", "number"), _queue(board)))
         done = min(view.num_computed, view.num_prompt)
