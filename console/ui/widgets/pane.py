@@ -39,10 +39,6 @@ if TYPE_CHECKING:
     from ...state.store import Store
 
 
-BESIDE_CELLS = 180
-"""Width from which the details of a row are shown beside its list."""
-
-
 def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
     """A plot's title, followed by "last hour" if the plot shows that."""
     long: tuple[TextSpan, ...] = ((" last hour", "info"),) if is_hour(board.decode) else ()
@@ -415,10 +411,6 @@ class Panel(Widget):
         for pane in self.panes:
             if pane.display:
                 pane.paint_if_due(board)
-
-    def on_resize(self, event: events.Resize) -> None:
-        """Shows details beside the lists if there is room."""
-        self.set_class(event.size.width >= BESIDE_CELLS, "-beside")
 
     @property
     def panes(self) -> list[Pane]:
