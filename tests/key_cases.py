@@ -46,6 +46,7 @@ from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane
 from loraconsole.console.ui.panels.logs import LogPane, SearchInput, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.pool import PoolPane
+from loraconsole.console.ui.plots.step_plots import PartsPane
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.widgets.editor import PromptEditor
@@ -55,7 +56,6 @@ from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.path_input import PathInput
 from loraconsole.console.ui.widgets.recall import RecallDialog
 from loraconsole.console.ui.widgets.save_dialog import SaveDialog
-from loraconsole.console.ui.widgets.step_plots import PartsPane
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import (

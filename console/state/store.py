@@ -565,7 +565,7 @@ class Store:
         if self._adapters is not None or table is None:
             return self._adapters or ((), ())
         shares = cost_shares(table)
-        differs_at = units.differences(shares)
+        differs_at = units.distinct_from(shares)
         views = [
             ("", table.base),
             *((view.name, view) for view in table.adapters),

@@ -221,7 +221,7 @@ def fit_name(text: str, width: int, differs_at: int | None = None) -> str:
     return set_cell_size(text, width - 1 - cell_len(end)) + ELLIPSIS + end
 
 
-def differences(names: Iterable[str]) -> dict[str, int]:
+def distinct_from(names: Iterable[str]) -> dict[str, int]:
     """The first letter of each name, counted from 0, that no other name shares with all before
     it: by sorting, the others that share most are its neighbours."""
     ordered = sorted(set(names))

@@ -27,7 +27,7 @@ from ...commands.adapters import (
 from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, length, line
-from ..widgets.adapter_plot import AdapterPlotPane
+from ..plots.adapter_plot import AdapterPlotPane
 from ..widgets.column import Column, number_column
 from ..widgets.details import DetailsPane
 from ..widgets.dialogs import LineSource, LiveDialog, RowDialog, bindings_of

@@ -12,8 +12,8 @@ from textual.geometry import Size
 from ...state.board import WINDOW_S, Board, Quantiles
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ..plots.load_plots import LoadPane, ThroughputPane
 from ..widgets.adapter_list import AdapterListPane
-from ..widgets.load_plots import LoadPane, ThroughputPane
 from ..widgets.pane import Pane, Panel
 from .events import EventPane
 from .pool import PoolPane

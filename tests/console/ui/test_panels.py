@@ -30,12 +30,12 @@ from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane
 from loraconsole.console.ui.panels.logs import LogPane, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.processes import ProcessTablePane, TailPane
+from loraconsole.console.ui.plots.step_plots import NAMES, PartsPane
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
 from loraconsole.console.ui.widgets.editor import PromptEditor
 from loraconsole.console.ui.widgets.filter_input import FilterInput
 from loraconsole.console.ui.widgets.form_field import FormField
 from loraconsole.console.ui.widgets.pane import Pane
-from loraconsole.console.ui.widgets.step_plots import NAMES, PartsPane
 from loraconsole.console.ui.widgets.styles import STYLE_NAMES, MainScreen
 from loraconsole.console.ui.widgets.table import TablePane
 from loraconsole.pipeline.messages import (

@@ -9,8 +9,8 @@ from ...state.time_series import Track, Window
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
 from ...text.lora_tax import tax_spans
+from ..widgets.pane import over_time
 from .limit_strip import legend, reading, strip
-from .pane import over_time
 from .plot_pane import PlotPane
 
 AXIS = 8

@@ -13,7 +13,7 @@ from ...state.board import AdapterRow, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, crop, length, line
 from ...text.stack import stack_rows
-from .pane import Pane
+from ..widgets.pane import Pane
 
 AXIS = 6
 """Cells of the axis labels, at the left."""
