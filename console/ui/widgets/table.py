@@ -198,9 +198,10 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
 
     def margin(self, y: int) -> TextSpan:
         """A bar beside a marked row."""
+        if not self.marked or not y:
+            return (" ", "text")
         at = self._offset + y - 1  # the head
-        is_row = self.marked and y and at < len(self._rows)
-        is_marked = is_row and self.row_key(self._rows[at]) in self.marked
+        is_marked = at < len(self._rows) and self.row_key(self._rows[at]) in self.marked
         return ("▌", "key") if is_marked else (" ", "text")
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
