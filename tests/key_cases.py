@@ -720,6 +720,7 @@ CASES: dict[str, Case] = {
         becomes=2,
     ),
     "event-up": _events(way="down down", see=lambda s: s.desk(EventPane)._cursor, was=2, becomes=1),
+    "event-copy": _events(see=lambda s: s.app.clipboard != ""),
     "event-down": _events(see=lambda s: s.desk(EventPane)._cursor, was=0, becomes=1),
     "trace": _events(see=panel, was="Overview", becomes="Logs"),
     "acknowledge": Case(

@@ -602,7 +602,7 @@ def test_adapters_that_are_pinned_merged_or_odd_say_so() -> None:
 def test_names_of_adapters_get_the_cells_that_they_want_before_the_rest_is_shared() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         assert "base · Smol" in screen_text(app) and "135M-Instruct ●" not in screen_text(app)
-        await pilot.resize_terminal(380, 40)
+        await pilot.resize_terminal(420, 40)  # beside the table are the details
         app.now += 1.0
         app.show()
         await pilot.pause()
