@@ -35,6 +35,8 @@ GROUPS: Mapping[str, str] = {
     "CommandInput": "on the command line",
     "ChoiceDialog": "in a question",
     "LiveDialog": "in a dialog",
+    "AdapterDialog": "in adapters",
+    "ProcessDialog": "in processes",
     "ScrollPane": "in a text",
     "AdapterForm": "in a form",
     "PathInput": "in a path",

@@ -39,8 +39,9 @@ from ...pipeline.messages import (
 from ...pipeline.runtime.health import GONE_SECONDS
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ...pipeline.runtime.step_statistics import PARTS
+from ..text import units
 from .adapter_colors import AdapterColors
-from .adapter_costs import CostShares, cost_shares
+from .adapter_costs import cost_shares
 from .adapter_history import AdapterHistory
 from .board import (
     SUPERVISOR,
@@ -120,6 +121,8 @@ class Pulse:
 
     def row(self, name: str, view: ProcessView | None, now: float) -> ProcessRow:
         beat = self.beat
+        if view and beat and view.pid not in (0, beat.pid):
+            beat = None  # of the process before this one
         state = view.state if view else beat.state if beat else ProcessState.PENDING
         reason = (view.reason if view else "") or (beat.reason if beat else "")
         if state in (*GONE, ProcessState.FAILED, ProcessState.DONE):
@@ -134,6 +137,8 @@ class Pulse:
             started_at=view.started_at if view else None,
             falls=view.falls if view else 0,
             fell_at=view.fell_at if view else None,
+            fall_reason=view.fall_reason if view else "",
+            is_recovering=view is not None and view.is_recovering,
             exit_code=view.exit_code if view else None,
             retry_at=view.retry_at if view else None,
             held=view is not None and view.held,
@@ -183,7 +188,9 @@ class Store:
         self._adapter_tokens: dict[str, Counter] = {}
         self._adapter_series: dict[str, Series] = {}
         self._adapter_total = Series(bucket_s=2.0, length=600)
-        self._adapter_costs: dict[str, CostShares] = {}
+        self._adapters: tuple[tuple[AdapterRow, ...], tuple[AdapterRow, ...]] | None = ((), ())
+        """In the router's order and the costliest first; made once a table, in the first frame
+        after it, as there may be a thousand. None: not made yet."""
         self._adapter_history = AdapterHistory()
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
@@ -263,7 +270,7 @@ class Store:
                 self._fresh.append(message)
         latest.fold_message(message)
         if moves and isinstance(message, ProcessTable):
-            self._drop_bars_of_the_gone(message)
+            self._drop_what_is_gone(message)
         return moves
 
     def fold_snapshot(self, snapshot: Snapshot, now: float) -> None:
@@ -274,7 +281,7 @@ class Store:
         self._latest.progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
         self._latest.processes = snapshot.processes
         self._hear_of_the_start(snapshot.processes)
-        self._drop_bars_of_the_gone(snapshot.processes)
+        self._drop_what_is_gone(snapshot.processes)
         for beat in sorted(snapshot.beats, key=lambda beat: beat.name != SUPERVISOR):
             heard_at = now - max(0.0, snapshot.at - beat.at)
             if heard_at >= self._pulse(beat.name).heard_at:
@@ -382,6 +389,7 @@ class Store:
         """The pipeline at `now`."""
         self._messages.add(now, self.taken)
         ready = self.is_alive("router", now)
+        adapters, costliest = self._adapter_rows()
         rates, latest = self._rates, self._latest
         plots = self._hour if self.shows_hour else self._minute
         return Board(
@@ -399,7 +407,8 @@ class Store:
                 RequestRow(view, now - view.arrived_at, self._request_tokens[view.request_id].rate)
                 for view in (latest.batch.requests if latest.batch else ())
             ),
-            adapters=self._adapter_rows(),
+            adapters=adapters,
+            costliest=costliest,
             adapter_speed=self._adapter_total.track,
             adapter_marks=self._adapter_history.of_all,
             base_model=latest.adapters.base_model if latest.adapters else "",
@@ -467,10 +476,16 @@ class Store:
             self.supervisor = (beat.incarnation, heard_at)
         return before is None or _shown(before) != _shown(beat)
 
-    def _drop_bars_of_the_gone(self, table: ProcessTable) -> None:
+    def _drop_what_is_gone(self, table: ProcessTable) -> None:
+        """Drops the bars of processes that have ended, and the requests that ended with a
+        router."""
+        latest = self._latest
         for view in table.processes:
             if view.state in GONE:
-                self._latest.drop_progress(view.name)
+                latest.drop_progress(view.name)
+            if view.name == "router" and view.state in GONE and latest.router:
+                latest.batch, self._request_tokens = None, {}
+                latest.router = msgspec.structs.replace(latest.router, running=0, waiting=0)
 
     def _plot_router(self, before: RouterStats | None, stats: RouterStats) -> None:
         self._rates["decode"].add(stats.at, stats.decode_tokens)
@@ -497,8 +512,8 @@ class Store:
         names = {"", *(view.name for view in table.adapters)}
         self._adapter_total.add(table.at, sum(self._adapter_tokens[name].rate for name in names))
         self._adapter_colors.give([view.name for view in table.adapters])
-        self._adapter_costs = cost_shares(table)
         self._adapter_history.fold_table(table)
+        self._adapters = None
 
     def _fold_batch(self, batch: BatchView) -> None:
         before, self._request_tokens = self._request_tokens, {}
@@ -544,17 +559,19 @@ class Store:
             self._logs.replace(tuple(numbered[number] for number in sorted(numbered)))
             self._log_number = max(numbered)
 
-    def _adapter_rows(self) -> tuple[AdapterRow, ...]:
-        """The base first, then the adapters in the router's order."""
+    def _adapter_rows(self) -> tuple[tuple[AdapterRow, ...], tuple[AdapterRow, ...]]:
+        """The base and the adapters in the router's order, and the costliest first."""
         table = self._latest.adapters
-        if table is None:
-            return ()
+        if self._adapters is not None or table is None:
+            return self._adapters or ((), ())
+        shares = cost_shares(table)
+        differs_at = units.distinct_from(shares)
         views = [
             ("", table.base),
             *((view.name, view) for view in table.adapters),
         ]
         marks = self._adapter_history.marks
-        return tuple(
+        rows = tuple(
             AdapterRow(
                 view,
                 name=name or table.base_model,
@@ -562,11 +579,14 @@ class Store:
                 tokens_s=self._adapter_tokens[name].rate,
                 speed=self._adapter_series[name].track,
                 color=self._adapter_colors.by_name.get(name, "base"),
-                costs=self._adapter_costs[name],
+                costs=shares[name],
+                differs_at=differs_at[name],
                 marks=marks.get(name, ()),
             )
             for name, view in views
         )
+        self._adapters = rows, tuple(sorted(rows, key=lambda row: row.costs.rank))
+        return self._adapters
 
     def _process_rows(self, now: float) -> tuple[ProcessRow, ...]:
         table = self._latest.processes

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from rich.cells import cell_len, set_cell_size
@@ -105,11 +105,11 @@ def milliseconds(ms: float | None) -> str:
         return NOTHING
     if ms == math.inf:
         return f"> {LATENCY_BUCKETS_MS[-1] / 1000:.0f} s"
-    if ms < 10:
+    if ms < 9.995:
         return f"{ms:.2f} ms"
-    if ms < 100:
+    if ms < 99.95:
         return f"{ms:.1f} ms"
-    if ms < 1000:
+    if ms < 999.5:
         return f"{ms:.0f} ms"
     return f"{ms / 1000:.{2 if ms < 99_995 else 0}f} s"
 
@@ -127,6 +127,11 @@ def percent(fraction: float) -> str:
 def share(fraction: float | None) -> str:
     """`54 %`, `112 %`, `—`: a fraction that may exceed 1."""
     return NOTHING if fraction is None else f"{fraction * 100:.0f} %"
+
+
+def part(fraction: float | None) -> str:
+    """`54 %`, `< 1 %`, `0 %`, `—`: a part of a whole, 0 only if it is nothing."""
+    return "< 1 %" if fraction and fraction < 0.005 else share(fraction)
 
 
 def change(fraction: float | None) -> str:
@@ -195,19 +200,38 @@ def fit(text: str, width: int, right: bool = False) -> str:
     return set_cell_size(text, width - 1) + ELLIPSIS
 
 
-def fit_name(text: str, width: int) -> str:
-    """`text` in exactly `width` cells: padded, or with an ellipsis in its middle, so that names
-    that differ at their ends stay different."""
+def fit_name(text: str, width: int, differs_at: int | None = None) -> str:
+    """`text` in exactly `width` cells: padded, or with an ellipsis in its middle. If that would
+    hide the letter `differs_at`, by which it is told from others, the ellipsis stands before the
+    part that has that letter: `…0017-support-g…`."""
     length = len(text) if text.isascii() else cell_len(text)
     if length <= width:
         return text + " " * (width - length)
     if width < 5:
         return fit(text, width)
     tail = (width - 1) // 2
+    if differs_at is not None and width - 1 - tail <= differs_at < len(text) - tail:
+        start = max((text.rfind(mark, 0, differs_at) for mark in "-_./"), default=-1) + 1
+        return fit(
+            ELLIPSIS + text[start if differs_at - start < width - 2 else differs_at :], width
+        )
     end = text
     while cell_len(end) > tail:
         end = end[1:]
     return set_cell_size(text, width - 1 - cell_len(end)) + ELLIPSIS + end
+
+
+def distinct_from(names: Iterable[str]) -> dict[str, int]:
+    """The first letter of each name, counted from 0, that no other name shares with all before
+    it: by sorting, the others that share most are its neighbours."""
+    ordered = sorted(set(names))
+    shared = [0, *map(_shared_prefix, ordered, ordered[1:]), 0]
+    return {name: max(shared[at], shared[at + 1]) for at, name in enumerate(ordered)}
+
+
+def _shared_prefix(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def wrap(text: str, width: int) -> list[str]:

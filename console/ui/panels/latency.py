@@ -15,9 +15,9 @@ from ...state.span_tail import SpanTail
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, crop, length, line
 from ...text.lora_tax import tax_spans
+from ..plots.step_plots import MARKS, NAMES, NO_STEP, PartsPane
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel
-from ..widgets.step_plots import MARKS, NAMES, NO_STEP, PartsPane
 
 OLD_S = 5.0
 """Age of the newest step from which it is shown."""

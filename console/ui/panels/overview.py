@@ -12,8 +12,8 @@ from textual.geometry import Size
 from ...state.board import WINDOW_S, Board, Quantiles
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ..plots.load_plots import LoadPane, ThroughputPane
 from ..widgets.adapter_list import AdapterListPane
-from ..widgets.load_plots import LoadPane, ThroughputPane
 from ..widgets.pane import Pane, Panel
 from .events import EventPane
 from .pool import PoolPane
@@ -28,6 +28,7 @@ class LatencyPane(Pane):
     """Percentiles of client latencies and of steps."""
 
     TITLE = "latency"
+    FADES = True
     PERIOD_S = 0.5
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
@@ -63,9 +64,9 @@ class Overview(Panel):
 
     def compose(self) -> ComposeResult:
         yield RingPane(id="ring")
-        yield StartPane(id="start")
         yield ThroughputPane(id="throughput")
         yield LatencyPane(id="quantiles")
+        yield StartPane(id="start")
         yield PoolPane(id="pool")
         yield AdapterListPane(id="busiest")
         yield LoadPane(id="load")
@@ -76,6 +77,7 @@ class Overview(Panel):
 
     def paint(self, board: Board) -> None:
         self.set_class(board.is_starting or board.is_down, "-starting")
+        self.set_class(board.is_restarting, "-restarting")
         super().paint(board)
 
     def focus_first(self) -> None:

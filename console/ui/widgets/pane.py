@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from ...state.store import Store
 
 
+BESIDE_CELLS = 180
+"""Width from which the details of a row are shown beside its list."""
+
+
 def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
     """A plot's title, followed by "last hour" if the plot shows that."""
     long: tuple[TextSpan, ...] = ((" last hour", "info"),) if is_hour(board.decode) else ()
@@ -110,6 +114,8 @@ class Pane(Widget):
     ALLOW_SELECT = False
     TITLE: ClassVar[str] = ""
     FRAMED: ClassVar[bool] = True
+    FADES: ClassVar[bool] = False
+    """Whether it is dimmed while the pipeline restarts: its figures are then the last ones."""
     PERIOD_S: ClassVar[float] = 0.0
     """Minimum seconds between two draws of the pane; 0 draws it in every frame."""
 
@@ -126,6 +132,8 @@ class Pane(Widget):
         self._was_dragged = False
         self.frames = 0
         """How often lines were drawn; a hidden pane draws none."""
+        self.is_zoomed = False
+        """Whether it fills its panel."""
 
     # -- for subclasses to override
 
@@ -184,7 +192,10 @@ class Pane(Widget):
             return
         self.frames += 1
         size = (self.size.width, self.size.height)
-        new = self._compose_lines(board or self.painted_app.board, *size)
+        board = board or self.painted_app.board
+        new = self._compose_lines(board, *size)
+        if self.FADES and board.is_restarting:
+            new = [_dimmed(drawn) for drawn in new]
         old, self._drawn = self._drawn, new
         if self._drawn_size != size:
             self._drawn_size = size
@@ -255,7 +266,8 @@ class Pane(Widget):
 
     def _edge(self, board: Board, width: int, edge: str) -> TextLine:
         """`╭─ title ────── caption ─╮`, without the caption if there is no room for it."""
-        title = crop(self.title(board), max(0, width - 6))
+        zoomed: tuple[TextSpan, ...] = ((" · zoomed (esc)", "info"),) if self.is_zoomed else ()
+        title = crop((*self.title(board), *zoomed), max(0, width - 6))
         left: tuple[TextSpan, ...] = (("╭─", edge),)
         if title and title[0][0]:
             left += ((" ", edge), *title, (" ", edge))
@@ -381,6 +393,12 @@ class Pane(Widget):
         self.paint()
 
 
+def _dimmed(drawn: TextLine) -> TextLine:
+    """The line with all but its frame in the dim style."""
+    spans = ((text, style if style.startswith("border") else "dim") for text, style in drawn.spans)
+    return TextLine(tuple(spans), drawn.ground)
+
+
 class Panel(Widget):
     """A screen of panes, shown by a key. Only the active panel is painted."""
 
@@ -397,6 +415,10 @@ class Panel(Widget):
         for pane in self.panes:
             if pane.display:
                 pane.paint_if_due(board)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Shows details beside the lists if there is room."""
+        self.set_class(event.size.width >= BESIDE_CELLS, "-beside")
 
     @property
     def panes(self) -> list[Pane]:
@@ -428,6 +450,7 @@ class Panel(Widget):
         if self.zoomed is not None:
             self.zoomed.styles.clear_rule("width")
             self.zoomed.styles.clear_rule("height")
+            self.zoomed.is_zoomed = False
         self.zoomed = pane
         for child in self.children:
             if pane is None:
@@ -439,6 +462,7 @@ class Panel(Widget):
         else:
             self.styles.layout = "vertical"
             pane.styles.width, pane.styles.height = "100%", "100%"
+            pane.is_zoomed = True
             if pane.can_focus:
                 pane.focus(scroll_visible=False)
         self.children[0].refresh(layout=True)  # on a child, so that all children are laid out again

@@ -732,3 +732,108 @@ def test_a_window_keeps_what_is_in_it_and_one_sample_before() -> None:
     assert (len(window), window.oldest) == (2, "at 16")
     window.clear()
     assert len(window) == 0
+
+
+# --- a process that fell ------------------------------------------------------------------------
+
+
+def test_a_fall_is_said_until_the_pipeline_is_ready_again() -> None:
+    """Down, starting again and back before the router has taken it in are one state to a reader."""
+    scenario, store = Scenario("busy", start=START), Store("/run/here")
+    words: list[tuple[str, str, bool]] = []
+
+    def hear(until: float) -> Board:
+        while scenario._now < until:
+            now = scenario._now + 0.25
+            for _, message in scenario.advance(now):
+                store.fold_message(message, now)
+            board = store.board(now)
+            down = [f.text for f in findings(board, AlertLimits()) if f.rule == "process down"]
+            words.append((board.condition.word, board.condition.level, bool(down)))
+        return board
+
+    hear(START + 10)
+    assert set(words) == {("READY", "good", False)}
+    words.clear()
+    scenario.fall("worker-0", "killed by SIGKILL", 6.0)
+    board = hear(START + 10.75)
+    (worker,) = [p for p in board.processes if p.name == "worker-0"]
+    assert board.recovery(worker).startswith("worker-0 fell 0 s ago (killed by SIGKILL), starts ag")
+    board = hear(START + 14.5)
+    (worker,) = [p for p in board.processes if p.name == "worker-0"]
+    assert board.recovery(worker) == (
+        "worker-0 fell 4 s ago (killed by SIGKILL), restarting: weights 58 %"
+    )
+    assert board.condition.detail == (
+        "24 requests wait 4 s for worker-0 (restarting: weights 58 %)"
+    )
+    assert board.stall == "worker-0 restarting, 58 %"
+    assert board.is_restarting and not board.is_starting
+    hear(START + 16.75)
+    assert set(words[1:-2]) == {("RECOVERING", "bad", True)}
+    words.clear()
+    board = hear(START + 20)
+    assert set(words[2:]) == {("READY", "good", False)} and board.stall == ""
+    (restarted,) = findings(board, AlertLimits())
+    assert restarted.rule == "process restarted"
+    assert "(killed by SIGKILL) and is back; 1 fall so far" in restarted.text
+
+
+def test_a_restart_by_an_order_is_no_start_and_no_alert() -> None:
+    scenario, store = Scenario("busy", start=START), Store("/run/here")
+    for tick in range(40):
+        if tick == 32:
+            scenario.restart("worker-0")
+        for _, message in scenario.advance(START + tick / 4):
+            store.fold_message(message, START + tick / 4)
+        board = store.board(START + tick / 4)
+        assert board.condition.word in ("READY", "RESTARTING")
+        assert findings(board, AlertLimits()) == ()
+        if tick == 35:
+            assert board.condition.word == "RESTARTING" and board.condition.level == "warn"
+            assert board.condition.detail.startswith("24 requests wait 0 s for worker-0 (")
+    assert board.condition.word == "READY"
+
+
+def test_a_process_that_starts_again_has_no_memory_nor_beat_of_the_dead_one() -> None:
+    scenario, store = Scenario("busy", start=START), Store("/run/here")
+    for _, message in scenario.advance(START + 5):
+        store.fold_message(message, START + 5)
+    before = store.board(START + 5).process("worker-0")
+    assert before is not None and before.rss_bytes and before.age_s is not None
+    table = scenario._process_table()
+    views = tuple(
+        msgspec.structs.replace(
+            view, state=ProcessState.STARTING, pid=view.pid + 1, restarts=1, is_recovering=True
+        )
+        if view.name == "worker-0"
+        else view
+        for view in table.processes
+    )
+    table = msgspec.structs.replace(table, processes=views, state=ProcessState.STARTING)
+    store.fold_message(table, START + 5)
+    row = store.board(START + 7.4).process("worker-0")
+    assert row is not None
+    assert (row.rss_bytes, row.age_s, row.cpu_fraction) == (0, None, 0.0)
+    assert not row.is_stale and row.word == "restarting" and row.level == "bad"
+
+
+def test_only_what_computes_stalls_the_batch() -> None:
+    _, board = told("busy")
+
+    def with_state(name: str, **fields: object) -> Board:
+        rows = tuple(
+            msgspec.structs.replace(row, **fields) if row.name == name else row
+            for row in board.processes
+        )
+        return msgspec.structs.replace(board, processes=rows)
+
+    assert board.stall == ""
+    down = {"state": ProcessState.BACKOFF, "is_recovering": True, "retry_at": board.now + 0.5}
+    assert with_state("worker-0", **down).stall == "worker-0 down, starts again in 0.50 s"
+    assert with_state("router", age_s=5.0).stall == "router silent for 5 s"
+    held = {"state": ProcessState.STOPPED, "held": True}
+    assert with_state("worker-0", **held).stall == "worker-0 stopped by an operator"
+    failed = with_state("worker-0", state=ProcessState.FAILED, reason="no memory")
+    assert failed.stall == "worker-0 failed"
+    assert with_state("detokenizer", **down).stall == with_state("server", **down).stall == ""

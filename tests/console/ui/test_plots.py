@@ -13,10 +13,10 @@ from loraconsole.console.state.plot_history import LIMITS
 from loraconsole.console.state.time_series import PlotColumns, Series
 from loraconsole.console.text import plot, units
 from loraconsole.console.text.lines import length
-from loraconsole.console.ui.widgets.limit_strip import LOOKS, legend, reading, strip
-from loraconsole.console.ui.widgets.load_plots import LoadPane, ThroughputPane
-from loraconsole.console.ui.widgets.plot_pane import PlotPane
-from loraconsole.console.ui.widgets.step_plots import PartsPane
+from loraconsole.console.ui.plots.limit_strip import LOOKS, legend, reading, strip
+from loraconsole.console.ui.plots.load_plots import LoadPane, ThroughputPane
+from loraconsole.console.ui.plots.plot_pane import PlotPane
+from loraconsole.console.ui.plots.step_plots import PartsPane
 from loraconsole.pipeline.messages import StepLimit
 
 

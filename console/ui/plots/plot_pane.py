@@ -16,7 +16,7 @@ from ...state.board import Board
 from ...state.time_series import PlotColumns, Track, Window
 from ...text import units
 from ...text.lines import TextSpan
-from .pane import Pane
+from ..widgets.pane import Pane
 
 FAR = 10
 """Cells that shift and an arrow move."""

@@ -16,8 +16,8 @@ from ...state.time_series import Track, Window
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
 from ...text.lora_tax import tax_figure
+from ..widgets.pane import over_time
 from .limit_strip import legend, reading, strip
-from .pane import over_time
 from .plot_pane import PlotPane
 
 NAMES = {

@@ -9,8 +9,8 @@ from ...state.time_series import Track, Window
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
 from ...text.lora_tax import tax_spans
+from ..widgets.pane import over_time
 from .limit_strip import legend, reading, strip
-from .pane import over_time
 from .plot_pane import PlotPane
 
 AXIS = 8
@@ -27,6 +27,7 @@ class ThroughputPane(PlotPane):
 
     TITLE = "throughput"
     BEFORE = AXIS
+    FADES = True
 
     def axis(self, board: Board) -> Track:
         return board.decode
@@ -95,6 +96,7 @@ class LoadPane(PlotPane):
 
     TITLE = "load"
     BEFORE = AXIS
+    FADES = True
 
     def axis(self, board: Board) -> Track:
         return board.running
