@@ -460,7 +460,7 @@ def test_one_slow_step_does_not_flatten_the_tax_of_all_others() -> None:
         curve = parts._tax(app.store.board(app.now), 30)
         assert curve.top == usual.top < 1.0
         assert dict(usual.more)["axis"] == units.share(usual.top)
-        assert dict(curve.more)["axis"] == f"{units.share(usual.top)} and more"
+        assert dict(curve.more)["axis"] == f"{units.share(usual.top)} cut"
 
     on_stage(act, panel="Latency", seconds=20.0)
 
