@@ -252,6 +252,13 @@ class Comparison(Row, frozen=True):
     flaw: str = ""
     """Why the numbers above prove nothing: logits that are not finite, or all equal. They then
     cover the finite differences only, and are 0 if there is none."""
+    mean_limit: float = 0.0
+    """The largest mean difference with which it passes."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether the sequence is answered right."""
+        return not self.flaw and self.mean_logit <= self.mean_limit
 
 
 class Verification(Row, frozen=True):
@@ -460,6 +467,8 @@ class AdapterInfo(Row, frozen=True):
     reason: str = ""
     warning: str = ""
     """Something the operator should know; the adapter is served."""
+    merged_bytes: int = 0
+    """Memory of the copy of the weights that a merge of it makes."""
 
 
 class WorkerReady(Message, frozen=True, kw_only=True):
@@ -931,6 +940,8 @@ class AdapterView(Row, frozen=True):
     wait_p99_ms: float | None = None
     evictions: int = 0
     """How often it lost its pages to others."""
+    merged_bytes: int = 0
+    """Memory of the copy of the weights that a merge of it makes, on each device."""
 
 
 class AdapterTable(Message, frozen=True):
@@ -1091,6 +1102,13 @@ class Moment(Row, frozen=True, gc=False):
     read_bytes_s: float | None = None
     lora_overhead: float | None = None
     """Device time added by adapters, as a share of the time without them."""
+    limits: tuple[int, ...] = ()
+    """Steps of each `StepLimit`, in its order; empty without steps."""
+    ttft_p50_ms: float | None = None
+    """Percentiles of the first tokens and of the gaps between tokens of this second."""
+    ttft_p99_ms: float | None = None
+    inter_token_p50_ms: float | None = None
+    inter_token_p99_ms: float | None = None
 
 
 class AskSnapshot(Message, frozen=True):

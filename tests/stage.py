@@ -9,7 +9,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,7 +23,10 @@ from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
 from loraconsole.console.client import open_conversation
+from loraconsole.console.client.recording import RecordingPlayer, RecordingTelemetry
+from loraconsole.console.client.tape import Tape
 from loraconsole.console.client.telemetry import PipelineOrder
+from loraconsole.console.mock.demo_scenario import DemoScenario
 from loraconsole.console.mock.scenario import Scenario, ScenarioKind
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.supervisor.span_files import span_ends
@@ -32,6 +36,7 @@ from loraconsole.pipeline.bench.results import ResultRow, RunConfig
 from loraconsole.pipeline.bench.stats import Timeline, summarise
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import AdapterOrder, AskText, Order, SetScheduler
+from loraconsole.pipeline.runtime.recording import Recorder
 
 START = 1_790_000_000.0
 RUN = "/run/loraconsole"
@@ -210,6 +215,37 @@ async def ringed(
         with suppress(asyncio.CancelledError):
             await task
         shutil.rmtree(run, ignore_errors=True)
+
+
+def record_shift(path: Path, seconds: int) -> Path:
+    """A recording of a busy pipeline, made without a clock."""
+    scenario = DemoScenario(3, start=START, boots=False)
+    recorder = Recorder(path, "/run/here", START, 1 << 30)
+    recorder.take(START, scenario.snapshot())
+    for tenth in range(seconds * 10):
+        for _, message in scenario.advance(START + tenth / 10):
+            recorder.take(START + tenth / 10, message)
+    recorder.close()
+    return path
+
+
+@asynccontextmanager
+async def played(
+    path: Path, clock: Callable[[], float], size: tuple[int, int] = (120, 40)
+) -> AsyncIterator[tuple[ConsoleApp, Pilot[str]]]:
+    """A console on a recording, once the file has been read to its end."""
+    with closing(Tape(path)) as tape:
+        player = RecordingPlayer(tape, clock=clock)
+        app = ConsoleApp(
+            Config(run=str(path)),
+            is_read_only=True,
+            label="RECORDING",
+            clock=player.now,
+            source=partial(RecordingTelemetry, player),
+        )
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await wait(lambda: tape.is_whole and app.board.playback is not None)
+            yield app, pilot
 
 
 def with_a_ring(

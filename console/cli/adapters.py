@@ -36,6 +36,8 @@ MORE_HEADS = ("LoRA pages", "requests", "prompt", "output", "rank", "KiB")
 RIGHT = (*NUMBER_HEADS, *MORE_HEADS)
 HEADS = ("adapter", "", "state", *RIGHT, "modules")
 PLAN_HEADS = ("path", "rank", "modules", "size", "pages", "KV tokens lost", "evicts", "fits")
+VERDICT_HEADS = ("mean |Δlogit|", "limit", "largest", "range")
+"""Columns of a verification: a row passes if the mean is within the limit."""
 PLAN_RIGHT = ("rank", "size", "pages", "KV tokens lost")
 
 
@@ -220,15 +222,17 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     from ...pipeline.runtime.stdout_console import StdoutConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("place", "adapter", "tokens equal", "largest |Δlogit|", "mean", "range"):
-        table.add_column(head, justify="left" if head in ("place", "adapter") else "right")
+    for head in ("", "place", "adapter", "tokens equal", *VERDICT_HEADS):
+        table.add_column(head, justify="left" if head in ("", "place", "adapter") else "right")
     for row in found.comparisons:
         table.add_row(
+            "ok" if row.passes else "NO",
             Text(units.visible(row.place)),
             Text(units.visible(row.adapter or "base")),
             f"{row.equal_tokens}/{row.tokens}",
-            f"{row.largest_logit:.3g}",
             f"{row.mean_logit:.3g}",
+            f"{row.mean_limit:.3g}",
+            f"{row.largest_logit:.3g}",
             f"{row.range_logit:.4g}",
         )
     StdoutConsole().print(table)

@@ -6,6 +6,7 @@ several of them are cached properties, so a hidden panel costs nothing.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Literal
@@ -39,8 +40,10 @@ from ..text import units
 from .adapter_costs import CostShares
 from .adapter_history import Mark
 from .playback import PlaybackView
-from .time_series import EMPTY_TRACK, Track, bucket_percentile
+from .time_series import EMPTY_TRACK, TallyTrack, Track, bucket_percentile
 
+WINDOW_S = 60.0
+"""Percentiles are of the last minute."""
 SUPERVISOR = "supervisor"
 MOCK = "mock"
 """The version that a mock pipeline reports."""
@@ -270,6 +273,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """Bytes a second that decode steps read."""
     lora_overhead: Track = EMPTY_TRACK
     """Extra time of decode steps due to adapters, as a fraction: 0.4 is 40 % longer."""
+    first_token: Track = EMPTY_TRACK
+    """p50 as means and p99 as peaks, milliseconds, as in `inter_token_gap`."""
+    inter_token_gap: Track = EMPTY_TRACK
+    limits: TallyTrack = TallyTrack(EMPTY_TRACK.bucket_s)
+    """Steps by what kept waiting requests out of them; kinds are `plot_history.LIMITS`."""
     sync_points: tuple[SyncPoint, ...] = ()
     ttft: tuple[int, ...] = ()
     inter_token: tuple[int, ...] = ()
@@ -486,18 +494,30 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return Quantiles.of_buckets("inter-token", self.inter_token)
 
     @cached_property
+    def recent_steps(self) -> tuple[Step, ...]:
+        """Steps of the last `WINDOW_S` seconds, which percentiles are of; oldest first."""
+        first = bisect.bisect_left(self.steps, self.now - WINDOW_S, key=lambda step: step.at)
+        return self.steps[first:]
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last step; 0 without any."""
+        return max(0.0, self.now - self.steps[-1].at) if self.steps else 0.0
+
+    @cached_property
     def sync_quantiles(self) -> tuple[Quantiles, ...]:
         """The host's waits for the device: after every step, and at each named sync point."""
-        waits: dict[str, list[int]] = {"step": [step.sync_us for step in self.steps]}
+        waits: dict[str, list[int]] = {"step": [step.sync_us for step in self.recent_steps]}
         for point in self.sync_points:
-            waits.setdefault(point.name, []).append(point.wait_us)
+            if self.now - point.at <= WINDOW_S:
+                waits.setdefault(point.name, []).append(point.wait_us)
         return tuple(Quantiles.of_microseconds(name, values) for name, values in waits.items())
 
     @cached_property
     def phase_quantiles(self) -> tuple[Quantiles, ...]:
         """Durations of whole steps, by phase."""
         phases: dict[str, list[int]] = {"decode": [], "prefill": [], "mixed": []}
-        for step in self.steps:
+        for step in self.recent_steps:
             phases.setdefault(step.phase, []).append(step_us(step))
         return tuple(Quantiles.of_microseconds(name, values) for name, values in phases.items())
 
@@ -505,7 +525,9 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     def part_quantiles(self) -> Mapping[str, Quantiles]:
         """Durations of each part of a step, over all phases."""
         return {
-            part: Quantiles.of_microseconds(part, (part_us(step, part) for step in self.steps))
+            part: Quantiles.of_microseconds(
+                part, (part_us(step, part) for step in self.recent_steps)
+            )
             for part in PARTS
         }
 

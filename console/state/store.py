@@ -21,7 +21,6 @@ from ...pipeline.messages import (
     Heartbeat,
     LogLine,
     LogLines,
-    Moment,
     PoolMap,
     ProcessState,
     ProcessTable,
@@ -39,7 +38,7 @@ from ...pipeline.messages import (
 )
 from ...pipeline.runtime.health import GONE_SECONDS
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
-from ...pipeline.runtime.step_statistics import PARTS, part_us
+from ...pipeline.runtime.step_statistics import PARTS
 from ..text import units
 from .adapter_colors import AdapterColors
 from .adapter_costs import cost_shares
@@ -54,19 +53,22 @@ from .board import (
     RequestRow,
 )
 from .playback import PlaybackView
-from .time_series import Buckets, Counter, Series
+from .plot_history import PlotHistory
+from .time_series import PLOTTED, Buckets, Counter, Series
 
 STEPS = 1024
 SYNC_POINTS = 512
 EVENTS = 500
 LOG_LINES = 5_000
+MINUTE_BUCKET_S = 0.5
+MINUTE_BUCKETS = 1200
+"""Ten minutes, to scroll back in."""
 HOUR_BUCKET_S = 30.0
-HOUR_BUCKETS = 120
+HOUR_BUCKETS = PLOTTED + 2
 HISTORY_S = 3600.0
 
 GONE = (ProcessState.PENDING, ProcessState.BACKOFF, ProcessState.STOPPED)
 """Progress bars of a process in one of these states are dropped; a failed process keeps them."""
-LOADS = ("decode", "prefill", "running", "waiting")
 
 T = TypeVar("T")
 
@@ -195,11 +197,10 @@ class Store:
         self._spans: SpanEnds | None = None
         self._verifications: dict[str, AdapterVerification] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
-        plotted = (*LOADS, *PARTS, "read_rate", "lora_overhead")
-        self._series = {name: Series() for name in plotted}
-        self._hour = {name: Series(HOUR_BUCKET_S, HOUR_BUCKETS) for name in plotted}
+        self._minute = PlotHistory(MINUTE_BUCKET_S, MINUTE_BUCKETS)
+        self._hour = PlotHistory(HOUR_BUCKET_S, HOUR_BUCKETS)
         self.shows_hour = False
-        """Whether boards carry the last hour instead of the last minutes."""
+        """Whether boards carry the last hour instead of the last minute."""
         self._ttft = Buckets(LATENCY_BUCKETS_MS)
         self._inter_token = Buckets(LATENCY_BUCKETS_MS)
         self._steps: Recent[Step] = Recent(STEPS)
@@ -300,7 +301,8 @@ class Store:
         self._events.replace(snapshot.events)
         self._merge_logs(snapshot.logs)
         if snapshot.moments:
-            self._fold_moments(snapshot.moments)
+            for plots in (self._minute, self._hour):
+                plots.fill(snapshot.moments)
         self.moves += 1
 
     # -- orders given by this console
@@ -389,7 +391,7 @@ class Store:
         ready = self.is_alive("router", now)
         adapters, costliest = self._adapter_rows()
         rates, latest = self._rates, self._latest
-        series = self._hour if self.shows_hour else self._series
+        plots = self._hour if self.shows_hour else self._minute
         return Board(
             now=now,
             run=self._run,
@@ -414,14 +416,17 @@ class Store:
             prefill_rate=rates["prefill"].rate if ready else 0.0,
             request_rate=rates["requests"].rate if ready else 0.0,
             step_rate=rates["steps"].rate if ready else 0.0,
-            decode=series["decode"].track,
-            prefill=series["prefill"].track,
-            running=series["running"].track,
-            waiting=series["waiting"].track,
+            decode=plots.decode.track,
+            prefill=plots.prefill.track,
+            running=plots.running.track,
+            waiting=plots.waiting.track,
             steps=self._steps.all,
-            parts={part: series[part].track for part in PARTS},
-            read_rate=series["read_rate"].track,
-            lora_overhead=series["lora_overhead"].track,
+            parts={part: plots.parts[part].track for part in PARTS},
+            read_rate=plots.read_rate.track,
+            lora_overhead=plots.lora_overhead.track,
+            first_token=plots.first_token.track,
+            inter_token_gap=plots.inter_token.track,
+            limits=plots.limits.track,
             sync_points=self._sync_points.all,
             ttft=self._ttft.counts(now),
             inter_token=self._inter_token.counts(now),
@@ -486,47 +491,15 @@ class Store:
         self._rates["decode"].add(stats.at, stats.decode_tokens)
         self._rates["prefill"].add(stats.at, stats.prefill_tokens)
         self._rates["steps"].add(stats.at, stats.steps)
-        self._plot(stats.at, running=stats.running, waiting=stats.waiting)
-        if before is None or stats.at <= before.at or stats.steps < before.steps:
-            return
-        elapsed = stats.at - before.at
-        self._plot(
-            stats.at,
-            decode=(stats.decode_tokens - before.decode_tokens) / elapsed,
-            prefill=(stats.prefill_tokens - before.prefill_tokens) / elapsed,
-        )
-
-    def _plot(self, at: float, **values: float) -> None:
-        for name, value in values.items():
-            self._series[name].add(at, value)
-            self._hour[name].add(at, value)
-
-    def _fold_moments(self, moments: tuple[Moment, ...]) -> None:
-        """Fills plots with the seconds before this console connected; each spans two buckets."""
-        fields = {
-            "decode_tokens_s": "decode",
-            "prefill_tokens_s": "prefill",
-            "running": "running",
-            "waiting": "waiting",
-            "read_bytes_s": "read_rate",
-            "lora_overhead": "lora_overhead",
-            **{f"{part}_ms": part for part in PARTS},
-        }
-        for field, name in fields.items():
-            known = [(moment.at, getattr(moment, field)) for moment in moments]
-            samples = [
-                (at - before, value)
-                for at, value in known
-                if value is not None
-                for before in (0.75, 0.25)
-            ]
-            self._series[name].fill(samples)
-            self._hour[name].fill(samples)
+        for plots in (self._minute, self._hour):
+            plots.fold_router(stats, before)
 
     def _count_server(self, stats: ServerStats) -> None:
         self._rates["requests"].add(stats.at, stats.requests)
         self._ttft.add(stats.at, stats.ttft)
         self._inter_token.add(stats.at, stats.inter_token)
+        for plots in (self._minute, self._hour):
+            plots.fold_server(stats)
 
     def _count_adapters(self, table: AdapterTable) -> None:
         for view in (table.base, *table.adapters):
@@ -556,14 +529,11 @@ class Store:
             self.missed_steps += step.step - self._step_number - 1
         self._step_number = step.step
         self._steps.add(step)
-        self._plot(step.at, **{part: part_us(step, part) / 1e3 for part in PARTS})
-        if (rate := step.read_bytes_s) is not None:
-            self._plot(step.at, read_rate=rate)
-        if (overhead := step.lora_overhead) is not None:
-            self._plot(step.at, lora_overhead=overhead)
+        for plots in (self._minute, self._hour):
+            plots.fold_step(step)
 
     def _merge_steps(self, steps: tuple[Step, ...]) -> None:
-        """Merges a snapshot's steps with those received since. `_fold_moments` plots them."""
+        """Merges a snapshot's steps with those received since. Its moments plot them."""
         by_time = {step.at: step for step in (*steps, *self._steps.all)}
         self._steps.replace(tuple(by_time[at] for at in sorted(by_time)))
         if steps and not self._step_number:
@@ -595,7 +565,7 @@ class Store:
         if self._adapters is not None or table is None:
             return self._adapters or ((), ())
         shares = cost_shares(table)
-        differs_at = units.differences(shares)
+        differs_at = units.distinct_from(shares)
         views = [
             ("", table.base),
             *((view.name, view) for view in table.adapters),

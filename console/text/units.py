@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from rich.cells import cell_len, set_cell_size
 
 from ...pipeline.messages import LATENCY_BUCKETS_MS
 from ...pipeline.runtime.text_output import escape
 
+Formatter: TypeAlias = Callable[[float], str]
+"""One of the functions below that make a text of a number."""
 ELLIPSIS = "…"
 NOTHING = "—"
 """Shown for a value that was not measured."""
@@ -40,6 +43,14 @@ def rate(per_second: float) -> str:
     if per_second < 0.05:
         return "0"
     return f"{per_second:.1f}" if per_second < 99.95 else count(per_second)
+
+
+def tick(number: float) -> str:
+    """A round number in at most five cells, for an axis: `0.5`, `1.5`, `140`, `1 200`, `12k`,
+    `2.5M`."""
+    if number < 10_000:
+        return count(number) if number == round(number) else f"{number:.3g}"
+    return f"{number / 1e3:.4g}k" if number < 1e6 else f"{number / 1e6:.4g}M"
 
 
 def size(num_bytes: float) -> str:
@@ -72,6 +83,14 @@ def age(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02} m"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def ago(seconds: float) -> str:
+    """An age on a time axis, in one unit if it is a whole number of them: `40 s`, `60 m`."""
+    whole = max(0, round(seconds))
+    if whole <= 120:
+        return f"{whole} s"
+    return f"{whole // 60} m" if whole % 60 == 0 and whole <= 7200 else age(whole)
 
 
 def uptime(seconds: float) -> str:
@@ -202,7 +221,7 @@ def fit_name(text: str, width: int, differs_at: int | None = None) -> str:
     return set_cell_size(text, width - 1 - cell_len(end)) + ELLIPSIS + end
 
 
-def differences(names: Iterable[str]) -> dict[str, int]:
+def distinct_from(names: Iterable[str]) -> dict[str, int]:
     """The first letter of each name, counted from 0, that no other name shares with all before
     it: by sorting, the others that share most are its neighbours."""
     ordered = sorted(set(names))

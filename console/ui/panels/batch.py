@@ -16,7 +16,7 @@ from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.column import Column, number_column, text_column
 from ..widgets.details import DetailsPane
-from ..widgets.dialogs import LineSource, LiveDialog, ScrollPane
+from ..widgets.dialogs import LineSource, LiveDialog
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field
 from ..widgets.records import Record
@@ -181,15 +181,6 @@ class BatchPanel(Panel):
         self.app.push_screen(RequestDialog(message.row))
 
 
-class RequestPane(ScrollPane):
-    """A request's details, without the hint to abort once it has ended."""
-
-    def hint(self, board: Board) -> Sequence[TextSpan]:
-        if self.screen.check_action("abort", ()):
-            return super().hint(board)
-        return tuple(super().hint(board))[2:]  # without the key and the name of abort
-
-
 class RequestDialog(LiveDialog):
     """A request's details: its timeline, its output as it arrives, its prompt."""
 
@@ -202,9 +193,7 @@ class RequestDialog(LiveDialog):
     def __init__(self, row: RequestRow) -> None:
         self._details = RequestDetails(row)
         self._request_id = row.view.request_id
-        title = f"request {units.short_id(self._request_id)}"
-        super().__init__(title, self._details.lines)
-        self._pane = RequestPane(title, self._details.lines)
+        super().__init__(f"request {units.short_id(self._request_id)}", self._details.lines)
 
     def on_mount(self) -> None:
         super().on_mount()

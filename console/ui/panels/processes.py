@@ -29,7 +29,7 @@ from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.column import Column, number_column, text_column
 from ..widgets.details import DetailsPane
-from ..widgets.dialogs import Choice, ChoiceDialog, LineSource, LiveDialog
+from ..widgets.dialogs import Choice, ChoiceDialog, LineSource, RowDialog, bindings_of
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import LEVEL_STYLES
@@ -274,8 +274,38 @@ class ProcessesPanel(Panel):
         self.query_one(TailPane).paint()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:
-        details = ProcessDetails(message.row)
-        self.app.push_screen(LiveDialog(message.row.name, details.lines))
+        table = self.query_one(ProcessTablePane)
+        self.app.push_screen(ProcessDialog(table, message.row))
+
+
+class ProcessDialog(RowDialog):
+    """A process's details, with the keys that act on it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of(
+        ProcessTablePane, "restart", "stop", "kill", "signal"
+    )
+
+    def __init__(self, table: ProcessTablePane, row: ProcessRow) -> None:
+        super().__init__(table, row, row.name, ProcessDetails(row).lines)
+        self._processes, self._takes_orders = table, row.name not in ORDERS_NOT_FOR
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        is_order = action in ("restart", "stop", "kill", "signal")
+        if is_order and not self._takes_orders:
+            return False
+        return super().check_action(action, parameters)
+
+    def action_restart(self) -> None:
+        self.on_row(self._processes.action_restart)
+
+    def action_stop(self) -> None:
+        self.on_row(self._processes.action_stop)
+
+    def action_kill(self) -> None:
+        self.on_row(self._processes.action_kill)
+
+    def action_signal(self) -> None:
+        self.on_row(self._processes.action_signal)
 
 
 class ProcessDetails:

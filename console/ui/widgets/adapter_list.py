@@ -81,7 +81,7 @@ def listed_name(row: AdapterRow) -> str:
 def fitting(width: int) -> list[tuple[str, int]]:
     """The columns of numbers for which there is room beside a name."""
     kept = list(NUMBERS)
-    while len(kept) > 1 and sum(cells for _, cells in kept) + LEAST_NAME > width:
+    while kept and sum(cells for _, cells in kept) + LEAST_NAME > width:
         kept.pop()
     return kept
 

@@ -5,7 +5,8 @@ Only visible rows are made into lines. A narrow pane drops columns, the least im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import events
@@ -93,6 +94,10 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """Keys of the marked rows."""
         self._drawn_columns: Sequence[tuple[Column[R], int]] = ()
         self._key: str | None = None
+        self._goal: str | None = None
+        """Key of a row to go to once it is there."""
+        self._about: str | None = None
+        """Key of the row that actions are about now, instead of the marked ones."""
         self._rows: list[R] = []
         self._total = self._matches = 0
         self._offset = 0
@@ -154,10 +159,27 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         index = self._index()
         return self._rows[index] if self._rows else None
 
+    def rows_of(self, key: str) -> list[R]:
+        """The row with this key, or one of the same `kin` that replaced it; none if it is gone."""
+        rows = self.rows(self.painted_app.board)
+        same = [row for row in rows if self.row_key(row) == key]
+        return same or [row for row in rows if self.kin(self.row_key(row)) == self.kin(key)]
+
+    @contextmanager
+    def about(self, key: str) -> Iterator[None]:
+        """Within it, actions are about the row with this key."""
+        self._about = key
+        try:
+            yield
+        finally:
+            self._about = None
+
     @property
     def subjects(self) -> list[R]:
         """The rows that an action is about: the marked ones; without marks, the one under the
         cursor."""
+        if self._about is not None:
+            return self.rows_of(self._about)
         if self.marked:
             rows = self.rows(self.painted_app.board)
             if found := [row for row in rows if self.row_key(row) in self.marked]:
@@ -168,7 +190,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def ask_orders(self, orders: Sequence[PipelineOrder]) -> None:
         """Asks the app to send the orders about `subjects`; the marks go once they are sent."""
         if orders:
-            self.post_message(OrdersAsked(orders, None, self.unmark))
+            on_sent = self.unmark if self._about is None else lambda: None
+            self.post_message(OrdersAsked(orders, None, on_sent))
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         found = super().title(board)
@@ -295,6 +318,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def _index(self) -> int:
         """The cursor's index: that of its row; if that is gone, of a row of the same `kin`; else
         the last index."""
+        if self._goal is not None and (found := self.rows_of(self._goal)):
+            self._key, self._goal = self.row_key(found[0]), None
         rows = enumerate(self._rows)
         index = next((at for at, row in rows if self.row_key(row) == self._key), None)
         if index is None and self._key is not None:
@@ -462,18 +487,21 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             self.post_message(self.Opened(self, row))
 
     def _select(self, index: int) -> None:
+        self._goal = None
         if self._rows:
             self._key = self.row_key(self._rows[max(0, min(index, len(self._rows) - 1))])
             self.paint()
             self.post_message(self.Moved())
 
     def go_to(self, key: str) -> None:
-        """Puts the cursor on the row with this key; a filter that hides it is cleared."""
-        self._gather(self.painted_app.board)
-        if not any(self.row_key(row) == key for row in self._rows) and self.filter:
+        """Puts the cursor on the row with this key, or of the same `kin`; on one that is not there
+        yet, once it is. A filter that hides it is cleared."""
+        board = self.painted_app.board
+        texts = [self.filter_text(row, board) for row in self.rows_of(key)]
+        if self.filter and not any(map(self.shows, texts)):
             self.set_filter("")
-            self._gather(self.painted_app.board)
-        self._key = key
+        self._goal = key
+        self._gather(board)
         self.paint()
         self.post_message(self.Moved())
 

@@ -166,7 +166,7 @@ def test_the_cursor_names_the_owners_of_its_pages(size: tuple[int, int]) -> None
 
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         pane = app.active_panel.query_one(PoolPane)
-        await pilot.press("tab")
+        pane.focus()
         await pilot.pause()
         assert pane.has_focus
         first = f"pages 0-{pane._cell_pages - 1}  "
@@ -218,7 +218,8 @@ def test_a_map_is_made_once_a_map_and_once_a_size() -> None:
         pane.paint()
         made, rows = pane._page_map, pane._rows
         pane.paint()
-        await pilot.press("tab", "right")
+        pane.focus()
+        await pilot.press("right")
         assert pane._page_map is made and pane._rows is rows
         await pilot.resize_terminal(200, 60)
         await pilot.pause()
@@ -237,6 +238,7 @@ def test_without_a_map_the_pool_is_a_bar() -> None:
         pane = app.active_panel.query_one(PoolPane)
         lines = pane.draw_lines(msgspec.structs.replace(app.board, pool=None), 40, 8)
         assert len(lines) == 3
-        await pilot.press("tab", "right", "n", "end")  # nothing to move over
+        pane.focus()
+        await pilot.press("right", "n", "end")  # nothing to move over
 
     on_stage(act)

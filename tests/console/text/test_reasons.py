@@ -79,7 +79,7 @@ def test_a_rounded_time_has_at_most_seven_cells(ms: float) -> None:
 def test_names_that_differ_in_their_middle_stay_different() -> None:
     names = [f"customer-{number:04}-support-german-rc1-final" for number in range(300)]
     names += ["sql", "sql-v2", "a-name-that-shares-nothing-with-any-other-one"]
-    differs_at = units.differences(names)
+    differs_at = units.distinct_from(names)
     for width in (13, 16, 24, 33):
         shown = {units.fit_name(name, width, differs_at[name]) for name in names}
         assert len(shown) == len(names)
@@ -92,7 +92,7 @@ def test_names_that_differ_in_their_middle_stay_different() -> None:
 def test_the_letter_by_which_a_name_differs_is_the_first_that_tells_it_apart(
     names: list[str],
 ) -> None:
-    for name, at in units.differences(names).items():
+    for name, at in units.distinct_from(names).items():
         others = {other for other in names if other != name}
         assert all(other[: at + 1] != name[: at + 1] or at == len(name) for other in others)
         assert at == 0 or any(other[:at] == name[:at] for other in others)

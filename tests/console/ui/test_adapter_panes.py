@@ -10,8 +10,8 @@ from textual.pilot import Pilot
 from loraconsole.console.state.board import Board
 from loraconsole.console.text.lines import TextLine, length
 from loraconsole.console.ui.panels.events import MOST_ROWS, WITH_SOURCE, EventPane
+from loraconsole.console.ui.plots.adapter_plot import AdapterPlotPane
 from loraconsole.console.ui.widgets.adapter_list import AdapterListPane
-from loraconsole.console.ui.widgets.adapter_plot import AdapterPlotPane
 from loraconsole.pipeline.messages import AdapterState, AdapterTable, AdapterView, Event
 
 pytestmark = pytest.mark.slow

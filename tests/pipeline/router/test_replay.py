@@ -265,7 +265,7 @@ def test_the_console_says_that_it_shows_a_replay_and_where_it_stands(log: Path) 
         seen = SEQUENCES.sub(b"", told).decode(errors="replace")
         assert " REPLAY " in seen and " run" in seen and " x50" in seen
         terminal.wait_for("end ")
-        assert "● live" not in terminal.text().splitlines()[0]
+        assert "● live" not in terminal.text.splitlines()[0]
         terminal.send("q")
         assert terminal.exit_code() == 0
     finally:

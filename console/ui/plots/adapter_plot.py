@@ -13,7 +13,7 @@ from ...state.board import AdapterRow, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, crop, length, line
 from ...text.stack import stack_rows
-from .pane import Pane
+from ..widgets.pane import Pane
 
 AXIS = 6
 """Cells of the axis labels, at the left."""
@@ -69,7 +69,7 @@ class AdapterPlotPane(Pane):
         rate = sum(row.tokens_s for row in board.adapters)
         return ((units.rate(rate), "number"), (" tok/s", "dim"))
 
-    def origin(self, board: Board) -> tuple[int, float] | None:
+    def origin(self, board: Board) -> tuple[int, float, float] | None:
         return self.origin_of(board.adapter_speed, AXIS)
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
@@ -96,7 +96,7 @@ class AdapterPlotPane(Pane):
         found = []
         for y, spans in enumerate(stack_rows([*layers, (OTHERS, rest)], above, top)):
             label = top if y == 0 else 0 if y == above - 1 else None
-            text = " " * AXIS if label is None else f"{units.count(label):>{AXIS - 1}} "
+            text = " " * AXIS if label is None else f"{units.tick(label):>{AXIS - 1}} "
             found.append(line((text, "dim"), *spans))
         if timelines:
             found.append(self._timeline(board, plot_width))
