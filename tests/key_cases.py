@@ -32,6 +32,9 @@ from loraconsole.console.client.transcripts import Turn, open_default
 from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.chat.editor import PromptEditor
+from loraconsole.console.ui.chat.model_picker import ModelPicker, PickerList
+from loraconsole.console.ui.chat.recall import RecallDialog
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.palette import PaletteDialog, PalettePane
@@ -49,12 +52,9 @@ from loraconsole.console.ui.panels.pool import PoolPane
 from loraconsole.console.ui.plots.step_plots import PartsPane
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
-from loraconsole.console.ui.widgets.editor import PromptEditor
 from loraconsole.console.ui.widgets.filter_input import FilterInput
-from loraconsole.console.ui.widgets.model_picker import ModelPicker, PickerList
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.path_input import PathInput
-from loraconsole.console.ui.widgets.recall import RecallDialog
 from loraconsole.console.ui.widgets.save_dialog import SaveDialog
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.console.ui.widgets.table import TablePane

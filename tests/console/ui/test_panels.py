@@ -23,6 +23,7 @@ from loraconsole.console.text import units
 from loraconsole.console.text.lines import TextLine, crop, length
 from loraconsole.console.text.lora_tax import tax_figure
 from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.chat.editor import PromptEditor
 from loraconsole.console.ui.panels.adapters import AdapterTablePane
 from loraconsole.console.ui.panels.answer import AnswerPane
 from loraconsole.console.ui.panels.batch import BatchTable, stages
@@ -32,7 +33,6 @@ from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.processes import ProcessTablePane, TailPane
 from loraconsole.console.ui.plots.step_plots import NAMES, PartsPane
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
-from loraconsole.console.ui.widgets.editor import PromptEditor
 from loraconsole.console.ui.widgets.filter_input import FilterInput
 from loraconsole.console.ui.widgets.form_field import FormField
 from loraconsole.console.ui.widgets.pane import Pane
