@@ -180,6 +180,8 @@ class ConsoleApp(PlaybackKeys):
         self.is_ascii = settings.ascii
         self._listen(source)
         self.board: Board = self.store.board(clock())
+        self._watched = self.board.process_states
+        """States of the processes when the alerts were last judged."""
         self.is_paused = False
         self.animation_level = "none"
         self.key_queue = KeyQueue(self, self.on_event)
@@ -308,6 +310,7 @@ class ConsoleApp(PlaybackKeys):
 
     def watch_alerts(self, board: Board) -> None:
         """Updates the alert book from `board` and notifies of new alerts."""
+        self._watched = board.process_states
         fresh = self.alert_book.update(board)
         self.notifier.tell_alerts(fresh, board, is_seen=self._active == "Alerts")
 
@@ -432,6 +435,8 @@ class ConsoleApp(PlaybackKeys):
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
+        if board.process_states != self._watched:  # a death is said at once
+            self.watch_alerts(board)
         if board.is_down != self._was_down:
             self._was_down = board.is_down
             self.refresh_bindings()  # S, in the footer
@@ -512,7 +517,8 @@ class ConsoleApp(PlaybackKeys):
 
     def action_pause(self) -> None:
         if controls := self.playback:  # the recording stands, rather than the view of it
-            controls.toggle_pause()
+            self.footer.is_paused = controls.toggle_pause()
+            self.footer.paint()
             return
         self.is_paused = self.header.is_paused = self.footer.is_paused = not self.is_paused
         self.header.paint()

@@ -517,7 +517,10 @@ def test_a_notice_that_is_cut_is_read_whole_by_a_click() -> None:
 
 def test_enter_on_an_event_leads_to_its_log_lines() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("tab", "tab", "enter")
+        from loraconsole.console.ui.panels.events import EventPane
+
+        app.active_panel.query_one(EventPane).focus()
+        await pilot.press("enter")
         await pilot.pause()
         assert app.active_panel.NAME == "Logs"
 
