@@ -39,6 +39,7 @@ GROUPS: Mapping[str, str] = {
     "ScrollPane": "in a text",
     "AdapterForm": "in a form",
     "PathInput": "in a path",
+    "SettingInput": "in a setting",
     "PaletteDialog": "in the palette",
     "JumpScreen": "while jumping",
     "PlaybackKeys": "in a recording",

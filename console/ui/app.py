@@ -54,7 +54,7 @@ from .widgets.clipboard import copy_text
 from .widgets.dialogs import ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
 from .widgets.order_asked import OrderAsked, OrdersAsked
-from .widgets.pane import Panel
+from .widgets.pane import Pane, Panel
 from .widgets.styles import MainScreen
 from .widgets.too_small import TooSmallPane, is_too_small
 
@@ -247,6 +247,10 @@ class ConsoleApp(PlaybackKeys):
             self.pace.fps = settings.fps
         self.is_ascii = settings.ascii
         self.set_class(settings.ascii, "-ascii")
+        if settings.ascii != before.ascii and self.is_running:
+            for pane in self.screen_stack[0].query(Pane):
+                pane.release()
+                pane.refresh()
         self.set_keymap(settings.keys)
         self.alert_book.limits = settings.alerts
 
@@ -256,18 +260,23 @@ class ConsoleApp(PlaybackKeys):
         missing = missing_theme(self.chosen, self.themes)
         return [*self.chosen.problems, *self._shelf.problems, *missing]
 
-    def _look_around(self) -> None:
-        """Checks state that no message reports: changed files, alerts, free disk space."""
-        has_changed = self._take_themes()
+    def reload_settings(self) -> None:
         if (stamp := settings_stamp()) != self._settings_stamp:
             self._settings_stamp = stamp
             before, self.chosen = self.chosen, self._choose()
             if before.settings != self.chosen.settings:
                 self._wear(self.chosen.settings, before.settings)
-            has_changed = True
-        if has_changed:
-            self.notifier.tell_problems(self.complaints)
-            self._paint_active()
+            self._tell_problems()
+
+    def _tell_problems(self) -> None:
+        self.notifier.tell_problems(self.complaints)
+        self._paint_active()
+
+    def _look_around(self) -> None:
+        """Checks state that no message reports: changed files, alerts, free disk space."""
+        if self._take_themes():
+            self._tell_problems()
+        self.reload_settings()
         memory_trim.forget_borders()
         memory_trim.trim_caches()
         now = self._looked_at = time.monotonic()

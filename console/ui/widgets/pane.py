@@ -96,6 +96,10 @@ class PaintedApp(NoticeApp):
         `Board.spans`."""
         raise NotImplementedError
 
+    def reload_settings(self) -> None:
+        """Applies the settings file if it has changed."""
+        raise NotImplementedError
+
     def wake(self) -> None:
         """Requests a frame for a change that no message of the pipeline caused."""
 
