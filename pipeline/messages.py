@@ -873,6 +873,9 @@ class RequestView(Row, frozen=True):
     yet."""
     admitted_at: float | None = None
     """Time at which it first left the queue."""
+    place: int = 0
+    """Its place in the queue, 1 is next; 0 if it runs, or if the policy's order is not one of
+    age."""
 
 
 class BatchView(Message, frozen=True):
@@ -1019,6 +1022,10 @@ class ProcessView(Row, frozen=True):
     """Exits that no operator asked for; `restarts` includes those asked for."""
     fell_at: float | None = None
     """Time of its last fall."""
+    fall_reason: str = ""
+    """Why it last fell; `reason` is that of its present state."""
+    is_recovering: bool = False
+    """It fell, and the pipeline has not been READY since."""
 
 
 class ProcessTable(Message, frozen=True):
@@ -1028,6 +1035,8 @@ class ProcessTable(Message, frozen=True):
     state: ProcessState
     """READY if every process is; STOPPED while an operator keeps one stopped."""
     processes: tuple[ProcessView, ...]
+    down_since: float | None = None
+    """When the pipeline was last READY; None while it is, and before it was for the first time."""
 
 
 class LogLine(Row, frozen=True):
@@ -1093,6 +1102,13 @@ class Moment(Row, frozen=True, gc=False):
     read_bytes_s: float | None = None
     lora_overhead: float | None = None
     """Device time added by adapters, as a share of the time without them."""
+    limits: tuple[int, ...] = ()
+    """Steps of each `StepLimit`, in its order; empty without steps."""
+    ttft_p50_ms: float | None = None
+    """Percentiles of the first tokens and of the gaps between tokens of this second."""
+    ttft_p99_ms: float | None = None
+    inter_token_p50_ms: float | None = None
+    inter_token_p99_ms: float | None = None
 
 
 class AskSnapshot(Message, frozen=True):

@@ -19,7 +19,7 @@ from loraconsole.console.cli import settings as settings_verb
 from loraconsole.console.client.ssh_tunnel import Place
 from loraconsole.pipeline.bench.ablation import AblationDocument
 from loraconsole.pipeline.bench.results import ResultRow
-from loraconsole.pipeline.messages import AdapterTable, LogLine, Snapshot
+from loraconsole.pipeline.messages import LogLine, Snapshot
 from loraconsole.pipeline.router.replay import ReplayDocument
 
 DOCUMENTS: dict[str, Any] = {
@@ -48,7 +48,7 @@ DOCUMENTS: dict[str, Any] = {
     "settings --example": settings_verb.ExampleDocument,
     "settings --check": settings_verb.ProblemsDocument,
     "settings --keys": settings_verb.KeysDocument,
-    "adapters list": AdapterTable,
+    "adapters list": documents.AdaptersDocument,
     "adapters load": documents.OrderDocument,
     "adapters unload": documents.OrderDocument,
     "adapters reload": documents.OrderDocument,

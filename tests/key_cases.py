@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from stage import StagedApp, keep_result, ringed, staged
+from stage import StagedApp, keep_result, played, record_shift, ringed, staged, wait
 from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import OptionList
@@ -41,11 +42,12 @@ from loraconsole.console.ui.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.ui.panels.bench_dialog import BenchDialog, FileDialog
 from loraconsole.console.ui.panels.command_line import CommandLine, remember
 from loraconsole.console.ui.panels.events import EventPane
-from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane, PartsPane
+from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane
 from loraconsole.console.ui.panels.logs import LogPane, SearchInput, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.pool import PoolPane
 from loraconsole.console.ui.panels.settings import SettingInput
+from loraconsole.console.ui.plots.step_plots import PartsPane
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.widgets.editor import PromptEditor
@@ -129,6 +131,16 @@ class Scene:
         return [*given, *self.told]
 
 
+@asynccontextmanager
+async def _played() -> AsyncIterator[tuple[ConsoleApp, Pilot[str]]]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = record_shift(Path(directory, "shift.rec"), 150)
+        async with played(path, lambda: 0.0) as (app, pilot):
+            app.seek_to("1:15")
+            await wait(lambda: app.board.playback.position_s == 75.0)
+            yield app, pilot
+
+
 def _hint(pane: Pane) -> str:
     """The text in a pane's frame at the lower right."""
     return "".join(text for text, _ in pane.hint(pane.painted_app.board))
@@ -154,6 +166,8 @@ class Case:
     size: tuple[int, int] = (120, 40)
     pace: float = 0.0
     """Tokens per second of answers over HTTP; 0 if the case needs no answers."""
+    is_played: bool = False
+    """In a recording of 150 s, which stands at 75 s; else with a pipeline."""
     marks: Sequence[pytest.MarkDecorator] = ()
     """Marks of the tests that run it."""
 
@@ -173,6 +187,8 @@ class Case:
             yield scene
 
     def _console(self) -> AbstractAsyncContextManager[tuple[ConsoleApp, Pilot[str]]]:
+        if self.is_played:
+            return _played()
         if self.pace:
             return ringed(self.pace)
         return staged(panel=self.on, seconds=self.seconds, size=self.size)
@@ -196,6 +212,18 @@ class Case:
 
 
 # --- values for `see` ---------------------------------------------------------------------------
+
+
+def position(s: Scene) -> int:
+    """Seconds from the start of a recording."""
+    assert s.app.playback is not None
+    return round(s.app.playback.position - s.app.playback.start)
+
+
+def speed(s: Scene) -> float:
+    playback = s.app.store.board(0.0).playback
+    assert playback is not None
+    return playback.speed
 
 
 def on_top(kind: type[Widget]) -> Callable[[Scene], bool]:
@@ -267,8 +295,8 @@ def log(s: Scene) -> LogPane:
 
 
 def lines_up(s: Scene) -> int:
-    """Log lines below the last one shown."""
-    return len(log(s)._kept) - log(s)._end()
+    """Log lines below the cursor."""
+    return len(log(s)._kept) - 1 - log(s)._at()
 
 
 def pages_up(s: Scene) -> int:
@@ -277,15 +305,15 @@ def pages_up(s: Scene) -> int:
 
 def minutes_back(s: Scene) -> int:
     kept = log(s)._kept
-    return round((kept[-1].at - kept[log(s)._end() - 1].at) / 60)
+    return round((kept[-1].at - kept[log(s)._at()].at) / 60)
 
 
 def is_oldest(s: Scene) -> bool:
-    return log(s)._end() == log(s)._page
+    return log(s)._at() == 0
 
 
 def follows(s: Scene) -> bool:
-    return log(s)._bottom is None
+    return log(s)._cursor is None
 
 
 def cell(s: Scene) -> tuple[int, int]:
@@ -494,6 +522,15 @@ def _worker(**more: Any) -> Case:
     return Case(on="Processes", way="down down", see=orders, was=[], **more)
 
 
+def cells_back(s: Scene) -> int | None:
+    """How many cells before the newest the cursor of the plots is; None without one."""
+    pane, board = s.desk(PartsPane), s.app.board
+    cell, axis = pane.cell(board), pane.axis(board)
+    if cell is None or axis is None:
+        return None
+    return pane.columns(axis, board, pane._cells).cell_at(board.now) - cell
+
+
 def _latency(**more: Any) -> Case:
     return Case(on="Latency", **more)
 
@@ -552,10 +589,18 @@ CASES: dict[str, Case] = {
     "palette-previous": Case(way="ctrl+p down down", see=palette_row, was=2, becomes=1),
     "palette-page-down": Case(way="ctrl+p", see=palette_row, was=0, becomes=10),
     "palette-page-up": Case(way="ctrl+p pagedown down", see=palette_row, was=11, becomes=1),
+    "seek-back": Case(is_played=True, see=position, was=75, becomes=65),
+    "seek-on": Case(is_played=True, see=position, was=75, becomes=85),
+    "seek-back-minute": Case(is_played=True, see=position, was=75, becomes=15),
+    "seek-on-minute": Case(is_played=True, see=position, was=75, becomes=135),
+    "seek-start": Case(is_played=True, see=position, was=75, becomes=0),
+    "seek-end": Case(is_played=True, see=position, was=75, becomes=150),
+    "play-slower": Case(is_played=True, see=speed, was=1.0, becomes=0.5),
+    "play-faster": Case(is_played=True, see=speed, was=1.0, becomes=2.0),
     "jump": Case(see=on_top(JumpScreen)),
     "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="MainScreen"),
-    "next-pane": Case(see=focused, was="NoneType", becomes="PoolPane"),
-    "previous-pane": Case(way="tab tab", see=focused, was="EventPane", becomes="PoolPane"),
+    "next-pane": Case(see=focused, was="NoneType", becomes="ThroughputPane"),
+    "previous-pane": Case(way="tab tab", see=focused, was="PoolPane", becomes="ThroughputPane"),
     # -- lists and tables
     "filter": _batch(see=has_focus(FilterInput)),
     "next-match": _batch(
@@ -587,6 +632,7 @@ CASES: dict[str, Case] = {
     "reverse": _batch(way="s p", see=lambda s: s.table.reversed),
     "row-mark": _batch(see=lambda s: len(s.table.marked), was=0, becomes=1),
     "row-mark-all": _batch(see=lambda s: len(s.table.marked) == len(s.table._rows)),
+    "row-waiting": _batch(see=lambda s: s.table.selected.view.phase == "waiting"),
     "row-yank": _batch(see=lambda s: s.app.clipboard == s.table.row_key(s.table._rows[0])),
     "row-yank-more": _batch(see=lambda s: "Copy" in title(s)),
     "dialog-copy": _batch(way="question_mark", see=lambda s: "everywhere" in s.app.clipboard),
@@ -652,13 +698,11 @@ CASES: dict[str, Case] = {
     "request-abort": _batch(way="enter", asks="Abort this request?", see=aborts_the_first),
     "request-copy": _batch(way="enter", see=clipboard),
     # -- latency
-    "scrub-back": _latency(see=lambda s: s.desk(FlamePane).back_s, was=0.0, becomes=5.0),
-    "scrub-forth": _latency(
-        way="left left", see=lambda s: s.desk(FlamePane).back_s, was=10.0, becomes=5.0
-    ),
-    "scrub-now": _latency(
-        way="left left", see=lambda s: s.desk(PartsPane)._back_s, was=10, becomes=0
-    ),
+    "plot-back": _latency(see=cells_back, was=None, becomes=0),
+    "plot-forth": _latency(way="left left", see=cells_back, was=1, becomes=0),
+    "plot-far-back": _latency(way="left", see=cells_back, was=0, becomes=10),
+    "plot-far-forth": _latency(way="left shift+left left", see=cells_back, was=11, becomes=1),
+    "plot-now": _latency(way="left left", see=cells_back, was=1, becomes=None),
     "histogram": _latency(see=lambda s: s.desk(HistogramPane).kind, was="sync", becomes="step"),
     "spans": _latency(see=lambda s: s.desk(FlamePane).tail is not None),
     "record": _latency(see=lambda s: s.told, was=[], becomes=["StartSpans"]),

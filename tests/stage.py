@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+from uuid import UUID
 
 import msgspec
 from textual import _wait
@@ -18,7 +22,11 @@ from textual.css.model import RuleSet
 from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
+from loraconsole.console.client import open_conversation
+from loraconsole.console.client.recording import RecordingPlayer, RecordingTelemetry
+from loraconsole.console.client.tape import Tape
 from loraconsole.console.client.telemetry import PipelineOrder
+from loraconsole.console.mock.demo_scenario import DemoScenario
 from loraconsole.console.mock.scenario import Scenario, ScenarioKind
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.supervisor.span_files import span_ends
@@ -28,6 +36,7 @@ from loraconsole.pipeline.bench.results import ResultRow, RunConfig
 from loraconsole.pipeline.bench.stats import Timeline, summarise
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import AdapterOrder, AskText, Order, SetScheduler
+from loraconsole.pipeline.runtime.recording import Recorder
 
 START = 1_790_000_000.0
 RUN = "/run/loraconsole"
@@ -108,6 +117,14 @@ class StagedApp(ConsoleApp):
         self.telemetry.ask_spans = self._tell_spans  # type: ignore[method-assign]
         self.advance(seconds)
         self.store.drain_events()
+
+    @asynccontextmanager
+    async def run_test(self, **options: Any) -> AsyncIterator[Pilot[str]]:  # type: ignore[override]
+        """Runs the console; its conversations have the same ids every time."""
+        ids = itertools.count(0x3FA9C1D2)
+        with patch.object(open_conversation, "uuid4", lambda: UUID(int=next(ids) << 96)):
+            async with super().run_test(**options) as pilot:
+                yield pilot
 
     def _obey(self, order: PipelineOrder) -> None:
         if not isinstance(order, AdapterOrder | SetScheduler):
@@ -198,6 +215,37 @@ async def ringed(
         with suppress(asyncio.CancelledError):
             await task
         shutil.rmtree(run, ignore_errors=True)
+
+
+def record_shift(path: Path, seconds: int) -> Path:
+    """A recording of a busy pipeline, made without a clock."""
+    scenario = DemoScenario(3, start=START, boots=False)
+    recorder = Recorder(path, "/run/here", START, 1 << 30)
+    recorder.take(START, scenario.snapshot())
+    for tenth in range(seconds * 10):
+        for _, message in scenario.advance(START + tenth / 10):
+            recorder.take(START + tenth / 10, message)
+    recorder.close()
+    return path
+
+
+@asynccontextmanager
+async def played(
+    path: Path, clock: Callable[[], float], size: tuple[int, int] = (120, 40)
+) -> AsyncIterator[tuple[ConsoleApp, Pilot[str]]]:
+    """A console on a recording, once the file has been read to its end."""
+    with closing(Tape(path)) as tape:
+        player = RecordingPlayer(tape, clock=clock)
+        app = ConsoleApp(
+            Config(run=str(path)),
+            is_read_only=True,
+            label="RECORDING",
+            clock=player.now,
+            source=partial(RecordingTelemetry, player),
+        )
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await wait(lambda: tape.is_whole and app.board.playback is not None)
+            yield app, pilot
 
 
 def with_a_ring(

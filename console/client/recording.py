@@ -193,9 +193,10 @@ class RecordingTelemetry(TelemetryClient):
         self._wanted = max(self.start, min(at, self.end))
         self._changed.set()
 
-    def toggle_pause(self) -> None:
+    def toggle_pause(self) -> bool:
         self._player.toggle_pause()
         self._changed.set()
+        return self._player.is_paused
 
     def change_speed(self, steps: int) -> None:
         self._player.change_speed(steps)

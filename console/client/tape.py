@@ -33,7 +33,7 @@ FIRST_SECONDS = 20.0
 """Most seconds until a file that is being written has its first message."""
 
 
-class Checkpoint(NamedTuple):
+class TapePlace(NamedTuple):
     """A place from which the file can be read."""
 
     at: float
@@ -49,7 +49,7 @@ class LineReader:
     """Reads the lines of an open file, from its beginning or from a checkpoint."""
 
     def __init__(
-        self, file: BinaryIO, grows: Callable[[], bool], place: Checkpoint | None = None
+        self, file: BinaryIO, grows: Callable[[], bool], place: TapePlace | None = None
     ) -> None:
         """`grows`: whether the file is still being written."""
         self._file, self._grows = file, grows
@@ -91,8 +91,8 @@ class Tape:
         """Times of the first message and of the last that was found, unix seconds."""
         self.is_whole = False
         """Whether the file has been read to its end."""
-        self._checkpoints: tuple[Checkpoint, ...] = (
-            Checkpoint(self.start, 0, zlib.decompressobj(GZIP), b""),
+        self._checkpoints: tuple[TapePlace, ...] = (
+            TapePlace(self.start, 0, zlib.decompressobj(GZIP), b""),
         )
         self._finding = threading.Thread(target=self._find_checkpoints, daemon=True)
         self._finding.start()
@@ -159,7 +159,7 @@ class Tape:
             while not self._is_closed:
                 if reader.offset - found[-1].offset >= spacing:
                     state = reader.decoder.copy()
-                    found = (*found, Checkpoint(self.end, reader.offset, state, reader.rest))
+                    found = (*found, TapePlace(self.end, reader.offset, state, reader.rest))
                     if len(found) > MOST_CHECKPOINTS:
                         found, spacing = found[::2], spacing * 2
                     self._checkpoints = found

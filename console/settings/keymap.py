@@ -29,6 +29,7 @@ from .toml_document import Problem
 GROUPS: Mapping[str, str] = {
     "TablePane": "every table",
     "FilterPane": "every list",
+    "PlotPane": "every plot",
     "MainScreen": "moving about",
     "FilterInput": "while filtering",
     "CommandInput": "on the command line",

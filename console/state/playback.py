@@ -40,10 +40,11 @@ class PlaybackControls(Protocol):
     def seek(self, at: float) -> None:
         """Moves to a time; soon, and once if asked for several times."""
 
-    def toggle_pause(self) -> None: ...
+    def toggle_pause(self) -> bool:
+        """Returns whether it is paused now."""
 
     def change_speed(self, steps: int) -> None:
-        """The next higher or lower speeds."""
+        """Moves by `steps` in the list of usual speeds."""
 
 
 def clock_text(seconds: float) -> str:

@@ -169,13 +169,9 @@ def _own(app: ScreenApp) -> Iterator[LineCommand]:
     what = "the list on this screen; nothing shows all"
     yield LineCommand("filter", "EXPRESSION", what, filter, group=GROUPS[""])
     if app.telemetry.controls is not None:
+        what = "3:07 from the start of the recording, +90 or -1:30 from here"
         yield LineCommand(
-            *(
-                "seek",
-                "TIME",
-                "3:07 from the start, +90 or -1:30 from here",
-                lambda words: app.seek_to(" ".join(words)),
-            )
+            "seek", "TIME", what, lambda w: app.seek_to(" ".join(w)), group=GROUPS[""]
         )
     yield LineCommand(
         *("screenshot", "[PATH]", "the screen as SVG", lambda words: app.save_picture(*words[:1])),

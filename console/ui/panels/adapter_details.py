@@ -148,9 +148,9 @@ def _costs(row: AdapterRow) -> list[TextLine]:
     lines = [
         line(
             *field(name),
-            (f"{units.share(now):>5}", "number"),
+            (f"{units.part(now):>5}", "number"),
             (" in the last minute, ", "dim"),
-            (units.share(run), "number"),
+            (units.part(run), "number"),
             (f" since the router started ({amount})", "dim"),
         )
         for name, now, run, amount in rows

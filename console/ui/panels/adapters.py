@@ -27,9 +27,10 @@ from ...commands.adapters import (
 from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, length, line
-from ..widgets.adapter_plot import AdapterPlotPane
+from ..plots.adapter_plot import AdapterPlotPane
 from ..widgets.column import Column, number_column
-from ..widgets.dialogs import LiveDialog, RowDialog, bindings_of
+from ..widgets.details import DetailsPane
+from ..widgets.dialogs import LineSource, LiveDialog, RowDialog, bindings_of
 from ..widgets.order_asked import OrdersAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.styles import MainScreen
@@ -67,8 +68,8 @@ def _name(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
         return ((f"{row.mark} {BASE}{row.name}", row.color),)
     marks = _marks(row)
     taken = length(marks) + 1 if marks else 0
-    name = f"{row.mark} {row.name}"
-    name = units.fit_name(name, max(0, min(cell_len(name), width - taken)))
+    room = max(0, min(cell_len(row.name), width - taken - 2))
+    name = f"{row.mark} {units.fit_name(row.name, room, row.differs_at)}"
     return ((name + (" " if marks else ""), row.color), *marks)
 
 
@@ -107,7 +108,7 @@ def _modules_wanted(row: AdapterRow) -> int:
 
 
 def _share(share: float | None) -> TextSpan:
-    return (units.share(share), "number" if share else "dim")
+    return (units.part(share), "number" if share else "dim")
 
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
@@ -326,6 +327,9 @@ class AdapterTablePane(TablePane[AdapterRow]):
     def name_of(self, row: AdapterRow) -> str:
         return row.name
 
+    def lines_of(self, row: AdapterRow) -> LineSource:
+        return AdapterDetails(row).lines
+
     def extracts(self, row: AdapterRow) -> Mapping[str, str]:
         why = remark(row)
         path = row.view.directory or row.view.path
@@ -381,13 +385,17 @@ class SpeedPane(Pane):
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return (("output tokens a second of ", "dim"), (row.name, row.color)) if row else ()
+        if row is None:
+            return ()
+        room = max(0, min(cell_len(row.name), self.size.width - 24))
+        name = units.fit_name(row.name, room, row.differs_at)
+        return ((name, row.color), (" alone", "dim"))
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
         return ((units.rate(row.tokens_s), "number"), (" tok/s", "dim")) if row else ()
 
-    def origin(self, board: Board) -> tuple[int, float] | None:
+    def origin(self, board: Board) -> tuple[int, float, float] | None:
         row = self._table.selected
         return self.origin_of(row.speed, 6) if row else None
 
@@ -408,9 +416,7 @@ class SpeedPane(Pane):
         top = plot.top_of(window.highest)
         found = []
         for y, cells in enumerate(plot.area(window.means, height, top)):
-            label = (
-                f"{units.count(top):>5}" if y == 0 else f"{0:>5}" if y == height - 1 else " " * 5
-            )
+            label = f"{units.tick(top):>5}" if y == 0 else f"{0:>5}" if y == height - 1 else " " * 5
             found.append(line((label, "dim"), (" ", "text"), (cells, row.color)))
         return found
 
@@ -423,6 +429,7 @@ class AdaptersPanel(Panel):
     def compose(self) -> ComposeResult:
         table = AdapterTablePane()
         yield table
+        yield DetailsPane(table)
         yield AdapterPlotPane(lambda: table.selected)
         yield SpeedPane(table)
 
@@ -431,6 +438,7 @@ class AdaptersPanel(Panel):
         return self.query_one(AdapterTablePane).painted_app.orders
 
     def on_table_pane_moved(self) -> None:
+        self.query_one(DetailsPane).paint()
         self.query_one(AdapterPlotPane).paint()
         self.query_one(SpeedPane).paint()
 

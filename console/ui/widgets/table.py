@@ -5,7 +5,7 @@ Only visible rows are made into lines. A narrow pane drops columns, the least im
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -21,6 +21,8 @@ from ...text.lines import TextLine, TextSpan, crop, line, thumb_of
 from .clipboard import copy_text
 from .column import Column
 from .copy_dialog import ask_copy
+from .details import Details
+from .dialogs import LineSource
 from .filter import FilterPane
 from .order_asked import OrdersAsked
 from .records import Record, as_text, for_file, record_of
@@ -131,6 +133,17 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def extracts(self, row: R) -> Mapping[str, str]:
         """More texts of a row to copy, by name; empty ones are not offered."""
         return {}
+
+    def lines_of(self, row: R) -> LineSource:
+        """The lines of a row's details; they follow the board."""
+        raise NotImplementedError
+
+    def details(self) -> Details | None:
+        """The details of the row under the cursor, for the pane beside the table."""
+        row = self.selected
+        if row is None:
+            return None
+        return Details(self.row_key(row), self.name_of(row), self.lines_of(row))
 
     def empty(self, board: Board) -> str:
         """The text of a table without rows."""
@@ -331,12 +344,19 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         self._select(index if index >= 0 else len(self._rows) - 1)
 
     def action_match(self, step: int) -> None:
-        board, index, number = self.painted_app.board, self._index(), len(self._rows)
+        board = self.painted_app.board
+        self.go_to_next(lambda row: self.filter.keeps(self.filter_text(row, board)), step)
+
+    def go_to_next(self, is_wanted: Callable[[R], bool], step: int = 1) -> bool:
+        """Moves the cursor to the next row that `is_wanted`, from the last row on to the first, or
+        backwards with -1. Returns whether there is one."""
+        index, number = self._index(), len(self._rows)
         for away in range(1, number + 1):
             at = (index + step * away) % number
-            if self.filter.keeps(self.filter_text(self._rows[at], board)):
+            if is_wanted(self._rows[at]):
                 self._select(at)
-                return
+                return True
+        return False
 
     def action_mark(self) -> None:
         """Marks the row under the cursor, or no longer, and goes to the next one."""

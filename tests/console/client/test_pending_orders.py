@@ -264,7 +264,7 @@ def table(adapters: int) -> AdapterTable:
 def test_the_list_shows_marks_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     adapters.print_table(table(4))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:3] == ["adapter", "state", "rank"]
+    assert lines[0].split()[:3] == ["adapter", "state", "device"]
     rows = {line.split()[0]: line for line in lines}
     assert " pinned " in rows["pirate"] and " merged " in rows["sql"]
     assert " pinned " not in rows["sql"]

@@ -81,7 +81,7 @@ MOVES = (
     "pool-",
     "first",
     "last",
-    "scrub",
+    "plot-",
     "show-",
     "bench-",
 )
@@ -127,7 +127,8 @@ def test_every_action_of_adapters_requests_and_processes_is_a_verb() -> None:
     verbs = VERBS | ADAPTER_VERBS
     for key in catalogue():
         if key.node.__name__ in ("AdapterTablePane", "BatchTable", "ProcessTablePane"):
-            assert SAME_THING.get(key.id, key.id) in verbs, f"{key.id} has no verb"
+            is_a_move = key.id.startswith("row-")
+            assert is_a_move or SAME_THING.get(key.id, key.id) in verbs, f"{key.id} has no verb"
 
 
 @pytest.mark.parametrize("panel", ["Overview", "Batch", "Adapters", "Logs", "Processes"])
@@ -694,14 +695,14 @@ def test_ctrl_o_and_a_letter_move_the_focus() -> None:
         from loraconsole.console.ui.panels.events import EventPane
         from loraconsole.console.ui.panels.pool import PoolPane
 
-        await pilot.press("ctrl+o", "s")
+        await pilot.press("ctrl+o", "f")
         await pilot.pause()
         assert isinstance(app.focused, EventPane) and isinstance(app.screen, MainScreen)
         await pilot.press("ctrl+o")
         await pilot.pause()
         assert isinstance(app.screen, JumpScreen)
         assert " a " in screen_text(app) and " s " in screen_text(app)
-        await pilot.press("a")
+        await pilot.press("s")
         await pilot.pause()
         assert isinstance(app.focused, PoolPane)
         await pilot.press("ctrl+o", "escape")
