@@ -10,8 +10,8 @@ from ...state.adapter_costs import tokens_of
 from ...state.board import WHERE, AdapterRow, AdapterVerification, Board, Level
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
-from ...text.reasons import reason_first
-from ..widgets.pane import field
+from ...text.reasons import cause_first, reason_first
+from ..widgets.pane import field, wrapped_field
 
 STATES: dict[AdapterState, tuple[str, Level]] = {
     AdapterState.GPU: ("●", "good"),
@@ -99,12 +99,12 @@ class AdapterDetails:
         head: TextSpan = state(row, board) if now else ("○ gone", "dim")
         lines = [line(*field("state"), head, (f"  for {ago}", "dim"))]
         if view.reason:
-            lines += _wrapped("why", view.reason, STATES[view.state][1], width)
+            lines += wrapped_field("why", cause_first(view.reason), STATES[view.state][1], width)
         if view.warning:
-            lines += _wrapped("warning", view.warning, "warn", width)
+            lines += wrapped_field("warning", cause_first(view.warning), "warn", width)
         if not row.is_base:
             lines += _identity(view)
-        lines += _wrapped("path", view.path, "text", width)
+        lines += wrapped_field("path", view.path, "text", width)
         pages = f"  {counted(view.pages, 'page')} of the pool for its weights"
         lines += [
             line(*field("size"), (units.size(view.num_bytes), "text"), (pages, "dim")),
@@ -214,12 +214,6 @@ def _times(number: int) -> str:
     return f"{units.count(number)} time{'s' if number != 1 else ''}"
 
 
-def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
-    """A field whose text may take several lines."""
-    parts = units.wrap(text, max(8, width - 12))
-    return [line(*field("" if at else name), (part, style)) for at, part in enumerate(parts)]
-
-
 def _residency(view: AdapterView) -> str:
     """All places that hold its weights, from the disk on."""
     reached = ("disk", "host", "device")
@@ -308,7 +302,7 @@ def unload_costs(row: AdapterRow) -> str:
 def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
     """The plan of loading a directory; the first line tells whether it fits."""
     if plan.reason:
-        return _wrapped("✗ refused", plan.reason, "bad", width)
+        return wrapped_field("✗ refused", cause_first(plan.reason), "bad", width)
     if plan.fits:
         room: TextSpan = ("✓ fits now", "good")
     else:
@@ -324,9 +318,9 @@ def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
         line(*field("takes"), (f"{units.count(plan.kv_tokens)} tokens of KV", "text")),
     ]
     if plan.evicts:
-        lines += _wrapped("evicts", ", ".join(plan.evicts), "warn", width)
+        lines += wrapped_field("evicts", ", ".join(plan.evicts), "warn", width)
     modules = f"{targets(plan.target_modules)}, rank {plan.rank}"
-    lines += _wrapped("modules", modules, "text", width)
+    lines += wrapped_field("modules", modules, "text", width)
     if plan.warning:
-        lines += _wrapped("warning", plan.warning, "warn", width)
+        lines += wrapped_field("warning", cause_first(plan.warning), "warn", width)
     return lines

@@ -27,11 +27,12 @@ from ...state.crash import is_stack_line, last_crash
 from ...state.signals import SIGNALS, how
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ...text.reasons import cause_first
 from ..widgets.column import Column, number_column, text_column
 from ..widgets.details import DetailsPane
 from ..widgets.dialogs import Choice, ChoiceDialog, LineSource, RowDialog, bindings_of
 from ..widgets.order_asked import OrderAsked
-from ..widgets.pane import Pane, Panel, field
+from ..widgets.pane import Pane, Panel, field, wrapped_field
 from ..widgets.styles import LEVEL_STYLES
 from ..widgets.table import TablePane
 from .logs import log_line
@@ -322,7 +323,11 @@ class ProcessDetails:
             return [line(("it is not in the supervisor's list any more", "dim"))]
         found = [
             line(*field("state"), *_state(row, board, width)),
-            line(*field("why"), *_why(row, board, width)),
+            *(
+                part
+                for text, style in _why(row, board, width)
+                for part in wrapped_field("why", cause_first(text) or units.NOTHING, style, width)
+            ),
             line(*field("pid"), (f"{row.pid or units.NOTHING}", "text")),
         ]
         for name, at in (("started", row.started_at), ("state since", row.since)):
@@ -330,7 +335,7 @@ class ProcessDetails:
                 ago = units.age(board.now - at)
                 found.append(line(*field(name), (units.clock(at), "text"), (f"  {ago} ago", "dim")))
         if kernels := _kernels(row, board):
-            found.append(line(*field("kernels"), (units.fit(kernels, width - 12), "text")))
+            found += wrapped_field("kernels", kernels, "text", width)
         beat = "never" if row.age_s is None else f"{units.age(row.age_s)} ago"
         last = "" if row.exit_code is None else f"  the one before: {how(row.exit_code)}"
         found += [
@@ -368,9 +373,8 @@ class ProcessDetails:
         found = [TextLine(), line(("what happened", "title"))]
         for event in about[: -self.EVENTS - 1 : -1]:
             style = LEVEL_STYLES.get(event.level.lower(), "text")
-            found.append(
-                line((units.clock(event.at), "dim"), (f"  {units.visible(event.text)}", style))
-            )
+            text = cause_first(units.visible(event.text))
+            found += wrapped_field(units.clock(event.at), text, style, width)
         return found
 
     def _crash(self, row: ProcessRow, board: Board, width: int) -> Sequence[TextLine]:
