@@ -49,6 +49,7 @@ from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane
 from loraconsole.console.ui.panels.logs import LogPane, SearchInput, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.pool import PoolPane
+from loraconsole.console.ui.panels.settings import SettingInput
 from loraconsole.console.ui.plots.step_plots import PartsPane
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
@@ -863,6 +864,25 @@ CASES: dict[str, Case] = {
     "bench-baseline": _bench(arrange=two_results, see=lambda s: bool(s.desk(ResultTable).baseline)),
     "bench-file": _bench(see=on_top(FileDialog)),
     "file-leave": _bench(way="o", see=on_top(FileDialog), was=True, becomes=False),
+    # -- settings
+    "setting-edit": Case(on="Settings", see=has_focus(SettingInput)),
+    "setting-write": Case(
+        on="Settings",
+        way="down enter ctrl+u =2",
+        see=lambda s: s.app.chosen.settings.fps,
+        was=5.0,
+        becomes=2.0,
+    ),
+    "setting-leave": Case(
+        on="Settings", way="enter", see=has_focus(SettingInput), was=True, becomes=False
+    ),
+    "setting-default": Case(
+        on="Settings",
+        way="down down enter",
+        see=lambda s: s.app.chosen.settings.low_bandwidth,
+        was=True,
+        becomes=False,
+    ),
     # -- the command line
     "command-do": Case(way="colon =pause", see=lambda s: s.app.is_paused),
     "command-leave": Case(

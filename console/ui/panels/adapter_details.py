@@ -11,9 +11,9 @@ from ...state.adapter_history import MarkKind
 from ...state.board import WHERE, AdapterRow, AdapterVerification, Board, Level
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
-from ...text.reasons import reason_first
+from ...text.reasons import cause_first, reason_first
 from ..plots.adapter_plot import SIGNS
-from ..widgets.pane import field
+from ..widgets.pane import field, wrapped_field
 
 STATES: dict[AdapterState, tuple[str, Level]] = {
     AdapterState.GPU: ("●", "good"),
@@ -107,16 +107,16 @@ class AdapterDetails:
         head: TextSpan = state(row, board) if now else ("○ gone", "dim")
         lines = [line(*field("state"), head, (f"  for {ago}", "dim"))]
         if view.reason:
-            lines += _wrapped("why", view.reason, _reason_style(view), width)
+            lines += wrapped_field("why", cause_first(view.reason), _reason_style(view), width)
         if view.warning:
-            lines += _wrapped("warning", view.warning, "warn", width)
+            lines += wrapped_field("warning", cause_first(view.warning), "warn", width)
         lines += [TextLine(), line(("cost", "title")), *_costs(row)]
         lines += [TextLine(), line(("work", "title")), *_work(row)]
         lines += [TextLine(), line(("weights", "title"))]
         if not row.is_base:
             lines += _identity(view)
         lines.append(line(*field("size"), (units.size(view.num_bytes), "text")))
-        lines += _wrapped("path", view.path, "text", width)
+        lines += wrapped_field("path", view.path, "text", width)
         if history := [mark for mark in row.marks if mark[1] != "hit"][-HISTORY:]:
             lines += [TextLine(), line(("since this console is attached", "title"))]
             lines += [_happened(at, kind) for at, kind in reversed(history)]
@@ -233,12 +233,6 @@ def _times(number: int) -> str:
     return f"{units.count(number)} time{'s' if number != 1 else ''}"
 
 
-def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
-    """A field whose text may take several lines."""
-    parts = units.wrap(text, max(8, width - 12))
-    return [line(*field("" if at else name), (part, style)) for at, part in enumerate(parts)]
-
-
 def _residency(view: AdapterView) -> str:
     """All places that hold its weights, from the disk on."""
     reached = ("disk", "host", "device")
@@ -327,7 +321,7 @@ def unload_costs(row: AdapterRow) -> str:
 def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
     """The plan of loading a directory; the first line tells whether it fits."""
     if plan.reason:
-        return _wrapped("✗ refused", plan.reason, "bad", width)
+        return wrapped_field("✗ refused", cause_first(plan.reason), "bad", width)
     if plan.fits:
         room: TextSpan = ("✓ fits now", "good")
     else:
@@ -343,9 +337,9 @@ def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
         line(*field("takes"), (f"{units.count(plan.kv_tokens)} tokens of KV", "text")),
     ]
     if plan.evicts:
-        lines += _wrapped("evicts", ", ".join(plan.evicts), "warn", width)
+        lines += wrapped_field("evicts", ", ".join(plan.evicts), "warn", width)
     modules = f"{targets(plan.target_modules)}, rank {plan.rank}"
-    lines += _wrapped("modules", modules, "text", width)
+    lines += wrapped_field("modules", modules, "text", width)
     if plan.warning:
-        lines += _wrapped("warning", plan.warning, "warn", width)
+        lines += wrapped_field("warning", cause_first(plan.warning), "warn", width)
     return lines
