@@ -52,6 +52,23 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+DECISIVE = (
+    "scheduler",
+    "fair_weight",
+    "batch_num_adapters",
+    "slo_seconds",
+    "max_wait_tokens",
+    "max_per_adapter",
+    "max_total_tokens",
+    "max_running",
+    "max_prefill_tokens",
+    "chunk_tokens",
+    "max_waiting",
+    "no_prefetch",
+)
+"""Settings by which the router decides about requests and pages."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that shapes a pipeline. A field's description is its flag's help."""
 
