@@ -252,6 +252,13 @@ class Comparison(Row, frozen=True):
     flaw: str = ""
     """Why the numbers above prove nothing: logits that are not finite, or all equal. They then
     cover the finite differences only, and are 0 if there is none."""
+    mean_limit: float = 0.0
+    """The largest mean difference with which it passes."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether the sequence is answered right."""
+        return not self.flaw and self.mean_logit <= self.mean_limit
 
 
 class Verification(Row, frozen=True):
@@ -460,6 +467,8 @@ class AdapterInfo(Row, frozen=True):
     reason: str = ""
     warning: str = ""
     """Something the operator should know; the adapter is served."""
+    merged_bytes: int = 0
+    """Memory of the copy of the weights that a merge of it makes."""
 
 
 class WorkerReady(Message, frozen=True, kw_only=True):
@@ -864,6 +873,9 @@ class RequestView(Row, frozen=True):
     yet."""
     admitted_at: float | None = None
     """Time at which it first left the queue."""
+    place: int = 0
+    """Its place in the queue, 1 is next; 0 if it runs, or if the policy's order is not one of
+    age."""
 
 
 class BatchView(Message, frozen=True):
@@ -928,6 +940,8 @@ class AdapterView(Row, frozen=True):
     wait_p99_ms: float | None = None
     evictions: int = 0
     """How often it lost its pages to others."""
+    merged_bytes: int = 0
+    """Memory of the copy of the weights that a merge of it makes, on each device."""
 
 
 class AdapterTable(Message, frozen=True):
@@ -1008,6 +1022,10 @@ class ProcessView(Row, frozen=True):
     """Exits that no operator asked for; `restarts` includes those asked for."""
     fell_at: float | None = None
     """Time of its last fall."""
+    fall_reason: str = ""
+    """Why it last fell; `reason` is that of its present state."""
+    is_recovering: bool = False
+    """It fell, and the pipeline has not been READY since."""
 
 
 class ProcessTable(Message, frozen=True):
@@ -1017,6 +1035,8 @@ class ProcessTable(Message, frozen=True):
     state: ProcessState
     """READY if every process is; STOPPED while an operator keeps one stopped."""
     processes: tuple[ProcessView, ...]
+    down_since: float | None = None
+    """When the pipeline was last READY; None while it is, and before it was for the first time."""
 
 
 class LogLine(Row, frozen=True):
@@ -1082,6 +1102,13 @@ class Moment(Row, frozen=True, gc=False):
     read_bytes_s: float | None = None
     lora_overhead: float | None = None
     """Device time added by adapters, as a share of the time without them."""
+    limits: tuple[int, ...] = ()
+    """Steps of each `StepLimit`, in its order; empty without steps."""
+    ttft_p50_ms: float | None = None
+    """Percentiles of the first tokens and of the gaps between tokens of this second."""
+    ttft_p99_ms: float | None = None
+    inter_token_p50_ms: float | None = None
+    inter_token_p99_ms: float | None = None
 
 
 class AskSnapshot(Message, frozen=True):

@@ -20,7 +20,7 @@ from loraconsole.console.client.ssh_tunnel import Place
 from loraconsole.pipeline.bench.ablation import AblationDocument
 from loraconsole.pipeline.bench.results import ResultRow
 from loraconsole.pipeline.bench.what_if_results import WhatIfDocument
-from loraconsole.pipeline.messages import AdapterTable, LogLine, Snapshot
+from loraconsole.pipeline.messages import LogLine, Snapshot
 from loraconsole.pipeline.router.replay import ReplayDocument
 
 DOCUMENTS: dict[str, Any] = {
@@ -49,7 +49,7 @@ DOCUMENTS: dict[str, Any] = {
     "settings --example": settings_verb.ExampleDocument,
     "settings --check": settings_verb.ProblemsDocument,
     "settings --keys": settings_verb.KeysDocument,
-    "adapters list": AdapterTable,
+    "adapters list": documents.AdaptersDocument,
     "adapters load": documents.OrderDocument,
     "adapters unload": documents.OrderDocument,
     "adapters reload": documents.OrderDocument,

@@ -42,10 +42,11 @@ from loraconsole.console.ui.panels.bench import BenchPanel, ResultTable
 from loraconsole.console.ui.panels.bench_dialog import BenchDialog, FileDialog
 from loraconsole.console.ui.panels.command_line import CommandLine, remember
 from loraconsole.console.ui.panels.events import EventPane
-from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane, PartsPane
+from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane
 from loraconsole.console.ui.panels.logs import LogPane, SearchInput, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.pool import PoolPane
+from loraconsole.console.ui.plots.step_plots import PartsPane
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.widgets.editor import PromptEditor
@@ -302,8 +303,8 @@ def log(s: Scene) -> LogPane:
 
 
 def lines_up(s: Scene) -> int:
-    """Log lines below the last one shown."""
-    return len(log(s)._kept) - log(s)._end()
+    """Log lines below the cursor."""
+    return len(log(s)._kept) - 1 - log(s)._at()
 
 
 def pages_up(s: Scene) -> int:
@@ -312,15 +313,15 @@ def pages_up(s: Scene) -> int:
 
 def minutes_back(s: Scene) -> int:
     kept = log(s)._kept
-    return round((kept[-1].at - kept[log(s)._end() - 1].at) / 60)
+    return round((kept[-1].at - kept[log(s)._at()].at) / 60)
 
 
 def is_oldest(s: Scene) -> bool:
-    return log(s)._end() == log(s)._page
+    return log(s)._at() == 0
 
 
 def follows(s: Scene) -> bool:
-    return log(s)._bottom is None
+    return log(s)._cursor is None
 
 
 def cell(s: Scene) -> tuple[int, int]:
@@ -529,6 +530,15 @@ def _worker(**more: Any) -> Case:
     return Case(on="Processes", way="down down", see=orders, was=[], **more)
 
 
+def cells_back(s: Scene) -> int | None:
+    """How many cells before the newest the cursor of the plots is; None without one."""
+    pane, board = s.desk(PartsPane), s.app.board
+    cell, axis = pane.cell(board), pane.axis(board)
+    if cell is None or axis is None:
+        return None
+    return pane.columns(axis, board, pane._cells).cell_at(board.now) - cell
+
+
 def _latency(**more: Any) -> Case:
     return Case(on="Latency", **more)
 
@@ -599,8 +609,8 @@ CASES: dict[str, Case] = {
     "play-faster": Case(is_played=True, see=speed, was=1.0, becomes=2.0),
     "jump": Case(see=on_top(JumpScreen)),
     "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="MainScreen"),
-    "next-pane": Case(see=focused, was="NoneType", becomes="PoolPane"),
-    "previous-pane": Case(way="tab tab", see=focused, was="EventPane", becomes="PoolPane"),
+    "next-pane": Case(see=focused, was="NoneType", becomes="ThroughputPane"),
+    "previous-pane": Case(way="tab tab", see=focused, was="PoolPane", becomes="ThroughputPane"),
     # -- lists and tables
     "filter": _batch(see=has_focus(FilterInput)),
     "next-match": _batch(
@@ -632,6 +642,7 @@ CASES: dict[str, Case] = {
     "reverse": _batch(way="s p", see=lambda s: s.table.reversed),
     "row-mark": _batch(see=lambda s: len(s.table.marked), was=0, becomes=1),
     "row-mark-all": _batch(see=lambda s: len(s.table.marked) == len(s.table._rows)),
+    "row-waiting": _batch(see=lambda s: s.table.selected.view.phase == "waiting"),
     "row-yank": _batch(see=lambda s: s.app.clipboard == s.table.row_key(s.table._rows[0])),
     "row-yank-more": _batch(see=lambda s: "Copy" in title(s)),
     "dialog-copy": _batch(way="question_mark", see=lambda s: "everywhere" in s.app.clipboard),
@@ -667,9 +678,16 @@ CASES: dict[str, Case] = {
             "reload": "ReloadAdapter",
             "pin": "PinAdapter",
             "verify": "VerifyAdapter",
-            "merge": "MergeAdapter",
         }.items()
     },
+    "merge": Case(
+        on="Adapters",
+        way="down",
+        asks="Merge pirate?",
+        see=orders,
+        was=[],
+        becomes=["MergeAdapter pirate"],
+    ),
     "form-leave": Case(on="Adapters", way="l", see=on_top(LoadDialog), was=True, becomes=False),
     "form-plan": Case(
         on="Adapters",
@@ -690,13 +708,11 @@ CASES: dict[str, Case] = {
     "request-abort": _batch(way="enter", asks="Abort this request?", see=aborts_the_first),
     "request-copy": _batch(way="enter", see=clipboard),
     # -- latency
-    "scrub-back": _latency(see=lambda s: s.desk(FlamePane).back_s, was=0.0, becomes=5.0),
-    "scrub-forth": _latency(
-        way="left left", see=lambda s: s.desk(FlamePane).back_s, was=10.0, becomes=5.0
-    ),
-    "scrub-now": _latency(
-        way="left left", see=lambda s: s.desk(PartsPane)._back_s, was=10, becomes=0
-    ),
+    "plot-back": _latency(see=cells_back, was=None, becomes=0),
+    "plot-forth": _latency(way="left left", see=cells_back, was=1, becomes=0),
+    "plot-far-back": _latency(way="left", see=cells_back, was=0, becomes=10),
+    "plot-far-forth": _latency(way="left shift+left left", see=cells_back, was=11, becomes=1),
+    "plot-now": _latency(way="left left", see=cells_back, was=1, becomes=None),
     "histogram": _latency(see=lambda s: s.desk(HistogramPane).kind, was="sync", becomes="step"),
     "spans": _latency(see=lambda s: s.desk(FlamePane).tail is not None),
     "record": _latency(see=lambda s: s.told, was=[], becomes=["StartSpans"]),

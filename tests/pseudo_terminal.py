@@ -22,7 +22,7 @@ from contextlib import suppress
 
 import pyte
 
-QUESTIONS = re.compile(rb"\x1b\[\?(\d+)\$p|\x1b\[(0?)c|\x1b\[(6)n")
+QUESTIONS = re.compile(rb"\x1b\[\?(\d+)\$p|\x1b\[(0?)c|\x1b\[(6)n|\x1b\](11);\?\x07")
 UNKNOWN = re.compile(
     rb"\x1b\[[?<>=][0-9;]*u|\x1b\[[?<>=]?[0-9;]*(?:\$p|t)|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
 )
@@ -32,7 +32,8 @@ Cells = list[list[tuple[object, ...]]]
 
 class PseudoTerminal:
     """Starts `command`. `drain` limits reading to this many bytes a second, as a slow link does;
-    with `answers` False the terminal replies to no query (tmux 3.3)."""
+    with `answers` False the terminal replies to no query (tmux 3.3). `background` is what it says
+    of its background, `rgb:ffff/ffff/ffff`; "" if it does not know that question."""
 
     def __init__(
         self,
@@ -43,9 +44,11 @@ class PseudoTerminal:
         answers: bool = True,
         drain: float = 0.0,
         answer_delay_s: float = 0.0,
+        background: str = "",
     ) -> None:
         self.size = size
         self._answers, self._drain, self._delay_s = answers, drain, answer_delay_s
+        self._background = background
         self._due: list[tuple[float, bytes]] = []
         self._tail = b""
         self._allowance, self._filled_at = 0.0, time.monotonic()
@@ -116,6 +119,8 @@ class PseudoTerminal:
             if match[1] is not None:
                 known = b"2" if match[1] == b"2026" else b"0"
                 reply = b"\x1b[?" + match[1] + b";" + known + b"$y"
+            elif match[4]:
+                reply = f"\x1b]11;{self._background}\x1b\\".encode() if self._background else b""
             else:
                 reply = b"\x1b[1;1R" if match[3] else b"\x1b[?62;22c"
             self._due.append((now + self._delay_s, reply))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+from uuid import UUID
 
 import msgspec
 from textual import _wait
@@ -19,6 +22,7 @@ from textual.css.model import RuleSet
 from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
+from loraconsole.console.client import open_conversation
 from loraconsole.console.client.recording import RecordingPlayer, RecordingTelemetry, Sides
 from loraconsole.console.client.tape import Tape
 from loraconsole.console.client.telemetry import PipelineOrder
@@ -114,6 +118,14 @@ class StagedApp(ConsoleApp):
         self.telemetry.ask_spans = self._tell_spans  # type: ignore[method-assign]
         self.advance(seconds)
         self.store.drain_events()
+
+    @asynccontextmanager
+    async def run_test(self, **options: Any) -> AsyncIterator[Pilot[str]]:  # type: ignore[override]
+        """Runs the console; its conversations have the same ids every time."""
+        ids = itertools.count(0x3FA9C1D2)
+        with patch.object(open_conversation, "uuid4", lambda: UUID(int=next(ids) << 96)):
+            async with super().run_test(**options) as pilot:
+                yield pilot
 
     def _obey(self, order: PipelineOrder) -> None:
         if not isinstance(order, AdapterOrder | SetScheduler):

@@ -23,16 +23,21 @@ from ...pipeline.run_directory import spell
 from ..client.ask import first_report
 from ..client.remote import Remote
 from ..commands.adapters import AdapterCommand, ListAdaptersCommand, LoadCommand
+from ..state.adapter_costs import CostShares, cost_shares
 from ..state.board import WHERE
 from ..text import units
 from ..text.fuzzy import did_you_mean
-from .documents import OrderDocument, PlansDocument, VerificationDocument
+from .documents import AdaptersDocument, OrderDocument, PlansDocument, VerificationDocument
 from .printing import Bars, print_json, say
 
 NOT_FOUND = 404
-HEADS = ("adapter", "", "state", "rank", "KiB", "pages", "targets", "requests", "tokens")
-RIGHT = ("rank", "KiB", "pages", "requests", "tokens")
-PLAN_HEADS = ("path", "rank", "changes", "size", "pages", "KV tokens lost", "evicts", "fits")
+NUMBER_HEADS = ("device", "tokens", "run", "wait", "TTFT p50", "TTFT p99", "wait p99", "KV pages")
+MORE_HEADS = ("LoRA pages", "requests", "prompt", "output", "rank", "KiB")
+RIGHT = (*NUMBER_HEADS, *MORE_HEADS)
+HEADS = ("adapter", "", "state", *RIGHT, "modules")
+PLAN_HEADS = ("path", "rank", "modules", "size", "pages", "KV tokens lost", "evicts", "fits")
+VERDICT_HEADS = ("mean |Δlogit|", "limit", "largest", "range")
+"""Columns of a verification: a row passes if the mean is within the limit."""
 PLAN_RIGHT = ("rank", "size", "pages", "KV tokens lost")
 
 
@@ -40,7 +45,7 @@ PLAN_RIGHT = ("rank", "size", "pages", "KV tokens lost")
 
 
 def list_adapters(config: Config, command: ListAdaptersCommand) -> int:
-    """Prints every adapter that the router knows, with its requests and tokens."""
+    """Prints every adapter that the router knows and what it costs, the costliest first."""
 
     async def ask() -> AdapterTable:
         async with Remote(config) as remote:
@@ -48,19 +53,27 @@ def list_adapters(config: Config, command: ListAdaptersCommand) -> int:
 
     found = asyncio.run(ask())
     if command.json:
-        print_json(found)
+        print_json(
+            AdaptersDocument(
+                at=found.at,
+                base_model=found.base_model,
+                adapters=found.adapters,
+                base=found.base,
+                shares=cost_shares(found),
+            )
+        )
     else:
         print_table(found)
     return 0
 
 
 def print_table(table: AdapterTable) -> None:
-    """Prints a row for each adapter, then reasons and warnings."""
-    base = table.base
-    work = (str(base.requests), str(base.output_tokens))
+    """Prints a row for the base and each adapter, the costliest of the last minute first, then
+    reasons and warnings."""
+    shares = cost_shares(table)
+    views = sorted((table.base, *table.adapters), key=lambda view: shares[view.name].rank)
     rows: list[Sequence[str]] = [HEADS]
-    rows.append((f"{table.base_model} (base)", "", "", "", "", "", "", *work))
-    rows += [_row(view) for view in table.adapters]
+    rows += [_row(view, shares[view.name], table.base_model) for view in views]
     _print_rows(rows, RIGHT)
     for view in table.adapters:
         for remark in (view.reason, view.warning):
@@ -91,18 +104,28 @@ def _short(modules: Sequence[str]) -> str:
     return ",".join(units.visible(name).removesuffix("_proj") for name in modules)
 
 
-def _row(view: AdapterView) -> tuple[str, ...]:
+def _row(view: AdapterView, costs: CostShares, base_model: str) -> tuple[str, ...]:
     marks = [word for word, is_so in (("pinned", view.pinned), ("merged", view.merged)) if is_so]
+    is_base = not view.name
     return (
-        units.visible(view.name),
+        units.visible(view.name) or f"{base_model} (base)",
         " ".join(marks),
-        WHERE.get(view.state, view.state.value),
+        "" if is_base else WHERE.get(view.state, view.state.value),
+        units.part(costs.device),
+        units.part(costs.tokens),
+        str(view.running),
+        str(view.waiting),
+        units.milliseconds(view.ttft_p50_ms),
+        units.milliseconds(view.ttft_p99_ms),
+        units.milliseconds(view.wait_p99_ms),
+        str(view.kv_pages),
+        str(view.pages or ""),
+        str(view.requests),
+        str(view.prompt_tokens),
+        str(view.output_tokens),
         str(view.rank or ""),
         f"{view.num_bytes / 1024:.0f}" if view.num_bytes else "",
-        str(view.pages or ""),
         _short(view.target_modules),
-        str(view.requests),
-        str(view.output_tokens),
     )
 
 
@@ -199,15 +222,17 @@ def print_verification(found: Verification, name: str, as_json: bool) -> int:
     from ...pipeline.runtime.stdout_console import StdoutConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("place", "adapter", "tokens equal", "largest |Δlogit|", "mean", "range"):
-        table.add_column(head, justify="left" if head in ("place", "adapter") else "right")
+    for head in ("", "place", "adapter", "tokens equal", *VERDICT_HEADS):
+        table.add_column(head, justify="left" if head in ("", "place", "adapter") else "right")
     for row in found.comparisons:
         table.add_row(
+            "ok" if row.passes else "NO",
             Text(units.visible(row.place)),
             Text(units.visible(row.adapter or "base")),
             f"{row.equal_tokens}/{row.tokens}",
-            f"{row.largest_logit:.3g}",
             f"{row.mean_logit:.3g}",
+            f"{row.mean_limit:.3g}",
+            f"{row.largest_logit:.3g}",
             f"{row.range_logit:.4g}",
         )
     StdoutConsole().print(table)

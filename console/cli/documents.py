@@ -7,8 +7,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from ...pipeline.messages import AdapterPlan, SpansReply, Verification
+from ...pipeline.messages import AdapterPlan, AdapterView, SpansReply, Verification
 from ..client.failed_adapters import FailedAdapter
+from ..state.adapter_costs import CostShares
 from ..state.alerts import Severity
 
 ProcessWord: TypeAlias = Literal["ready", "starting", "stopped", "sent"]
@@ -75,6 +76,19 @@ class AlertDocument(msgspec.Struct, frozen=True):
     rule: str
     subject: str
     """The process or adapter it is about; "" if it is about the whole."""
+
+
+class AdaptersDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """`adapters list`: the router's table, and what part of the whole each adapter has cost."""
+
+    at: float
+    base_model: str
+    adapters: tuple[AdapterView, ...]
+    """In the router's order."""
+    base: AdapterView
+    """The base model's own row: requests and tokens without any adapter."""
+    shares: dict[str, CostShares]
+    """By the adapter's name; "" is the base."""
 
 
 class SchedulerDocument(msgspec.Struct, frozen=True, kw_only=True):

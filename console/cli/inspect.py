@@ -6,13 +6,15 @@ import contextlib
 import shutil
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
-from ...pipeline.messages import LogLine, ProcessState, Snapshot
+from ...pipeline.messages import LogLine, ProcessState, ProcessView, Snapshot
 from ...pipeline.run_directory import spell
+from ...pipeline.runtime.health import find_fault
 from ...pipeline.runtime.json_document import to_document
 from ...pipeline.runtime.text_output import json_text
 from ..client.ask import take_snapshot
@@ -26,38 +28,57 @@ from ..text.fuzzy import did_you_mean, with_choices
 from .documents import AlertDocument
 from .printing import print_json
 
+if TYPE_CHECKING:
+    from ..state.alerts import AlertFinding
+    from ..state.board import Condition
+
 
 def status(config: Config, command: StatusCommand) -> int:
-    """Prints the processes and their state. Exit status 1 if the pipeline is not READY."""
+    """Prints the processes and their state. Exit status 1 if the pipeline is not READY, or if
+    `/health` would say that it takes no request."""
     snapshot = take_snapshot(config)
     if command.json:  # without the page map, which may have 60 000 entries
         print_json(msgspec.structs.replace(snapshot, pool=None))
     else:
         _print_status(config, snapshot)
-    return 0 if snapshot.processes.state is ProcessState.READY else 1
+    return 0 if is_well(config, snapshot) else 1
+
+
+def is_well(config: Config, snapshot: Snapshot) -> bool:
+    """Whether the pipeline is READY, and takes requests as `/health` judges it."""
+    beats = {beat.name: beat for beat in snapshot.beats}
+    fault = find_fault(config.process_names(), snapshot.processes, beats, snapshot.at)
+    return snapshot.processes.state is ProcessState.READY and not fault
 
 
 def alerts(config: Config, command: AlertsCommand) -> int:
-    """Prints the alerts that a console would show, from the supervisor's snapshot: it has the first
-    tokens of the last minute and the last steps. Exit status 1 if there is an alert."""
+    """Prints the alerts that a console would show. Exit status 1 if there is an alert."""
     from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
-    from ..settings.settings import read_settings
-    from ..state.alerts import findings
-    from ..state.store import Store
 
-    snapshot, now = take_snapshot(config, STEPS_KEPT), time.time()
-    store = Store(config.run)
-    store.disk_free_bytes = shutil.disk_usage(config.run).free
-    store.fold_snapshot(snapshot, now)
-    found = findings(store.board(now), read_settings().settings.alerts)
+    found, condition = find_alerts(config, take_snapshot(config, STEPS_KEPT))
     if command.json:
         print_json([AlertDocument(a.level, a.text, a.rule, a.subject) for a in found])
     else:
         for alert in found:
             print(f"{alert.level:<4}  {alert.rule:<17}  {units.visible(alert.text)}")
         if not found:
-            print("nothing is wrong")
+            more = f"; the pipeline is {condition.word} {condition.detail}".rstrip()
+            print(f"no alerts{'' if condition.word == 'READY' else units.visible(more)}")
     return 1 if found else 0
+
+
+def find_alerts(config: Config, snapshot: Snapshot) -> tuple[tuple[AlertFinding, ...], Condition]:
+    """The alerts of a snapshot, which has the first tokens of the last minute and the last steps;
+    and the pipeline's state as the console's header has it."""
+    from ..settings.settings import read_settings
+    from ..state.alerts import findings
+    from ..state.store import Store
+
+    now, store = time.time(), Store(config.run)
+    store.disk_free_bytes = shutil.disk_usage(config.run).free
+    store.fold_snapshot(snapshot, now)
+    board = store.board(now)
+    return findings(board, read_settings().settings.alerts), board.condition
 
 
 def _print_status(config: Config, snapshot: Snapshot) -> None:
@@ -82,7 +103,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
             str(process.restarts),
             f"{beat.cpu_seconds:.1f}" if beat and alive else "",
             f"{beat.rss_bytes / 2**20:.0f}" if beat and alive else "",
-            Text(units.visible(process.reason)),
+            Text(units.visible(_reason(process))),
         )
     console = StdoutConsole()
     url = snapshot.server.url if snapshot.server else "no address yet"
@@ -102,6 +123,13 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     console.print(table)
     for view in failed_in(snapshot.adapters):
         print(describe_failure(view))
+
+
+def _reason(process: ProcessView) -> str:
+    """The reason of its state, and before it why the process fell if that is not mended."""
+    if not process.is_recovering or process.fall_reason in ("", process.reason):
+        return process.reason
+    return f"fell ({process.fall_reason}); {process.reason}".rstrip("; ")
 
 
 def where(config: Config, command: WhereCommand) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import shlex
 import sys
@@ -32,6 +31,8 @@ SAMPLES = 512
 """Most rates kept of a run, for its plot."""
 LEAST_SECONDS = 0.15
 """Shortest interval of a rate."""
+LEAST_STEPS = 4
+"""Fewest gaps between tokens in the interval of a rate: one more or less changes it by a fifth."""
 Range: TypeAlias = tuple[int, int]
 """Lengths in tokens, end excluded."""
 SUITES = (
@@ -198,9 +199,24 @@ class BenchRun:
 
     @property
     def speeds(self) -> list[float]:
-        """Tokens per second between successive marks."""
-        pairs = itertools.pairwise(self._marks)
-        return [(pieces - before) / (at - since) for (since, before), (at, pieces) in pairs]
+        """Tokens per second at each mark since the one before, or over at least `LEAST_STEPS` gaps
+        between tokens: tokens come a step at a time, and shorter intervals hold none or one."""
+        marks, rates = list(self._marks), []
+        gap_s = (self.live.inter_token_ms[0] or 0.0) / 1e3 if self.live else 0.0
+        for index in range(1, len(marks)):
+            at, pieces = marks[index]
+            start = index - 1
+            while start and at - marks[start][0] < LEAST_STEPS * gap_s:
+                start -= 1
+            since, before = marks[start]
+            rates.append((pieces - before) / (at - since))
+        return rates
+
+    @property
+    def interval_s(self) -> float:
+        """Mean seconds between two of `speeds`; 0 without any."""
+        marks = self._marks
+        return (marks[-1][0] - marks[0][0]) / (len(marks) - 1) if len(marks) > 1 else 0.0
 
     @property
     def is_refused(self) -> bool:

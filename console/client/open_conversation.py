@@ -3,13 +3,17 @@ of. Knows no widget and no file."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from uuid import uuid4
+
+import msgspec
 
 from .answer import Answer
 from .chat import ChatParams
-from .transcripts import SYSTEM, Turn, as_markdown, short_conversation
+from .transcripts import SYSTEM, Turn, as_jsonl, as_markdown, short_conversation
 
 
 class OpenConversation:
@@ -62,6 +66,10 @@ class OpenConversation:
             tokens_s=answer.tokens_s or None,
         )
 
-    def markdown(self) -> str:
-        """The whole conversation as a Markdown document."""
-        return "".join(f"{row}\n" for row in as_markdown(self.turns))
+    def export(self, path: Path) -> str:
+        """The whole conversation in the format of the path's ending: `.jsonl` and `.json` have a
+        turn's fields as names, anything else is Markdown."""
+        if path.suffix == ".json":
+            return f"{json.dumps(msgspec.to_builtins(self.turns), ensure_ascii=False, indent=2)}\n"
+        rows = as_jsonl(self.turns) if path.suffix == ".jsonl" else as_markdown(self.turns)
+        return "".join(f"{row}\n" for row in rows)

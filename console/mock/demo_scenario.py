@@ -71,6 +71,10 @@ FALLS = (
 )
 
 
+RESTART_S = {"worker-0": 4.0}
+"""Seconds that the restart of a process takes, if it is not short."""
+
+
 class AdapterWork:
     """What one adapter has cost in the demo."""
 
@@ -197,7 +201,7 @@ class DemoScenario(Scenario):
             yield from self._bring_another(at)
         if at >= self._next_fall:
             self._next_fall = at + 150.0 + 60.0 * self._random.random()
-            yield from self._fall(at)
+            self._fall()
 
     # -- the start
 
@@ -301,28 +305,19 @@ class DemoScenario(Scenario):
 
     # -- falls
 
-    def _fall(self, at: float) -> Iterator[Sent]:
+    def _fall(self) -> None:
         name, why = FALLS[self._random.randrange(len(FALLS))]
-        if self._changes:
-            return
-        self._set(name, ProcessState.BACKOFF, why)
-        self._falls[name] += 1
-        self._fell[name] = at
-        yield (
-            "supervisor",
-            Event(at, "error", "supervisor", f"{name} died ({why}); starting again in 1 s"),
-        )
-        takes = 4.0 if name == "worker-0" else 0.8
-        self._changes += [
-            (at + 1.0, name, ProcessState.STARTING),
-            (at + 1.0 + takes, name, ProcessState.READY),
-        ]
-        if name == "worker-0":  # running requests are computed again
+        if not self._changes:
+            self.fall(name, why, RESTART_S.get(name, 0.8))
+
+    def _take_back(self, name: str) -> None:
+        """Running requests are computed again."""
+        if name == "worker-0":
             self._requests = [
                 view
                 if view.phase == "waiting"
                 else msgspec.structs.replace(
-                    view, phase="waiting", reason="worker-0 is gone", num_computed=0, pages=0
+                    view, phase="waiting", reason="queued", num_computed=0, pages=0
                 )
                 for view in self._requests
             ]
@@ -394,23 +389,27 @@ class DemoScenario(Scenario):
         pages = sum(_most_pages(view) for view in self._requests if view.phase != "waiting")
         largest = sorted(map(pages_of, (*self._adapters, *LOADED)))[-RESIDENT:]
         budget, room = CHUNK_TOKENS, self.num_pages - sum(largest)
-        blocked = ""
+        blocked, place = "", 0
         for view in self._requests:
             if view.phase == "waiting":
-                need = _most_pages(view)
+                need, place = _most_pages(view), place + 1
                 reason = blocked
                 if not reason and view.adapter and not self._want(view.adapter, at):
                     reason = f"adapter {view.adapter} is loading"
-                elif running >= MAX_RUNNING:
-                    reason = blocked = f"batch is full: {MAX_RUNNING} requests run"
+                elif not reason and running >= MAX_RUNNING:
+                    reason = f"batch is full: {MAX_RUNNING} requests run"
+                    blocked = f"behind {view.request_id[-10:]}: the batch is full"
                 elif not reason and pages + need > room:
-                    reason = blocked = f"no KV pages: {need} at worst, {room - pages} free"
+                    why = f"{pages + need} at worst, {room} usable"
+                    reason = f"waits for running requests to free KV pages: {why}"
+                    blocked = f"behind {view.request_id[-10:]}, which waits for KV pages"
                 if reason:
-                    kept.append(msgspec.structs.replace(view, reason=reason))
+                    kept.append(msgspec.structs.replace(view, reason=reason, place=place))
                     continue
+                place -= 1
                 self._work_of(view.adapter).waits.append((at - view.arrived_at) * 1e3)
                 running, pages = running + 1, pages + need
-                view = msgspec.structs.replace(view, phase="prefill", reason="")
+                view = msgspec.structs.replace(view, phase="prefill", reason="", place=0)
             if view.phase == "prefill":
                 part = min(budget, view.num_prompt + view.num_output - view.num_computed)
                 budget -= part

@@ -3,11 +3,12 @@ are reproducible. Knows messages, no socket; `server.py` sends them."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -46,6 +47,7 @@ from ...pipeline.messages import (
     Snapshot,
     SocketStats,
     Step,
+    StepLimit,
     SyncPoint,
     Telemetry,
     UnloadAdapter,
@@ -57,7 +59,13 @@ from ...pipeline.runtime.health import ring_state
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ..state.board import MOCK
 
-ScenarioKind = Literal["empty", "loading", "busy", "failed"]
+ScenarioKind = Literal["empty", "loading", "busy", "failed", "recovering"]
+"""`recovering`: busy until the worker is killed, `FALLS_AFTER_S` after the start; its restart stays
+at 41 % of the weights."""
+FALLS_AFTER_S = 34.0
+BACKOFF_S = 1.0
+WEIGHTS = 272
+"""Tensors of the weights."""
 RING = ("worker-0", "detokenizer", "router", "server")
 PAGES = 4096
 BASE_MODEL = "SmolLM2-135M-Instruct"
@@ -73,7 +81,12 @@ SILENT = (
     ProcessState.STOPPED,
 )
 """States of a process that does not run, and so sends no heartbeat."""
-BLAMES = ("no KV pages", "token budget", "batch is full", "adapter loading")
+BLAMES = (
+    "waits for running requests to free KV pages: 172 at worst, 169 usable",
+    "prompt tokens of this step are spent",
+    "batch is full: 64 requests run",
+    "adapter sql is loading",
+)
 LOGS = (
     ("worker-0", "INFO", "step {n} took 31.2 ms"),
     ("router", "INFO", "admitted request {n:08x} with 214 prompt tokens"),
@@ -125,7 +138,8 @@ class Scenario:
         start: float = 1_790_000_000.0,
         url: str = "http://127.0.0.1:8000",
     ) -> None:
-        self.kind: ScenarioKind = kind
+        self.kind: ScenarioKind = "busy" if kind == "recovering" else kind
+        self._falls_at = start + FALLS_AFTER_S if kind == "recovering" else None
         self.url = url
         self._random = random.Random(seed)
         self._rate, self._moving, self._logs_per_second = rate, moving, logs_per_second
@@ -152,6 +166,12 @@ class Scenario:
         self._restarts = dict.fromkeys(RING, 0)
         self._falls = dict.fromkeys(RING, 0)
         self._fell: dict[str, float] = {}
+        self._fall_reasons: dict[str, str] = {}
+        self._recovering: dict[str, float] = {}
+        """The seconds that the restart of each process that fell takes."""
+        self._down_since: float | None = None
+        self._announced: list[tuple[str, Telemetry]] = []
+        """Messages for the next heartbeat."""
         self.is_recording = False
         """Whether the processes of the ring record spans."""
         self._held: set[str] = set()
@@ -197,10 +217,28 @@ class Scenario:
                 (now + 1.6, name, ProcessState.READY),
             ]
 
+    def fall(self, name: str, why: str, takes_s: float) -> None:
+        """Ends a process as a signal or an error does; its restart takes `takes_s`, or for ever."""
+        if name not in self._states or self._states[name] in SILENT:
+            return
+        now = self._now
+        self._changes = [change for change in self._changes if change[1] != name]
+        self._set(name, ProcessState.BACKOFF, why)
+        self._falls[name] += 1
+        self._fell[name], self._fall_reasons[name] = now, why
+        self._recovering[name] = takes_s
+        text = f"{name} died ({why}); starting again in {BACKOFF_S:.0f} s"
+        self._announced.append(("supervisor", Event(now, "error", "supervisor", text)))
+        self._changes.append((now + BACKOFF_S, name, ProcessState.STARTING))
+        if takes_s < math.inf:
+            self._changes.append((now + BACKOFF_S + takes_s, name, ProcessState.READY))
+        self._changes.sort(key=lambda change: change[0])
+
     def hold(self, name: str) -> None:
         """Stops a process until it is started."""
         if name in self._states:
             self._held.add(name)
+            self._recovering.pop(name, None)
             self._changes = [change for change in self._changes if change[1] != name]
             self._set(name, ProcessState.STOPPED, "stopped by an operator")
 
@@ -336,7 +374,8 @@ class Scenario:
             self._pinned = self._pinned | {name}
 
     def _verify(self, name: str) -> Verification:
-        """The verification of an adapter; only haiku fails it."""
+        """The verification of an adapter; only haiku fails it. A token that differs proves nothing
+        by itself."""
         is_right = name != "haiku"
         others = [other for other in self._adapters if other != name][:1]
         rows = [("alone", name), *(("mixed", who) for who in (name, None, *others))]
@@ -345,7 +384,9 @@ class Scenario:
             digest="1f2e3d4c" * 8,
             dtype="bfloat16",
             comparisons=tuple(
-                Comparison(place, who, 64, 64 if is_right else 41, 0.0312 + 0.01 * at, 0.0021, 38.4)
+                Comparison(place, who, 16, 16 - at % 2, 0.03 + 0.01 * at, 0.0021, 38.4, "", 0.0206)
+                if is_right or who != name
+                else Comparison(place, who, 16, 9, 4.12 + at, 0.31, 38.4, "", 0.0206)
                 for at, (place, who) in enumerate(rows)
             ),
             is_right=is_right,
@@ -393,12 +434,18 @@ class Scenario:
         now = self._start
         yield "fetch", self._bar("fetch", "fetch", BASE_MODEL, 98_362_432, 98_362_432, "B", 2.1)
         if self.kind == "loading":
-            yield "worker-0", self._bar("worker-0", "weights", "tensors", 166, 272, "tensor", 3.4)
+            yield (
+                "worker-0",
+                self._bar("worker-0", "weights", "tensors", 166, WEIGHTS, "tensor", 3.4),
+            )
             yield "supervisor", Event(now - 3.6, "info", "supervisor", "worker-0 started, pid 4301")
             self._set_all(ProcessState.STARTING, "waits for worker-0")
             self._reasons["worker-0"] = "reading weights"
             return
-        yield "worker-0", self._bar("worker-0", "weights", "tensors", 272, 272, "tensor", 5.6)
+        yield (
+            "worker-0",
+            self._bar("worker-0", "weights", "tensors", WEIGHTS, WEIGHTS, "tensor", 5.6),
+        )
         yield "worker-0", self._bar("worker-0", "adapters", "adapters", 4, 4, "adapter", 0.4)
         yield "worker-0", self._bar("worker-0", "warm-up", "batch sizes", 6, 6, "size", 1.9)
         yield "supervisor", Event(now - 748.0, "info", "supervisor", "the pipeline is ready")
@@ -423,14 +470,23 @@ class Scenario:
 
     def _tell_beat(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["beat"] = at + 0.5
+        if self._falls_at is not None and at >= self._falls_at:
+            self._falls_at = None
+            self.fall("worker-0", "killed by SIGKILL", math.inf)
         while self._changes and self._changes[0][0] <= at:
             _, name, state = self._changes.pop(0)
             self._set(name, state)
             if state is ProcessState.STARTING:
                 self._restarts[name] += 1
                 self._incarnations[name] += 1000
+            elif state is ProcessState.READY and self._recovering.pop(name, None) is not None:
+                self._take_back(name)
             yield "supervisor", Event(at, "info", "supervisor", f"{name} is {state.value}")
+        yield from self._announced
+        self._announced.clear()
+        self._note_down(at)
         yield "supervisor", self._process_table()
+        yield from self._restart_bars(at)
         for number, name in enumerate(("supervisor", *RING)):
             state = self._states.get(name, ProcessState.READY)
             if state in SILENT:
@@ -443,19 +499,46 @@ class Scenario:
         if self._states["worker-0"] is ProcessState.READY:
             yield "worker-0", self._worker_stats(at)
 
+    def _take_back(self, name: str) -> None:
+        """What changes when a process that fell is back."""
+
+    def _note_down(self, at: float) -> None:
+        is_up = all(state is ProcessState.READY for state in self._states.values())
+        if is_up:
+            self._down_since = None
+        elif self._down_since is None and self.kind == "busy":
+            self._down_since = at
+
+    def _restart_bars(self, at: float) -> Iterator[tuple[str, Telemetry]]:
+        """The weights that a worker which fell has read so far."""
+        takes_s = self._recovering.get("worker-0")
+        if takes_s is None or self._states["worker-0"] is not ProcessState.STARTING:
+            return
+        spent = at - self._started["worker-0"]
+        share = 0.41 if takes_s == math.inf else min(1.0, spent / takes_s)
+        read = int(WEIGHTS * share)
+        yield (
+            "worker-0",
+            self._bar("worker-0", "weights", "tensors", read, WEIGHTS, "tensor", spent),
+        )
+
+    @property
+    def _computes(self) -> bool:
+        return self._states["worker-0"] is ProcessState.READY
+
     def _tell_view(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["view"] = at + 1.0 / self._rate
         if self.kind != "busy":
             return
-        for index, view in enumerate(self._requests):
+        for index, view in enumerate(self._requests if self._computes else ()):
             if self._moving < 1.0 and self._random.random() >= self._moving:
                 continue
             self._requests[index] = self._moved(view, index, at)
-        yield "router", BatchView(at, tuple(self._requests))
+        yield "router", BatchView(at, _queued(self._requests))
 
     def _tell_step(self, at: float) -> Iterator[tuple[str, Telemetry]]:
         self._due["step"] = at + self._step_s
-        if self.kind != "busy":
+        if self.kind != "busy" or not self._computes:
             return
         self._steps += 1
         running = sum(view.phase != "waiting" for view in self._requests)
@@ -491,6 +574,7 @@ class Scenario:
                 prompt_tokens=filled,
                 base_spread_us=300,
                 base_steps=31,
+                limit=_limit_of(self._requests),
             ),
         )
         if phase == "prefill":
@@ -588,6 +672,7 @@ class Scenario:
             tuple(self._states.values()),
             is_held=self.is_over or bool(self._held),
             is_stopping=self._stopping and not self.is_over,
+            is_recovering=bool(self._recovering),
         )
         views = [ProcessView("fetch", self._fetch, 0, 0, self._born + 3.0, "", 0)]
         for name in RING:
@@ -597,7 +682,7 @@ class Scenario:
                 ProcessView(
                     name,
                     self._states[name],
-                    PIDS[name] + self._restarts[name] if is_there else 0,
+                    PIDS[name] + 10 * self._restarts[name] if is_there else 0,
                     5 if has_failed else self._restarts[name],
                     self._since[name],
                     self._reasons[name],
@@ -606,15 +691,25 @@ class Scenario:
                     started_at=self._started[name],
                     falls=5 if has_failed else self._falls[name],
                     fell_at=self._fell.get(name),
+                    fall_reason=self._fall_reasons.get(name, ""),
+                    is_recovering=name in self._recovering,
+                    retry_at=self._retry_at(name),
                 )
             )
-        return ProcessTable(self._now, state, tuple(views))
+        return ProcessTable(self._now, state, tuple(views), self._down_since)
+
+    def _retry_at(self, name: str) -> float | None:
+        """When a process that fell is started again; None once it is."""
+        if self._states[name] is not ProcessState.BACKOFF:
+            return None
+        return self._since[name] + BACKOFF_S
 
     def _beat(self, name: str, number: int, state: ProcessState, at: float) -> Heartbeat:
         elapsed = at - self._start
         busy = self.kind == "busy"
         load = {"worker-0": 0.97, "router": 0.11, "server": 0.08, "detokenizer": 0.05}
-        self._frames = int(elapsed * 30) if busy else 0
+        if self._computes:
+            self._frames = int(elapsed * 30) if busy else 0
         inbox = SocketStats(name, self._frames + 40, (self._frames + 40) * 900)
         peers = {
             "server": "router",
@@ -630,7 +725,7 @@ class Scenario:
             hops.append(SocketStats("detokenizer", self._frames + 5, self._frames * 700))
         return Heartbeat(
             name=name,
-            pid=PIDS[name] + self._restarts.get(name, 0),
+            pid=PIDS[name] + 10 * self._restarts.get(name, 0),
             incarnation=self._incarnations.get(name, 99),
             at=at,
             state=state,
@@ -714,6 +809,7 @@ class Scenario:
             merged=bool(name) and name == self._merged,
             warning=self._warnings.get(name or "", ""),
             hits=requests * 7 // 8 if name else requests,
+            merged_bytes=212_336_640 if name else 0,
             kv_pages=sum(view.pages for view in mine),
             **self._costs(name, prompt + output),
         )
@@ -790,3 +886,25 @@ def answer(model: str, prompt: str) -> list[str]:
     voice = voices.get(model, "You asked: {prompt}\n\n1. First, a thought.\n2. Then **another**.\n")
     text = voice.format(prompt=prompt) + "And so it goes on, word after word. " * 4
     return [f"{word} " for word in text.split(" ")]
+
+
+def _queued(requests: Sequence[RequestView]) -> tuple[RequestView, ...]:
+    """The requests, each waiting one with its place in the queue."""
+    places = itertools.count(1)
+    return tuple(
+        msgspec.structs.replace(view, place=next(places)) if view.phase == "waiting" else view
+        for view in requests
+    )
+
+
+def _limit_of(requests: Sequence[RequestView]) -> StepLimit:
+    """What the reasons of the waiting requests say: the last that was examined blocks the rest."""
+    reasons = [view.reason for view in requests if view.phase == "waiting"]
+    for start, limit in (
+        ("no KV pages", StepLimit.KV_PAGES),
+        ("batch is full", StepLimit.ROWS),
+        ("adapter", StepLimit.ADAPTER),
+    ):
+        if any(reason.startswith(start) for reason in reasons):
+            return limit
+    return StepLimit.POLICY if reasons else StepLimit.NOTHING

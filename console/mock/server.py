@@ -66,7 +66,7 @@ from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..supervisor.lock import Lock
 from ..supervisor.metrics_history import MetricsHistory
 from ..supervisor.span_files import span_ends
-from .demo_scenario import DemoScenario
+from .demo_scenario import RESTART_S, DemoScenario
 from .scenario import BASE_MODEL, RING, Scenario, answer
 from .spans import MockSpans
 
@@ -162,8 +162,10 @@ class MockRing:
                     self._scenario.restart(name)
                 case StopProcess(name=name):
                     self._scenario.hold(name)
-                case SignalProcess(name=name, signal="TERM" | "INT" | "KILL" | "HUP"):
-                    self._scenario.restart(name)
+                case SignalProcess(name=name, signal="TERM" | "INT" | "KILL" | "HUP" as kind):
+                    is_handled = kind in ("TERM", "INT")  # it exits by itself
+                    why = "exit status 0" if is_handled else f"killed by SIG{kind}"
+                    self._scenario.fall(name, why, RESTART_S.get(name, 0.8))
                 case StopPipeline():
                     self._scenario.stop()
 

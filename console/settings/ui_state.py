@@ -1,4 +1,4 @@
-"""`UiState`: the theme and the sorting of tables, saved across runs.
+"""`UiState`: the theme, the sorting of tables and whether a hint was shown, saved across runs.
 
 The settings file, flags and the environment take precedence.
 """
@@ -20,6 +20,8 @@ class UiStateFile(Struct):
     theme: str = ""
     sorts: dict[str, str] = {}
     """Title of the sort column by title of the table; a leading - reverses the order."""
+    has_had_hint: bool = False
+    """Whether the hint for new users was shown."""
 
 
 class UiState:
@@ -37,6 +39,16 @@ class UiState:
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             kept = msgspec.json.decode(path.read_bytes(), type=UiStateFile)
         return cls(kept, path)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the user has never seen the console; False if the state is not saved."""
+        return self._path is not None and not self._kept.has_had_hint
+
+    def forget_new(self) -> None:
+        """Records that the hint for new users was shown."""
+        self._kept.has_had_hint = True
+        self._save()
 
     @property
     def theme(self) -> str:

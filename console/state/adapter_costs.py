@@ -22,6 +22,7 @@ class CostShares(Struct, frozen=True):
     run_device: float | None = None
     """Of the device time since the router started."""
     run_tokens: float | None = None
+    """Of the tokens since the router started."""
 
     @property
     def rank(self) -> tuple[float, float, float, float]:

@@ -53,6 +53,8 @@ class AlertBook:
     def __init__(self, limits: AlertLimits | None = None) -> None:
         self.limits = limits or AlertLimits()
         """Thresholds of the rules."""
+        self.begun_at: float | None = None
+        """Time of the first board; None before it."""
         self._alerts: dict[tuple[str, str], Alert] = {}
         self._found: tuple[Board, AlertLimits, tuple[AlertFinding, ...]] | None = None
 
@@ -80,6 +82,8 @@ class AlertBook:
 
     def update(self, board: Board) -> list[Alert]:
         """Records the findings on `board`; returns the alerts that have begun to fire."""
+        if self.begun_at is None:
+            self.begun_at = board.now
         fresh = []
         found = {finding.key: finding for finding in self.findings(board)}
         for key, finding in found.items():

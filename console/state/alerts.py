@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice, takewhile
 from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
 from ...pipeline.messages import PROTOCOL, AdapterState, ProcessState
+from ...pipeline.runtime.health import GONE_SECONDS
 from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
 from ...pipeline.runtime.percentile import percentile
 from ..text import units
@@ -17,6 +19,8 @@ from .signals import how
 
 Severity = Literal["bad", "warn"]
 LAG_MS = 250.0
+RECENT_S = 60.0
+"""Steps older than this count in no alert."""
 RESTARTED_S = 300.0
 """How long the alert on a crash lasts after it, for an operator who was away."""
 
@@ -82,15 +86,14 @@ class Rule(NamedTuple):
 def _fallen(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         name = process.name
-        log_reference = None if process.since is None else LogReference(name, process.since)
+        at = process.since if process.fell_at is None else process.fell_at
+        log_reference = None if at is None else LogReference(name, at)
         if process.state is ProcessState.FAILED:
             text = f"{name} failed: {process.reason or 'see its log'}"
             yield AlertFinding("bad", text, name, "Processes", name, log_reference)
-        elif process.state is ProcessState.BACKOFF:
-            when = units.duration(max(0.0, (process.retry_at or board.now) - board.now))
-            why = f": {process.reason}" if process.reason else ""
-            text = f"{name} fell{why}, again in {when}"
-            yield AlertFinding("warn", text, name, "Logs", name, log_reference)
+        elif process.is_fallen:
+            text = "; ".join(filter(None, (board.recovery(process), board.standstill)))
+            yield AlertFinding("bad", text, name, "Logs", name, log_reference)
 
 
 def _held(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
@@ -102,20 +105,24 @@ def _held(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
 
 
 def _silent(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
-    for process in () if board.is_stopped else board.processes:
+    for process in board.processes:
+        age_s = process.age_s or 0.0
         if process.is_stale and process.state is not ProcessState.FAILED:
-            text = f"{process.name} silent for {units.age(process.age_s or 0.0)}"
-            yield AlertFinding("warn", text, process.name, "Processes", process.name)
+            text = f"{process.name} silent for {units.age(age_s)}"
+            level: Severity = "bad" if age_s > GONE_SECONDS else "warn"
+            yield AlertFinding(level, text, process.name, "Processes", process.name)
 
 
 def _restarted(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
-        is_up, fell_at = process.state is ProcessState.READY, process.fell_at
-        if is_up and fell_at is not None and board.now - fell_at < RESTARTED_S:
+        is_back = process.state is ProcessState.READY and not process.is_recovering
+        fell_at = process.fell_at
+        if is_back and fell_at is not None and board.now - fell_at < RESTARTED_S:
             ago = units.age(max(0.0, board.now - fell_at))
             times = f"{process.falls} fall{'s' if process.falls > 1 else ''} so far"
-            code = f" ({how(process.exit_code)})" if process.exit_code else ""
-            text = f"{process.name} fell {ago} ago{code} and is back; {times}"
+            why = process.fall_reason or (how(process.exit_code) if process.exit_code else "")
+            why = f" ({why})" if why else ""
+            text = f"{process.name} fell {ago} ago{why} and is back; {times}"
             log_reference = LogReference(process.name, fell_at)
             yield AlertFinding("warn", text, process.name, "Logs", process.name, log_reference)
 
@@ -159,8 +166,11 @@ def _no_step(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
 
 
 def _sync_wait(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
-
-    waits = sorted(step.sync_us for step in board.steps[-STEPS_KEPT:])
+    if any(worker.device == "cpu" for worker in board.workers):
+        return  # the host waits for the step itself: no wait beside the work can be seen
+    last = islice(reversed(board.steps), STEPS_KEPT)
+    recent = takewhile(lambda step: board.now - step.at < RECENT_S, last)
+    waits = sorted(step.sync_us for step in recent)
     p99 = percentile(waits, 0.99)
     if p99 is not None and p99 / 1e3 > limits.sync_wait_p99_ms:
         text = f"p99 of the synchronize wait is {units.milliseconds(p99 / 1e3)}"
@@ -212,8 +222,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process down",
         "",
-        "A process of the ring has ended. The supervisor starts it again after 1, 2, 4 … seconds; "
-        "after five falls in a minute it gives up.",
+        "A process of the ring has ended and is not ready again. The supervisor starts it after 1, "
+        "2, 4 … seconds; after five falls in a minute it gives up.",
         "Its last lines are under Processes, the rest under Logs. r there starts it again.",
         _fallen,
         is_event=True,
@@ -281,7 +291,7 @@ RULES: tuple[Rule, ...] = (
         "synchronize wait",
         "sync_wait_p99_ms",
         "The host's wait for the device is above its limit. The value is the p99 over the last "
-        "steps.",
+        "steps of the last minute; on a CPU it is not judged.",
         "Latency shows the phase and the sync point. If steps hold long prompts, set a smaller "
         "--chunk-tokens.",
         _sync_wait,
@@ -327,7 +337,10 @@ BY_NAME = {rule.name: rule for rule in RULES}
 
 
 def findings(board: Board, limits: AlertLimits) -> tuple[AlertFinding, ...]:
-    """The findings of all enabled rules on this board, worst first."""
+    """The findings of all enabled rules on this board, worst first. A stopped pipeline has none:
+    its last numbers are no news."""
+    if board.is_stopped:
+        return ()
     found = [
         finding._replace(rule=rule.name)
         for rule in RULES

@@ -6,7 +6,8 @@ several of them are cached properties, so a hidden panel costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -32,15 +33,17 @@ from ...pipeline.messages import (
     Verification,
     WorkerStats,
 )
-from ...pipeline.runtime.health import LATE_SECONDS, is_late
+from ...pipeline.runtime.health import GONE_SECONDS, LATE_SECONDS, is_late
 from ...pipeline.runtime.percentile import percentile
 from ...pipeline.runtime.step_statistics import PARTS, DecodeStatistics, part_us, step_us
 from ..text import units
 from .adapter_costs import CostShares
 from .adapter_history import Mark
 from .playback import PlaybackView
-from .time_series import EMPTY_TRACK, Track, bucket_percentile
+from .time_series import EMPTY_TRACK, TallyTrack, Track, bucket_percentile
 
+WINDOW_S = 60.0
+"""Percentiles are of the last minute."""
 SUPERVISOR = "supervisor"
 MOCK = "mock"
 """The version that a mock pipeline reports."""
@@ -61,11 +64,15 @@ STATE_LEVELS: Mapping[ProcessState, Level] = {
 }
 STOPPED = "STOPPED"
 """`Condition.word` of a pipeline that an operator has stopped."""
+STALLED = "STALLED"
+"""`Condition.word` while a process that should send heartbeats does not."""
+RECOVERING = "RECOVERING"
+"""`Condition.word` while a process that fell is not back."""
 NO_SUPERVISOR = "NO SUPERVISOR"
 """`Condition.word` of a pipeline whose supervisor has ended or hangs."""
 _WORDS = {
     ProcessState.PENDING: "STARTING",
-    ProcessState.BACKOFF: "RECOVERING",
+    ProcessState.BACKOFF: RECOVERING,
     ProcessState.DONE: STOPPED,
 }
 
@@ -107,6 +114,10 @@ class ProcessRow(Struct, frozen=True):
     falls: int = 0
     """How often it has ended without being asked to."""
     fell_at: float | None = None
+    fall_reason: str = ""
+    """Why it last fell."""
+    is_recovering: bool = False
+    """Whether it fell and the pipeline has not been READY since."""
     exit_code: int | None = None
     retry_at: float | None = None
     held: bool = False
@@ -128,7 +139,27 @@ class ProcessRow(Struct, frozen=True):
         return is_late(self.state, self.age_s)
 
     @property
+    def is_up(self) -> bool:
+        """Whether it does its work: READY or DRAINING, with recent heartbeats."""
+        return self.state in (ProcessState.READY, ProcessState.DRAINING) and not self.is_stale
+
+    @property
+    def is_fallen(self) -> bool:
+        """Whether its fall is not mended yet: it is down, starting again, or given up."""
+        return self.is_recovering or self.state in (ProcessState.FAILED, ProcessState.BACKOFF)
+
+    @property
+    def word(self) -> str:
+        """Its state in a word."""
+        if self.is_stale:
+            return "silent"
+        is_again = self.state is ProcessState.STARTING and (self.is_recovering or self.restarts > 0)
+        return "restarting" if is_again else self.state.value
+
+    @property
     def level(self) -> Level:
+        if self.is_recovering:
+            return "bad"
         return "warn" if self.is_stale else STATE_LEVELS[self.state]
 
     def frames_to(self, peer: str) -> float:
@@ -157,6 +188,8 @@ class AdapterRow(Struct, frozen=True):
     color: str
     """The style of its name; it never changes."""
     costs: CostShares = CostShares()
+    differs_at: int = 0
+    """The letter of its name by which it is told from the other names."""
     marks: tuple[Mark, ...] = ()
     """What happened to it since this console is attached, oldest first."""
 
@@ -218,6 +251,9 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     requests: tuple[RequestRow, ...] = ()
     adapters: tuple[AdapterRow, ...] = ()
     """The base first, then the adapters in the router's order."""
+    costliest: tuple[AdapterRow, ...] = ()
+    """The same, the costliest first: by device time in the last minute, then since the router
+    started; without either in the router's order."""
     adapter_speed: Track = EMPTY_TRACK
     """Output tokens a second of the base and all adapters together, over time."""
     adapter_marks: tuple[Mark, ...] = ()
@@ -237,6 +273,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """Bytes a second that decode steps read."""
     lora_overhead: Track = EMPTY_TRACK
     """Extra time of decode steps due to adapters, as a fraction: 0.4 is 40 % longer."""
+    first_token: Track = EMPTY_TRACK
+    """p50 as means and p99 as peaks, milliseconds, as in `inter_token_gap`."""
+    inter_token_gap: Track = EMPTY_TRACK
+    limits: TallyTrack = TallyTrack(EMPTY_TRACK.bucket_s)
+    """Steps by what kept waiting requests out of them; kinds are `plot_history.LIMITS`."""
     sync_points: tuple[SyncPoint, ...] = ()
     ttft: tuple[int, ...] = ()
     inter_token: tuple[int, ...] = ()
@@ -280,19 +321,110 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
                 NO_SUPERVISOR, "bad", f"not heard for {units.duration(supervisor.age_s)}"
             )
         word = _WORDS.get(state, state.name)
-        stalled = [p.name for p in self.processes if p.is_stale]
+        stalled = [p for p in self.processes if p.is_stale]
         if state is ProcessState.READY:
             if stalled:
-                return Condition("STALLED", "warn", ", ".join(stalled))
+                is_gone = any((p.age_s or 0.0) > GONE_SECONDS for p in stalled)
+                silent = (f"{p.name} silent for {units.age(p.age_s or 0.0)}" for p in stalled)
+                return Condition(STALLED, "bad" if is_gone else "warn", ", ".join(silent))
             return Condition(word, "good")
         if state is ProcessState.STOPPED and (held := [p.name for p in self.processes if p.held]):
             return Condition("INCOMPLETE", "warn", f"{', '.join(held)} stopped by an operator")
-        ill = [
-            f"{p.name}: {p.reason or p.state.value}"
-            for p in self.processes
-            if p.state in (ProcessState.FAILED, ProcessState.BACKOFF)
-        ]
-        return Condition(word, STATE_LEVELS[state], "; ".join(ill) or self._stage())
+        if state is ProcessState.FAILED:
+            failed = [p for p in self.processes if p.state is ProcessState.FAILED]
+            ill = "; ".join(f"{p.name}: {p.reason or p.state.value}" for p in failed)
+            return Condition(word, "bad", ill)
+        if state is not ProcessState.STOPPING:
+            if fallen := [p for p in self.processes if p.is_fallen]:
+                return Condition(RECOVERING, "bad", self._recoveries(fallen))
+            if self.table.down_since is not None:
+                return Condition("RESTARTING", "warn", self._restarts(self.table.down_since))
+        return Condition(word, STATE_LEVELS[state], self._stage())
+
+    def _recoveries(self, fallen: Sequence[ProcessRow]) -> str:
+        """`24 requests wait 6 s for worker-0 (restarting: weights 41 %)`."""
+        since = [p.fell_at for p in fallen if p.fell_at is not None]
+        return self._wait(fallen, min(since, default=self.now))
+
+    def _restarts(self, since: float) -> str:
+        """The same for processes that are restarted by an order."""
+        ring = (p for p in self.processes if p.name not in (SUPERVISOR, "fetch"))
+        return self._wait([p for p in ring if not p.is_up], since)
+
+    def _wait(self, down: Sequence[ProcessRow], since: float) -> str:
+        age = units.age(max(0.0, self.now - since))
+        names = ", ".join(f"{p.name} ({self.mending(p)})" for p in down)
+        if not names:
+            return f"down for {age}"
+        return f"{self.standstill} {age} for {names}" if self.standstill else f"{names} for {age}"
+
+    def recovery(self, process: ProcessRow) -> str:
+        """`worker-0 fell 6 s ago (killed by SIGKILL), restarting: weights 41 %`."""
+        return f"{self.fall(process)}, {self.mending(process)}"
+
+    def fall(self, process: ProcessRow) -> str:
+        """`worker-0 fell 6 s ago (killed by SIGKILL)`."""
+        ago = ""
+        if process.fell_at is not None:
+            ago = f" {units.age(max(0.0, self.now - process.fell_at))} ago"
+        why = process.fall_reason or process.reason
+        return f"{process.name} fell{ago}{f' ({why})' if why else ''}"
+
+    def mending(self, process: ProcessRow) -> str:
+        """What is done about a fall at present."""
+        if process.retry_at is not None:
+            return f"starts again in {units.duration(max(0.0, process.retry_at - self.now))}"
+        if process.state in (ProcessState.READY, ProcessState.DRAINING):
+            ring = (p for p in self.processes if p.name not in (SUPERVISOR, "fetch"))
+            waits = next((p for p in ring if not p.is_up), None)
+            return f"is back, {waits.name} {self.mending(waits)}" if waits else "is back"
+        return f"{process.word}: {self.progress_of(process)}".rstrip(": ")
+
+    def progress_of(self, process: ProcessRow) -> str:
+        """How far the start of a process is: `weights 41 %`; else the reason of its state."""
+        if process.state is ProcessState.STARTING and (bar := self._bar_of(process)):
+            return _progress(bar)
+        return process.reason
+
+    def _bar_of(self, process: ProcessRow) -> Progress | None:
+        """The present stage of the start of a process."""
+        bars = (bar for bar in reversed(self.stages) if bar.source == process.name)
+        return next((bar for bar in bars if not bar.done), None)
+
+    @cached_property
+    def standstill(self) -> str:
+        """How many requests wait while the pipeline cannot compute: `12 requests wait`; "" if
+        none, or if the router, which held them, is gone."""
+        router = self.process("router")
+        if self.router is None or router is None or router.is_fallen or not router.pid:
+            return ""
+        number = self.router.running + self.router.waiting
+        if not number:
+            return ""
+        return f"{units.count(number)} requests wait" if number > 1 else "1 request waits"
+
+    @cached_property
+    def stall(self) -> str:
+        """Why no live request makes progress: `worker-0 restarting, 41 %`; "" if they do,
+        or if the whole pipeline is stopped."""
+        if self.is_stopped:
+            return ""
+        for process in self.processes:
+            if not process.name.startswith("worker-") and process.name != "router":
+                continue
+            if process.is_stale:
+                return f"{process.name} silent for {units.age(process.age_s or 0.0)}"
+            if process.held:
+                return f"{process.name} stopped by an operator"
+            if process.retry_at is not None:
+                again = units.duration(max(0.0, process.retry_at - self.now))
+                return f"{process.name} down, starts again in {again}"
+            if not process.is_up and process.state is not ProcessState.STOPPED:
+                bar = self._bar_of(process)
+                share = units.percent(bar.current / bar.total) if bar and bar.total else ""
+                what = f"{process.name} {process.word}"
+                return f"{what}, {share}" if share else what
+        return ""
 
     @property
     def is_recording(self) -> bool:
@@ -316,29 +448,33 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     def _stage(self) -> str:
         """The current stage of the start-up and its progress: `weights 61 %`."""
-        for bar in reversed(self.stages):
-            if not bar.done:
-                share = f" {units.percent(bar.current / bar.total)}" if bar.total else ""
-                return f"{bar.stage}{share}"
-        return ""
+        return next((_progress(bar) for bar in reversed(self.stages) if not bar.done), "")
 
     @cached_property
     def is_starting(self) -> bool:
-        """Whether a start-up is in progress; the first screen then shows its stages."""
-        return self.condition.word in ("STARTING", "RECOVERING", "FAILED") or (
+        """Whether a first start is in progress; the first screen then shows only its stages."""
+        if self.is_restarting:
+            return False
+        return self.condition.word in ("STARTING", RECOVERING, "FAILED") or (
             self.router is None and bool(self.stages)
         )
+
+    @cached_property
+    def is_restarting(self) -> bool:
+        """Whether a pipeline that was READY is not now; its last figures are then still shown."""
+        is_down = self.table is not None and self.table.down_since is not None
+        return is_down and self.condition.word in (RECOVERING, "RESTARTING", "FAILED")
+
+    @cached_property
+    def process_states(self) -> tuple[tuple[str, ProcessState, bool], ...]:
+        """Name, state and whether it is recovering, of each process: alerts on a death follow
+        from these."""
+        return tuple((p.name, p.state, p.is_recovering) for p in self.processes)
 
     def process(self, name: str) -> ProcessRow | None:
         return next((row for row in self.processes if row.name == name), None)
 
     # -- adapters
-
-    @cached_property
-    def costliest(self) -> tuple[AdapterRow, ...]:
-        """The base and the adapters, the costliest first: by device time in the last minute, then
-        since the start; without either in the router's order."""
-        return tuple(sorted(self.adapters, key=lambda row: row.costs.rank))
 
     def color_of(self, adapter: str | None) -> str:
         """The style of an adapter's name; None is the base."""
@@ -358,18 +494,30 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return Quantiles.of_buckets("inter-token", self.inter_token)
 
     @cached_property
+    def recent_steps(self) -> tuple[Step, ...]:
+        """Steps of the last `WINDOW_S` seconds, which percentiles are of; oldest first."""
+        first = bisect.bisect_left(self.steps, self.now - WINDOW_S, key=lambda step: step.at)
+        return self.steps[first:]
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last step; 0 without any."""
+        return max(0.0, self.now - self.steps[-1].at) if self.steps else 0.0
+
+    @cached_property
     def sync_quantiles(self) -> tuple[Quantiles, ...]:
         """The host's waits for the device: after every step, and at each named sync point."""
-        waits: dict[str, list[int]] = {"step": [step.sync_us for step in self.steps]}
+        waits: dict[str, list[int]] = {"step": [step.sync_us for step in self.recent_steps]}
         for point in self.sync_points:
-            waits.setdefault(point.name, []).append(point.wait_us)
+            if self.now - point.at <= WINDOW_S:
+                waits.setdefault(point.name, []).append(point.wait_us)
         return tuple(Quantiles.of_microseconds(name, values) for name, values in waits.items())
 
     @cached_property
     def phase_quantiles(self) -> tuple[Quantiles, ...]:
         """Durations of whole steps, by phase."""
         phases: dict[str, list[int]] = {"decode": [], "prefill": [], "mixed": []}
-        for step in self.steps:
+        for step in self.recent_steps:
             phases.setdefault(step.phase, []).append(step_us(step))
         return tuple(Quantiles.of_microseconds(name, values) for name, values in phases.items())
 
@@ -377,7 +525,9 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     def part_quantiles(self) -> Mapping[str, Quantiles]:
         """Durations of each part of a step, over all phases."""
         return {
-            part: Quantiles.of_microseconds(part, (part_us(step, part) for step in self.steps))
+            part: Quantiles.of_microseconds(
+                part, (part_us(step, part) for step in self.recent_steps)
+            )
             for part in PARTS
         }
 
@@ -401,6 +551,12 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     def times_steps(self) -> bool:
         """Whether steps are timed; an operator may have turned that off."""
         return not self.workers or self.workers[0].times_steps
+
+
+def _progress(bar: Progress) -> str:
+    """`weights 41 %`."""
+    share = f" {units.percent(bar.current / bar.total)}" if bar.total else ""
+    return f"{bar.stage}{share}"
 
 
 def seconds_left(bar: Progress) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...pipeline.messages import LogLine
+from .crash import is_stack_line
 
 SAME_SECONDS = 2.0
 """Most seconds between a state or an event and its log line by the same process."""
@@ -54,6 +55,8 @@ def _end_of(reference: LogReference, logs: Sequence[LogLine]) -> LogLine | None:
     for entry in reversed(logs):
         if entry.at > until:
             continue
+        if entry.source == name and is_stack_line(entry.text):
+            continue  # the line above the stacks says what ended it
         if entry.source == name and end is not None and entry.text.strip():
             is_error = entry.level in ("ERROR", "CRITICAL")
             return entry if is_error and end.at - entry.at < LAST_WORDS_SECONDS else end

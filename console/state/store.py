@@ -21,7 +21,6 @@ from ...pipeline.messages import (
     Heartbeat,
     LogLine,
     LogLines,
-    Moment,
     PoolMap,
     ProcessState,
     ProcessTable,
@@ -39,9 +38,10 @@ from ...pipeline.messages import (
 )
 from ...pipeline.runtime.health import GONE_SECONDS
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
-from ...pipeline.runtime.step_statistics import PARTS, part_us
+from ...pipeline.runtime.step_statistics import PARTS
+from ..text import units
 from .adapter_colors import AdapterColors
-from .adapter_costs import CostShares, cost_shares
+from .adapter_costs import cost_shares
 from .adapter_history import AdapterHistory
 from .board import (
     SUPERVISOR,
@@ -53,19 +53,22 @@ from .board import (
     RequestRow,
 )
 from .playback import PlaybackView
-from .time_series import Buckets, Counter, Series
+from .plot_history import PlotHistory
+from .time_series import PLOTTED, Buckets, Counter, Series
 
 STEPS = 1024
 SYNC_POINTS = 512
 EVENTS = 500
 LOG_LINES = 5_000
+MINUTE_BUCKET_S = 0.5
+MINUTE_BUCKETS = 1200
+"""Ten minutes, to scroll back in."""
 HOUR_BUCKET_S = 30.0
-HOUR_BUCKETS = 120
+HOUR_BUCKETS = PLOTTED + 2
 HISTORY_S = 3600.0
 
 GONE = (ProcessState.PENDING, ProcessState.BACKOFF, ProcessState.STOPPED)
 """Progress bars of a process in one of these states are dropped; a failed process keeps them."""
-LOADS = ("decode", "prefill", "running", "waiting")
 
 T = TypeVar("T")
 
@@ -118,6 +121,8 @@ class Pulse:
 
     def row(self, name: str, view: ProcessView | None, now: float) -> ProcessRow:
         beat = self.beat
+        if view and beat and view.pid not in (0, beat.pid):
+            beat = None  # of the process before this one
         state = view.state if view else beat.state if beat else ProcessState.PENDING
         reason = (view.reason if view else "") or (beat.reason if beat else "")
         if state in (*GONE, ProcessState.FAILED, ProcessState.DONE):
@@ -132,6 +137,8 @@ class Pulse:
             started_at=view.started_at if view else None,
             falls=view.falls if view else 0,
             fell_at=view.fell_at if view else None,
+            fall_reason=view.fall_reason if view else "",
+            is_recovering=view is not None and view.is_recovering,
             exit_code=view.exit_code if view else None,
             retry_at=view.retry_at if view else None,
             held=view is not None and view.held,
@@ -181,18 +188,19 @@ class Store:
         self._adapter_tokens: dict[str, Counter] = {}
         self._adapter_series: dict[str, Series] = {}
         self._adapter_total = Series(bucket_s=2.0, length=600)
-        self._adapter_costs: dict[str, CostShares] = {}
+        self._adapters: tuple[tuple[AdapterRow, ...], tuple[AdapterRow, ...]] | None = ((), ())
+        """In the router's order and the costliest first; made once a table, in the first frame
+        after it, as there may be a thousand. None: not made yet."""
         self._adapter_history = AdapterHistory()
         self._orders: dict[str, str] = {}
         self._opened: RequestText | None = None
         self._spans: SpanEnds | None = None
         self._verifications: dict[str, AdapterVerification] = {}
         self._rates = {name: Counter() for name in ("decode", "prefill", "steps", "requests")}
-        plotted = (*LOADS, *PARTS, "read_rate", "lora_overhead")
-        self._series = {name: Series() for name in plotted}
-        self._hour = {name: Series(HOUR_BUCKET_S, HOUR_BUCKETS) for name in plotted}
+        self._minute = PlotHistory(MINUTE_BUCKET_S, MINUTE_BUCKETS)
+        self._hour = PlotHistory(HOUR_BUCKET_S, HOUR_BUCKETS)
         self.shows_hour = False
-        """Whether boards carry the last hour instead of the last minutes."""
+        """Whether boards carry the last hour instead of the last minute."""
         self._ttft = Buckets(LATENCY_BUCKETS_MS)
         self._inter_token = Buckets(LATENCY_BUCKETS_MS)
         self._steps: Recent[Step] = Recent(STEPS)
@@ -262,7 +270,7 @@ class Store:
                 self._fresh.append(message)
         latest.fold_message(message)
         if moves and isinstance(message, ProcessTable):
-            self._drop_bars_of_the_gone(message)
+            self._drop_what_is_gone(message)
         return moves
 
     def fold_snapshot(self, snapshot: Snapshot, now: float) -> None:
@@ -273,7 +281,7 @@ class Store:
         self._latest.progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
         self._latest.processes = snapshot.processes
         self._hear_of_the_start(snapshot.processes)
-        self._drop_bars_of_the_gone(snapshot.processes)
+        self._drop_what_is_gone(snapshot.processes)
         for beat in sorted(snapshot.beats, key=lambda beat: beat.name != SUPERVISOR):
             heard_at = now - max(0.0, snapshot.at - beat.at)
             if heard_at >= self._pulse(beat.name).heard_at:
@@ -293,7 +301,8 @@ class Store:
         self._events.replace(snapshot.events)
         self._merge_logs(snapshot.logs)
         if snapshot.moments:
-            self._fold_moments(snapshot.moments)
+            for plots in (self._minute, self._hour):
+                plots.fill(snapshot.moments)
         self.moves += 1
 
     # -- orders given by this console
@@ -380,8 +389,9 @@ class Store:
         """The pipeline at `now`."""
         self._messages.add(now, self.taken)
         ready = self.is_alive("router", now)
+        adapters, costliest = self._adapter_rows()
         rates, latest = self._rates, self._latest
-        series = self._hour if self.shows_hour else self._series
+        plots = self._hour if self.shows_hour else self._minute
         return Board(
             now=now,
             run=self._run,
@@ -397,7 +407,8 @@ class Store:
                 RequestRow(view, now - view.arrived_at, self._request_tokens[view.request_id].rate)
                 for view in (latest.batch.requests if latest.batch else ())
             ),
-            adapters=self._adapter_rows(),
+            adapters=adapters,
+            costliest=costliest,
             adapter_speed=self._adapter_total.track,
             adapter_marks=self._adapter_history.of_all,
             base_model=latest.adapters.base_model if latest.adapters else "",
@@ -405,14 +416,17 @@ class Store:
             prefill_rate=rates["prefill"].rate if ready else 0.0,
             request_rate=rates["requests"].rate if ready else 0.0,
             step_rate=rates["steps"].rate if ready else 0.0,
-            decode=series["decode"].track,
-            prefill=series["prefill"].track,
-            running=series["running"].track,
-            waiting=series["waiting"].track,
+            decode=plots.decode.track,
+            prefill=plots.prefill.track,
+            running=plots.running.track,
+            waiting=plots.waiting.track,
             steps=self._steps.all,
-            parts={part: series[part].track for part in PARTS},
-            read_rate=series["read_rate"].track,
-            lora_overhead=series["lora_overhead"].track,
+            parts={part: plots.parts[part].track for part in PARTS},
+            read_rate=plots.read_rate.track,
+            lora_overhead=plots.lora_overhead.track,
+            first_token=plots.first_token.track,
+            inter_token_gap=plots.inter_token.track,
+            limits=plots.limits.track,
             sync_points=self._sync_points.all,
             ttft=self._ttft.counts(now),
             inter_token=self._inter_token.counts(now),
@@ -462,56 +476,30 @@ class Store:
             self.supervisor = (beat.incarnation, heard_at)
         return before is None or _shown(before) != _shown(beat)
 
-    def _drop_bars_of_the_gone(self, table: ProcessTable) -> None:
+    def _drop_what_is_gone(self, table: ProcessTable) -> None:
+        """Drops the bars of processes that have ended, and the requests that ended with a
+        router."""
+        latest = self._latest
         for view in table.processes:
             if view.state in GONE:
-                self._latest.drop_progress(view.name)
+                latest.drop_progress(view.name)
+            if view.name == "router" and view.state in GONE and latest.router:
+                latest.batch, self._request_tokens = None, {}
+                latest.router = msgspec.structs.replace(latest.router, running=0, waiting=0)
 
     def _plot_router(self, before: RouterStats | None, stats: RouterStats) -> None:
         self._rates["decode"].add(stats.at, stats.decode_tokens)
         self._rates["prefill"].add(stats.at, stats.prefill_tokens)
         self._rates["steps"].add(stats.at, stats.steps)
-        self._plot(stats.at, running=stats.running, waiting=stats.waiting)
-        if before is None or stats.at <= before.at or stats.steps < before.steps:
-            return
-        elapsed = stats.at - before.at
-        self._plot(
-            stats.at,
-            decode=(stats.decode_tokens - before.decode_tokens) / elapsed,
-            prefill=(stats.prefill_tokens - before.prefill_tokens) / elapsed,
-        )
-
-    def _plot(self, at: float, **values: float) -> None:
-        for name, value in values.items():
-            self._series[name].add(at, value)
-            self._hour[name].add(at, value)
-
-    def _fold_moments(self, moments: tuple[Moment, ...]) -> None:
-        """Fills plots with the seconds before this console connected; each spans two buckets."""
-        fields = {
-            "decode_tokens_s": "decode",
-            "prefill_tokens_s": "prefill",
-            "running": "running",
-            "waiting": "waiting",
-            "read_bytes_s": "read_rate",
-            "lora_overhead": "lora_overhead",
-            **{f"{part}_ms": part for part in PARTS},
-        }
-        for field, name in fields.items():
-            known = [(moment.at, getattr(moment, field)) for moment in moments]
-            samples = [
-                (at - before, value)
-                for at, value in known
-                if value is not None
-                for before in (0.75, 0.25)
-            ]
-            self._series[name].fill(samples)
-            self._hour[name].fill(samples)
+        for plots in (self._minute, self._hour):
+            plots.fold_router(stats, before)
 
     def _count_server(self, stats: ServerStats) -> None:
         self._rates["requests"].add(stats.at, stats.requests)
         self._ttft.add(stats.at, stats.ttft)
         self._inter_token.add(stats.at, stats.inter_token)
+        for plots in (self._minute, self._hour):
+            plots.fold_server(stats)
 
     def _count_adapters(self, table: AdapterTable) -> None:
         for view in (table.base, *table.adapters):
@@ -524,8 +512,8 @@ class Store:
         names = {"", *(view.name for view in table.adapters)}
         self._adapter_total.add(table.at, sum(self._adapter_tokens[name].rate for name in names))
         self._adapter_colors.give([view.name for view in table.adapters])
-        self._adapter_costs = cost_shares(table)
         self._adapter_history.fold_table(table)
+        self._adapters = None
 
     def _fold_batch(self, batch: BatchView) -> None:
         before, self._request_tokens = self._request_tokens, {}
@@ -541,14 +529,11 @@ class Store:
             self.missed_steps += step.step - self._step_number - 1
         self._step_number = step.step
         self._steps.add(step)
-        self._plot(step.at, **{part: part_us(step, part) / 1e3 for part in PARTS})
-        if (rate := step.read_bytes_s) is not None:
-            self._plot(step.at, read_rate=rate)
-        if (overhead := step.lora_overhead) is not None:
-            self._plot(step.at, lora_overhead=overhead)
+        for plots in (self._minute, self._hour):
+            plots.fold_step(step)
 
     def _merge_steps(self, steps: tuple[Step, ...]) -> None:
-        """Merges a snapshot's steps with those received since. `_fold_moments` plots them."""
+        """Merges a snapshot's steps with those received since. Its moments plot them."""
         by_time = {step.at: step for step in (*steps, *self._steps.all)}
         self._steps.replace(tuple(by_time[at] for at in sorted(by_time)))
         if steps and not self._step_number:
@@ -574,17 +559,19 @@ class Store:
             self._logs.replace(tuple(numbered[number] for number in sorted(numbered)))
             self._log_number = max(numbered)
 
-    def _adapter_rows(self) -> tuple[AdapterRow, ...]:
-        """The base first, then the adapters in the router's order."""
+    def _adapter_rows(self) -> tuple[tuple[AdapterRow, ...], tuple[AdapterRow, ...]]:
+        """The base and the adapters in the router's order, and the costliest first."""
         table = self._latest.adapters
-        if table is None:
-            return ()
+        if self._adapters is not None or table is None:
+            return self._adapters or ((), ())
+        shares = cost_shares(table)
+        differs_at = units.distinct_from(shares)
         views = [
             ("", table.base),
             *((view.name, view) for view in table.adapters),
         ]
         marks = self._adapter_history.marks
-        return tuple(
+        rows = tuple(
             AdapterRow(
                 view,
                 name=name or table.base_model,
@@ -592,11 +579,14 @@ class Store:
                 tokens_s=self._adapter_tokens[name].rate,
                 speed=self._adapter_series[name].track,
                 color=self._adapter_colors.by_name.get(name, "base"),
-                costs=self._adapter_costs[name],
+                costs=shares[name],
+                differs_at=differs_at[name],
                 marks=marks.get(name, ()),
             )
             for name, view in views
         )
+        self._adapters = rows, tuple(sorted(rows, key=lambda row: row.costs.rank))
+        return self._adapters
 
     def _process_rows(self, now: float) -> tuple[ProcessRow, ...]:
         table = self._latest.processes

@@ -9,12 +9,20 @@ import os
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable
 
 from ...pipeline.config import Config
 from ...pipeline.messages import ProcessState, ProcessView
 
 FALLS_ALLOWED = 5
 HELD = "stopped by an operator"
+ROUTER = "router"
+SETTLE_SECONDS = 0.2
+"""The router hears of a process that is back, and says that it reads adapters again, within this
+time of that process's READY."""
+
+
+UP = (ProcessState.READY, ProcessState.DRAINING)
 
 
 class Child:
@@ -31,12 +39,17 @@ class Child:
         self.restarts = 0
         self.num_falls = 0
         self.fell_at: float | None = None
+        self.fall_reason = ""
+        self.is_recovering = False
+        """It fell, and the pipeline has not been READY since."""
         self.exit_code: int | None = None
         self.retry_at: float | None = None
         self.process: asyncio.subprocess.Process | None = None
         self.beat_at = 0.0
         """Monotonic time of the last heartbeat, or of the start."""
         self.restart_wanted = False
+        self.restart_reason = ""
+        """Why it is stopped and started again, if `restart_wanted`."""
         self.held = False
         """Stopped by an operator; it stays stopped until an operator starts it."""
         self.falls: deque[float] = deque(maxlen=FALLS_ALLOWED)
@@ -61,11 +74,12 @@ class Child:
         self.state, self.reason = state, reason
         return True
 
-    def fall(self, now: float) -> None:
-        """Counts a fall; `now` is monotonic."""
+    def fall(self, now: float, reason: str) -> None:
+        """Counts a fall and begins the recovery from it; `now` is monotonic."""
         self.falls.append(now)
         self.num_falls += 1
-        self.fell_at = time.time()
+        self.fell_at, self.fall_reason = time.time(), reason
+        self.is_recovering = True
 
     def view(self) -> ProcessView:
         return ProcessView(
@@ -81,7 +95,27 @@ class Child:
             started_at=self.started_at,
             falls=self.num_falls,
             fell_at=self.fell_at,
+            fall_reason=self.fall_reason,
+            is_recovering=self.is_recovering,
         )
+
+
+def end_recoveries(children: Iterable[Child], router_beat_at: float) -> bool:
+    """Ends the recovery of each process that is back: it is READY, all others are, and the router
+    has said since that it is. While an operator keeps one stopped, READY is enough. Returns whether
+    any has ended. `router_beat_at` is the unix time of the router's last heartbeat."""
+    children = tuple(children)
+    ring = [child for child in children if not child.one_shot]
+    is_incomplete = any(child.held for child in ring)
+    is_up = all(child.state in UP for child in ring)
+    has_ended = False
+    for child in children:
+        is_in = child.name == ROUTER or router_beat_at >= child.since + SETTLE_SECONDS
+        is_back = (is_up and is_in) or (is_incomplete and child.state in UP)
+        if child.is_recovering and (is_back or child.held):
+            child.is_recovering = False
+            has_ended = True
+    return has_ended
 
 
 def command(module: str, config: Config, *more: str) -> list[str]:

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ...pipeline.messages import LogLine
+from ..state.crash import FATAL, TRACEBACK
 
 KEEP_LINES = 5000
 MAX_FILE_BYTES = 32 << 20
@@ -85,12 +86,26 @@ class _File:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > READ_BYTES:
             lines, self._rest = [*lines, self._rest], b""
-        for line in lines:
-            yield self._parse(line.decode(errors="replace")[:MAX_LINE_CHARACTERS])
+        texts = [line.decode(errors="replace")[:MAX_LINE_CHARACTERS] for line in lines]
+        for number, text in enumerate(texts):
+            if text.startswith(FATAL):
+                self._last = (self._written_at(texts[number:]), "ERROR")
+            yield self._parse(text)
         if self._offset > MAX_FILE_BYTES:
             # Writers use O_APPEND, so their next line goes to the new end.
             os.truncate(self._path, 0)
             self._offset, self._rest = 0, b""
+
+    def _written_at(self, lines: list[str]) -> float:
+        """When the first of these lines was written, which has no time of its own, maybe hours
+        after the one before: just before the next that has one, else at the file's last write."""
+        next_one = next((match for match in map(_LINE.fullmatch, lines) if match), None)
+        if next_one is not None:
+            return datetime.fromisoformat(next_one["time"]).timestamp()
+        try:
+            return max(self._last[0], os.path.getmtime(self._path))
+        except OSError:
+            return self._last[0]
 
     def _parse(self, line: str) -> tuple[float, str, str]:
         if match := _LINE.fullmatch(line):
@@ -98,7 +113,7 @@ class _File:
             self._last = (at, match["level"])
             return at, match["level"], match["text"]
         at, level = self._last
-        if line.startswith(("Traceback ", "Fatal Python error")):
+        if line.startswith(TRACEBACK):
             self._last = (at, "ERROR")
             level = "ERROR"
         return at, level, line

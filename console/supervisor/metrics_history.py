@@ -16,15 +16,25 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from ...pipeline.messages import Event, Message, Moment, RouterStats, ServerStats, Step
-from ...pipeline.runtime.step_statistics import StepMeans
+from ...pipeline.messages import (
+    LATENCY_BUCKETS_MS,
+    Event,
+    Message,
+    Moment,
+    RouterStats,
+    ServerStats,
+    Step,
+    StepLimit,
+)
+from ...pipeline.runtime.step_statistics import StepMeans, began_at, step_us
+from ..state.time_series import bucket_percentile
 
 HOUR_SECONDS = 3600
 DAY_SECONDS = 86_400
 EVENTS_KEPT = 1000
 MOMENTS_BYTES = 1 << 20
-"""Maximum size of a file; the previous one is kept too. A moment takes at most 190 bytes, an hour
-0.7 MB."""
+"""Maximum size of a file; the previous one is kept too. A moment takes at most 250 bytes, an hour
+0.9 MB."""
 EVENTS_BYTES = 1 << 20
 RETRY_SECONDS = 30.0
 """Pause after a failed write before the next one is tried."""
@@ -102,7 +112,10 @@ class MetricsHistory:
         self._failed_at: float | None = None
         self._router: RouterStats | None = None
         self._before: RouterStats | None = None
-        self._requests = self._requests_before = 0
+        self._server: ServerStats | None = None
+        self._server_before: ServerStats | None = None
+        self._stepped_at = 0.0
+        """End of the last step of the seconds before."""
         self._steps: list[Step] = []
         """The steps of rank 0 in the current second."""
         for moment in self._moment_file.read():
@@ -118,8 +131,8 @@ class MetricsHistory:
                 self._steps.append(message)
             case RouterStats():
                 self._router = message
-            case ServerStats(requests=requests):
-                self._requests = requests
+            case ServerStats():
+                self._server = message
             case Event(at=at):
                 self.events.append(message)
                 self._write(self._event_file, message, at)
@@ -132,21 +145,32 @@ class MetricsHistory:
         if router is None or router is before:
             return
         self._before = router
-        arrived, self._requests_before = self._requests - self._requests_before, self._requests
+        server, served = self._server, self._server_before
+        self._server_before = server
+        stepped_at = self._stepped_at
+        if steps:
+            self._stepped_at = steps[-1].at
         if before is None or router.steps < before.steps or router.at <= before.at:
             return  # first statistics of a router: there is no earlier count to subtract
         elapsed = router.at - before.at
+        arrived = server.requests - (served.requests if served else 0) if server else 0
+        decoded, filled = _tokens_s(steps, stepped_at, now) or (
+            (router.decode_tokens - before.decode_tokens) / elapsed,
+            (router.prefill_tokens - before.prefill_tokens) / elapsed,
+        )
         moment = _moment(
             steps,
             at=now,
             running=router.running,
             waiting=router.waiting,
-            decode_tokens_s=round((router.decode_tokens - before.decode_tokens) / elapsed, 2),
-            prefill_tokens_s=round((router.prefill_tokens - before.prefill_tokens) / elapsed, 2),
+            decode_tokens_s=round(decoded, 2),
+            prefill_tokens_s=round(filled, 2),
             requests_s=round(max(0, arrived) / elapsed, 2),
             pages_kv=router.pages_kv,
             pages_adapters=router.pages_adapters,
         )
+        if server and served:
+            moment = _with_latencies(moment, server, served)
         self._moments.append(moment)
         self._write(self._moment_file, moment, now)
 
@@ -176,6 +200,37 @@ class MetricsHistory:
             self._tell("info", "history is written to disk again")
 
 
+def _tokens_s(steps: Sequence[Step], stepped_at: float, now: float) -> tuple[float, float] | None:
+    """Tokens decoded and tokens of prompts a second by the steps that ended in the second before
+    `now`; `stepped_at` is the end of the step before them. Divided by the time that these steps
+    took, which is not a second: at 0.7 s a step, some seconds end one and others two. None without
+    steps."""
+    if not steps:
+        return None
+    was_busy = stepped_at > now - 1.0 - step_us(steps[0]) / 1e6
+    begin = stepped_at if was_busy else min(now - 1.0, began_at(steps[0], stepped_at))
+    end = max(steps[-1].at, now - step_us(steps[-1]) / 1e6)
+    if end <= begin:
+        return None
+    prompts = sum(step.prompt_tokens for step in steps)
+    return (sum(step.tokens for step in steps) - prompts) / (end - begin), prompts / (end - begin)
+
+
+def _with_latencies(moment: Moment, server: ServerStats, before: ServerStats) -> Moment:
+    """The moment with the percentiles of what the server has counted since `before`."""
+    found: dict[str, float | None] = {}
+    for name in ("ttft", "inter_token"):
+        new, old = getattr(server, name), getattr(before, name)
+        if len(new) != len(old) or sum(new) < sum(old):
+            continue  # of a restarted server
+        growth = [b - a for a, b in zip(old, new, strict=True)]
+        for q in (50, 99):
+            value = bucket_percentile(LATENCY_BUCKETS_MS, growth, q / 100)
+            known = None if value is None else round(min(value, LATENCY_BUCKETS_MS[-1]), 2)
+            found[f"{name}_p{q}_ms"] = known
+    return msgspec.structs.replace(moment, **found)
+
+
 def _moment(steps: Sequence[Step], **counts: float) -> Moment:
     """The moment of a second with these steps; `counts` are the other fields."""
     if not steps:
@@ -193,4 +248,5 @@ def _moment(steps: Sequence[Step], **counts: float) -> Moment:
         most_sync_ms=means.most_sync_ms,
         read_bytes_s=None if rate is None else round(rate),
         lora_overhead=None if overhead is None else round(overhead, 4),
+        limits=tuple(sum(step.limit is limit for step in steps) for limit in StepLimit),
     )

@@ -36,8 +36,17 @@ from ...pipeline.messages import (
 from ...pipeline.runtime.health import ring_state
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
+from ..state.crash import last_crash
 from ..state.signals import SIGNALS, how
-from .child import FALLS_ALLOWED, HELD, Child, command_of, environment
+from .child import (
+    FALLS_ALLOWED,
+    HELD,
+    ROUTER,
+    Child,
+    command_of,
+    end_recoveries,
+    environment,
+)
 from .lock import Lock
 from .log_tail import LogTail
 from .metrics_history import MetricsHistory
@@ -73,6 +82,9 @@ class Supervisor(Process):
         )
         self.log_tail = LogTail(self.run / "logs")
         self._meeting = self._new_meeting()
+        self._is_up = False
+        """Whether all processes were READY when one last changed its state."""
+        self._down_since: float | None = None
         self._minders: dict[str, asyncio.Task[None]] = {}
         self._stop_asked = asyncio.Event()
         self._drain_s = 0.0
@@ -151,7 +163,7 @@ class Supervisor(Process):
             if child.restart_wanted:
                 child.restart_wanted = False
                 child.falls.clear()
-                self._become(child, ProcessState.STOPPED, "restarting as asked")
+                self._become(child, ProcessState.STOPPED, child.restart_reason)
                 child.restarts += 1
                 continue
             if not await self._after_a_fall(child, code):
@@ -173,14 +185,14 @@ class Supervisor(Process):
         self.log.info("started %s, pid %d", child.name, child.pid)
         if child.is_rank and meeting != self._meeting:
             # Another rank fell while this one was started: it would wait for dead ranks.
-            child.restart_wanted = True
+            child.restart_wanted, child.restart_reason = True, "restarting with the other ranks"
             child.process.kill()
 
     async def _after_a_fall(self, child: Child, code: int) -> bool:
         """Returns whether to start the child again, after a pause that grows with its falls."""
         reason = self._why(child, code)
         now = time.monotonic()
-        child.fall(now)
+        child.fall(now, reason)
         self._kill_other_ranks(child)
         if code == OPERATOR_EXIT:
             self._become(child, ProcessState.FAILED, reason)
@@ -208,6 +220,7 @@ class Supervisor(Process):
         for other in self._group(child):
             if other is not child and other.process:
                 other.restart_wanted = True
+                other.restart_reason = f"restarting with {child.name}"
                 with contextlib.suppress(ProcessLookupError):  # it exited at the same time
                     other.process.kill()
 
@@ -225,14 +238,33 @@ class Supervisor(Process):
         beat = self.snapshots.latest.heartbeats.get(child.name)
         if beat and beat.state is ProcessState.FAILED and beat.reason:
             return beat.reason
-        if code <= 0:
+        if code < 0:
+            crash = last_crash(child.name, self.log_tail.lines)
+            is_new = crash is not None and crash.at >= (child.started_at or 0.0)
+            where = f" in {crash.frames[0]}" if crash and is_new and crash.frames else ""
+            return f"{how(code)}{where}"
+        if code == 0:
             return how(code)
         words = self.log_tail.last_words(child.name)
         return words.removeprefix(f"{REFUSED_LOG}: ") or how(code)
 
     def _become(self, child: Child, state: ProcessState, reason: str = "") -> None:
         if child.become(state, reason):
+            self._note_recovery()
             self._publish_table()
+
+    def _note_recovery(self) -> bool:
+        """Ends the recovery of what is back, and notes since when the pipeline is down. Returns
+        whether a recovery has ended."""
+        router = self.snapshots.latest.heartbeats.get(ROUTER)
+        is_back = end_recoveries(self.children.values(), router.at if router else 0.0)
+        is_up = self._ring_state() in (ProcessState.READY, ProcessState.DRAINING)
+        if is_up:
+            self._down_since = None
+        elif self._is_up:
+            self._down_since = time.time()
+        self._is_up = is_up
+        return is_back
 
     # -- stopping
 
@@ -306,7 +338,7 @@ class Supervisor(Process):
             self._release(child)
         else:
             self._release(child)
-            child.restart_wanted = True
+            child.restart_wanted, child.restart_reason = True, "restarting as asked"
             self._kill_other_ranks(child)
             if hard:
                 with contextlib.suppress(ProcessLookupError):
@@ -339,7 +371,8 @@ class Supervisor(Process):
         for each in self._group(child):
             each.held = False
             if each.process is not None:
-                each.restart_wanted |= each.state is ProcessState.STOPPING
+                if each.state is ProcessState.STOPPING and not each.restart_wanted:
+                    each.restart_wanted, each.restart_reason = True, "starting as asked"
                 continue
             if minder := self._minders.get(each.name):
                 minder.cancel()
@@ -397,6 +430,8 @@ class Supervisor(Process):
             return
         was = child.state
         self._become(child, beat.state, beat.reason)
+        if child.name == ROUTER and self._note_recovery():
+            self._publish_table()
         if beat.state is ProcessState.READY and was is not ProcessState.READY:
             self.event("info", f"{child.name} is ready")
 
@@ -443,15 +478,18 @@ class Supervisor(Process):
     def _publish_table(self) -> None:
         self.beacon.publish(self.table())
 
-    def table(self) -> ProcessTable:
-        state = ring_state(
+    def _ring_state(self) -> ProcessState:
+        return ring_state(
             [child.state for child in self.ring],
             self.fetch.state,
             is_held=any(child.held for child in self.ring),
             is_stopping=self.stopping,
+            is_recovering=any(child.is_recovering for child in self.children.values()),
         )
+
+    def table(self) -> ProcessTable:
         views = tuple(child.view() for child in self.children.values())
-        return ProcessTable(time.time(), state, views)
+        return ProcessTable(time.time(), self._ring_state(), views, self._down_since)
 
     def _answer(self, reply_to: str, message: Snapshot | SpanEnds) -> None:
         """Sends an answer to an inbox of this run directory; a name outside of it is refused."""

@@ -13,13 +13,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TextIO
 
 from textual import constants
 from textual.app import App
 from textual.drivers import linux_driver
 
+from .background import BACKGROUND_QUESTION, BackgroundApp, BackgroundReader
 from .driver import reads_keys, why_sleep_is_off
 from .ending import ENDING, is_ignored
 from .key_selector import Alarm, SelectorsModule
@@ -30,6 +30,8 @@ class ConsoleDriver(linux_driver.LinuxDriver):
 
     def __init__(self, app: App[Any], **options: Any) -> None:
         self._console, self._own_loop = app, asyncio.get_running_loop()
+        is_asker = isinstance(app, BackgroundApp) and app.asks_background
+        self._asks_background = is_asker and not why_sleep_is_off()
         super().__init__(app, **options)
         self._alarm = Alarm()
         if not why_sleep_is_off():
@@ -42,6 +44,9 @@ class ConsoleDriver(linux_driver.LinuxDriver):
             if not is_ignored(number):
                 self._own_loop.add_signal_handler(number, self._console.exit, "leave")
         super().start_application_mode()  # type: ignore[no-untyped-call]
+        if self._asks_background:
+            self.write(BACKGROUND_QUESTION)
+            self.flush()
 
     def suspend_job(self) -> None:
         """Gives the terminal to the shell, as ctrl+z does with any program; returns when the shell
@@ -78,19 +83,30 @@ class ConsoleDriver(linux_driver.LinuxDriver):
         if not why_sleep_is_off():
             modules = SelectorsModule(self._alarm, constants.ESCAPE_DELAY, self._leave)
             linux_driver.selectors = modules  # type: ignore[assignment, attr-defined]
-            linux_driver.getincrementaldecoder = _decoder  # type: ignore[assignment, attr-defined]
+            linux_driver.getincrementaldecoder = self._decoder_of  # type: ignore[assignment, attr-defined]
         super().run_input_thread()
+
+    def _decoder_of(self, _: str) -> Callable[[], codecs.IncrementalDecoder]:
+        """A decoder of keys; after a question about the background, one that finds the reply."""
+        if not self._asks_background:
+            return _decoder
+        return lambda: BackgroundReader(_decoder(), self._background_found)  # type: ignore[return-value]
+
+    def _background_found(self, is_light: bool) -> None:
+        assert isinstance(self._console, BackgroundApp)
+        self._asks_background = False
+        self._console.call_later(self._console.background_found, is_light)
 
     def _leave(self) -> None:
         """Leaves the console: the terminal was closed without a signal (nohup, `disown`)."""
         self._own_loop.call_soon_threadsafe(self._console.exit, "leave")
 
 
-def _decoder(_: str) -> Callable[[], codecs.IncrementalDecoder]:
+def _decoder() -> codecs.IncrementalDecoder:
     """A decoder of keys in the terminal's encoding. Textual assumes UTF-8, and its input thread
     ends at a byte that is not."""
     encoding = sys.__stdin__.encoding if sys.__stdin__ is not None else "utf-8"
-    return partial(codecs.getincrementaldecoder(encoding), "replace")
+    return codecs.getincrementaldecoder(encoding)("replace")
 
 
 class LastingFile:

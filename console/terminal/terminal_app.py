@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from textual import events, messages
-from textual.app import App
 from textual.driver import Driver
 from textual.geometry import Offset
 from textual.screen import Screen
 
 from ...pipeline.runtime.library import changed, missing, unused
 from . import driver, strip_cache
+from .background import BackgroundApp
 from .draw_cost import DrawMeter
 from .driver_choice import driver_class
 from .frame_pacer import FPS, QUESTION, FramePacer
@@ -49,7 +49,7 @@ def why_diff_is_off() -> str:
     )
 
 
-class TerminalApp(App[str]):
+class TerminalApp(BackgroundApp):
     """Sends a frame only once the terminal has drawn the last one, and only its changed cells."""
 
     def __init__(self, ansi_color: bool | None = None) -> None:

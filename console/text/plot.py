@@ -18,14 +18,17 @@ _RIGHT_DOT = (0x80, 0x20, 0x10, 0x08)
 _CELLS = [" ", *(chr(0x2800 + bits) for bits in range(1, 256))]
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 FULL, REST = "█", "░"
+NICE = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+"""Axes end at one of these times a power of ten."""
 
 
 def top_of(highest: float) -> float:
-    """The axis limit for a plot with this highest value: 1, 2 or 5 times a power of ten."""
+    """The axis limit for a plot with this highest value: the next of `NICE` times a power of ten,
+    which is at most a third above it. 1 for 0 or less."""
     if highest <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(highest))
-    return next(step * power for step in (1.0, 2.0, 5.0, 10.0) if step * power >= highest * 0.999)
+    return next(step * power for step in NICE if step * power >= highest * 0.999)
 
 
 def area(

@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from rich.cells import cell_len, set_cell_size
 
 from ...pipeline.messages import LATENCY_BUCKETS_MS
 from ...pipeline.runtime.text_output import escape
 
+Formatter: TypeAlias = Callable[[float], str]
+"""One of the functions below that make a text of a number."""
 ELLIPSIS = "…"
 NOTHING = "—"
 """Shown for a value that was not measured."""
@@ -40,6 +43,14 @@ def rate(per_second: float) -> str:
     if per_second < 0.05:
         return "0"
     return f"{per_second:.1f}" if per_second < 99.95 else count(per_second)
+
+
+def tick(number: float) -> str:
+    """A round number in at most five cells, for an axis: `0.5`, `1.5`, `140`, `1 200`, `12k`,
+    `2.5M`."""
+    if number < 10_000:
+        return count(number) if number == round(number) else f"{number:.3g}"
+    return f"{number / 1e3:.4g}k" if number < 1e6 else f"{number / 1e6:.4g}M"
 
 
 def size(num_bytes: float) -> str:
@@ -74,6 +85,14 @@ def age(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def ago(seconds: float) -> str:
+    """An age on a time axis, in one unit if it is a whole number of them: `40 s`, `60 m`."""
+    whole = max(0, round(seconds))
+    if whole <= 120:
+        return f"{whole} s"
+    return f"{whole // 60} m" if whole % 60 == 0 and whole <= 7200 else age(whole)
+
+
 def uptime(seconds: float) -> str:
     """In minutes or longer, for values that stay on the screen all day: `12 m`, `2 h 05 m`."""
     return f"{max(0, int(seconds)) // 60} m" if seconds < 3600 else age(seconds)
@@ -86,11 +105,11 @@ def milliseconds(ms: float | None) -> str:
         return NOTHING
     if ms == math.inf:
         return f"> {LATENCY_BUCKETS_MS[-1] / 1000:.0f} s"
-    if ms < 10:
+    if ms < 9.995:
         return f"{ms:.2f} ms"
-    if ms < 100:
+    if ms < 99.95:
         return f"{ms:.1f} ms"
-    if ms < 1000:
+    if ms < 999.5:
         return f"{ms:.0f} ms"
     return f"{ms / 1000:.{2 if ms < 99_995 else 0}f} s"
 
@@ -108,6 +127,11 @@ def percent(fraction: float) -> str:
 def share(fraction: float | None) -> str:
     """`54 %`, `112 %`, `—`: a fraction that may exceed 1."""
     return NOTHING if fraction is None else f"{fraction * 100:.0f} %"
+
+
+def part(fraction: float | None) -> str:
+    """`54 %`, `< 1 %`, `0 %`, `—`: a part of a whole, 0 only if it is nothing."""
+    return "< 1 %" if fraction and fraction < 0.005 else share(fraction)
 
 
 def change(fraction: float | None) -> str:
@@ -176,19 +200,38 @@ def fit(text: str, width: int, right: bool = False) -> str:
     return set_cell_size(text, width - 1) + ELLIPSIS
 
 
-def fit_name(text: str, width: int) -> str:
-    """`text` in exactly `width` cells: padded, or with an ellipsis in its middle, so that names
-    that differ at their ends stay different."""
+def fit_name(text: str, width: int, differs_at: int | None = None) -> str:
+    """`text` in exactly `width` cells: padded, or with an ellipsis in its middle. If that would
+    hide the letter `differs_at`, by which it is told from others, the ellipsis stands before the
+    part that has that letter: `…0017-support-g…`."""
     length = len(text) if text.isascii() else cell_len(text)
     if length <= width:
         return text + " " * (width - length)
     if width < 5:
         return fit(text, width)
     tail = (width - 1) // 2
+    if differs_at is not None and width - 1 - tail <= differs_at < len(text) - tail:
+        start = max((text.rfind(mark, 0, differs_at) for mark in "-_./"), default=-1) + 1
+        return fit(
+            ELLIPSIS + text[start if differs_at - start < width - 2 else differs_at :], width
+        )
     end = text
     while cell_len(end) > tail:
         end = end[1:]
     return set_cell_size(text, width - 1 - cell_len(end)) + ELLIPSIS + end
+
+
+def distinct_from(names: Iterable[str]) -> dict[str, int]:
+    """The first letter of each name, counted from 0, that no other name shares with all before
+    it: by sorting, the others that share most are its neighbours."""
+    ordered = sorted(set(names))
+    shared = [0, *map(_shared_prefix, ordered, ordered[1:]), 0]
+    return {name: max(shared[at], shared[at + 1]) for at, name in enumerate(ordered)}
+
+
+def _shared_prefix(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def wrap(text: str, width: int) -> list[str]:

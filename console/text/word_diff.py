@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from difflib import SequenceMatcher
 
 from .lines import TextSpan
 
@@ -16,6 +15,8 @@ def word_difference(old: str, new: str, has_marks: bool = False) -> list[TextSpa
     """`new` with the words that `old` lacks in the style "insert", and between them the words that
     only `old` has in the style "delete". With `has_marks` these are also written `{+so+}` and
     `[-so-]`, for terminals without colour. Blanks are not compared."""
+    from difflib import SequenceMatcher  # a few ms, only if something is compared
+
     before, after = _words(old), _words(new)
     old_words, new_words = ([word.strip(" \t") for word in words] for words in (before, after))
     found: list[TextSpan] = []

@@ -14,6 +14,7 @@ from ...pipeline.messages import (
     AdapterOrder,
     AdapterReply,
     Drain,
+    MergeAdapter,
     RestartProcess,
     Resume,
     SetScheduler,
@@ -186,6 +187,12 @@ def confirmation_of(app: ScreenApp, order: PipelineOrder) -> Confirmation | None
             return _about("Stop", name, stop_costs(board, name))
         case SignalProcess(name=name, signal=signal) if signal in ENDING:
             return _about(f"Send {signal} to", name, restart_costs(board, name, hard=True))
+        case MergeAdapter(name=name) if name:
+            from .panels.adapter_details import merge_costs
+
+            rows = [row for row in app.board.adapters if row.name == name and not row.is_base]
+            now = next((row.name for row in app.board.adapters if row.view.merged), "")
+            return _about("Merge", name, merge_costs(rows[0], now)) if rows else None
         case UnloadAdapter(name=name):
             from .panels.adapter_details import unload_costs
 

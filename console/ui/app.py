@@ -28,6 +28,7 @@ from ...pipeline.errors import OperatorError
 from ...pipeline.runtime.health import LATE_SECONDS
 from ..client.pending_orders import PendingOrders
 from ..client.telemetry import TelemetryClient
+from ..paths import user_themes
 from ..settings.settings import Chosen, Settings, choose, missing_theme, settings_stamp
 from ..settings.theme_files import ThemeShelf
 from ..settings.toml_document import Problem
@@ -66,11 +67,14 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 4.0
 """Seconds between frames while only heartbeats arrive, so that only ages change on the screen."""
-DEFAULT_THEME = "dark"
+DEFAULT_THEME, LIGHT_THEME = "dark", "light"
 LOOK_SECONDS = 2.0
 """Seconds between two checks of alerts, themes and settings: 120 us each in the paint loop; a
 Textual timer would cost 500 us more."""
 SELDOM_SECONDS = 10.0
+FIRST_HINT = "? help · 1-9 screens · ctrl+p everything"
+"""What a first user needs; shown once."""
+HINT_SECONDS = 30.0
 
 
 class ConsoleApp(PlaybackKeys):
@@ -163,6 +167,8 @@ class ConsoleApp(PlaybackKeys):
         self.api_key = config.api_key
         self.clock = clock
         self.ui_state = ui_state or UiState()
+        self._is_light = False
+        """Whether the terminal has said that its background is light."""
         self._shelf = ThemeShelf()
         self._take_themes()
         self._read = partial(choose, theme, fps, ascii, low_bandwidth=low_bandwidth)
@@ -174,6 +180,8 @@ class ConsoleApp(PlaybackKeys):
         self.is_ascii = settings.ascii
         self._listen(source)
         self.board: Board = self.store.board(clock())
+        self._watched = self.board.process_states
+        """States of the processes when the alerts were last judged."""
         self.is_paused = False
         self.animation_level = "none"
         self.key_queue = KeyQueue(self, self.on_event)
@@ -224,9 +232,25 @@ class ConsoleApp(PlaybackKeys):
             from .bindings import catalogue  # imports every panel
 
             chosen = with_known_keys(chosen, catalogue())
-        if "theme" in chosen.origins or self.ui_state.theme not in self.themes:
+        if "theme" in chosen.origins:
             return chosen
-        return chosen.with_flag("theme", self.ui_state.theme, "last time")
+        if self.ui_state.theme in self.themes:
+            return chosen.with_flag("theme", self.ui_state.theme, "last time")
+        if self._is_light:
+            return chosen.with_flag("theme", LIGHT_THEME, "light terminal")
+        return chosen
+
+    @property
+    def asks_background(self) -> bool:  # type: ignore[override]  # computed here
+        """Whether neither the settings nor an earlier choice name a theme."""
+        return "theme" not in self.chosen.origins
+
+    def background_found(self, is_light: bool) -> None:
+        """Takes the light theme on a light terminal, unless a theme was chosen meanwhile."""
+        if is_light and self.asks_background and not self.ui_state.theme:
+            self._is_light = True
+            before, self.chosen = self.chosen, self._choose()
+            self._wear(self.chosen.settings, before.settings)
 
     def _take_themes(self) -> bool:
         """Reads changed theme files; returns whether there were any."""
@@ -258,7 +282,10 @@ class ConsoleApp(PlaybackKeys):
 
     def _look_around(self) -> None:
         """Checks state that no message reports: changed files, alerts, free disk space."""
-        has_changed = self._take_themes()
+        now = self._looked_at = time.monotonic()
+        is_seldom = now - self._seldom_looked_at >= SELDOM_SECONDS
+        # Only the user's own themes are edited; to look at all takes 200 us of an idle console.
+        has_changed = (is_seldom or user_themes().is_dir()) and self._take_themes()
         if (stamp := settings_stamp()) != self._settings_stamp:
             self._settings_stamp = stamp
             before, self.chosen = self.chosen, self._choose()
@@ -270,8 +297,7 @@ class ConsoleApp(PlaybackKeys):
             self._paint_active()
         memory_trim.forget_borders()
         memory_trim.trim_caches()
-        now = self._looked_at = time.monotonic()
-        if now - self._seldom_looked_at >= SELDOM_SECONDS:
+        if is_seldom:
             self._seldom_looked_at = now
             memory_trim.give_back_pages()
             with contextlib.suppress(OSError):  # the run directory is on another machine
@@ -284,6 +310,7 @@ class ConsoleApp(PlaybackKeys):
 
     def watch_alerts(self, board: Board) -> None:
         """Updates the alert book from `board` and notifies of new alerts."""
+        self._watched = board.process_states
         fresh = self.alert_book.update(board)
         self.notifier.tell_alerts(fresh, board, is_seen=self._active == "Alerts")
 
@@ -315,6 +342,9 @@ class ConsoleApp(PlaybackKeys):
             gc.collect()
             gc.freeze()
         self.notifier.tell_problems(self.complaints)
+        if self.ui_state.is_new:
+            self.ui_state.forget_new()
+            self.notify(FIRST_HINT, timeout=HINT_SECONDS)
         self.run_worker(self.telemetry.run(), name="telemetry", exit_on_error=True)
         self.run_worker(self._paint_forever(), name="paint", exit_on_error=True)
 
@@ -355,11 +385,13 @@ class ConsoleApp(PlaybackKeys):
                 due = time.monotonic()
             if not self.is_running:  # it is closing, and its widgets are being removed
                 return
+            drawn_at = self._drawn_at
             is_done = self.tick(time.monotonic() - due)
             if time.monotonic() - self._looked_at >= LOOK_SECONDS:
                 self._look_around()
             due = max(due + self.pace.period_s, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
+            if self._drawn_at != drawn_at or not is_done:
+                await asyncio.sleep(due - time.monotonic())
 
     @property
     def _has_moved(self) -> bool:
@@ -403,6 +435,8 @@ class ConsoleApp(PlaybackKeys):
         self.orders.sweep()
         if not self.is_paused:
             self.board = board
+        if board.process_states != self._watched:  # a death is said at once
+            self.watch_alerts(board)
         if board.is_down != self._was_down:
             self._was_down = board.is_down
             self.refresh_bindings()  # S, in the footer
@@ -503,7 +537,8 @@ class ConsoleApp(PlaybackKeys):
         names = self.themes
         at = names.index(self.theme) if self.theme in names else -1
         self.wear_theme(names[(at + 1) % len(names)])
-        self.notify(f"theme {self.theme}", timeout=2)
+        place = f"{names.index(self.theme) + 1} of {len(names)}"
+        self.notify(f"theme {self.theme} ({place})", timeout=4)
 
     def wear_theme(self, name: str) -> None:
         """Changes the theme and saves the choice for later runs."""
@@ -576,7 +611,7 @@ class ConsoleApp(PlaybackKeys):
         from .help import HelpDialog
 
         remapped = self.chosen.settings.keys
-        self.push_screen(HelpDialog(self.screen.active_bindings, remapped))
+        self.push_screen(HelpDialog(self._active, self.screen.active_bindings, remapped))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Whether an action is available now: `:` not in a dialog; in a text `ctrl+z` is undo."""

@@ -15,6 +15,7 @@ from textual.dom import DOMNode
 
 from ..settings.keymap import KeyBinding, group_of
 from . import panels
+from .widgets.dialogs import RowDialog
 
 
 @cache
@@ -28,8 +29,8 @@ def catalogue() -> tuple[KeyBinding, ...]:
         importlib.import_module(f"{ui}.{name}")
     found: dict[tuple[str, str], KeyBinding] = {}
     for node in sorted(set(_subclasses(DOMNode)), key=_place):
-        if not node.__module__.startswith(f"{ui}."):
-            continue
+        if not node.__module__.startswith(f"{ui}.") or issubclass(node, RowDialog):
+            continue  # the bindings of a row's details are those of its table
         for binding in Binding.make_bindings(node.__dict__.get("BINDINGS", ())):
             at = (node.__name__, binding.id or binding.action)
             known = found.get(at)

@@ -1,4 +1,6 @@
-"""`HelpDialog`: every key that works in the focused pane, from the active bindings."""
+"""`HelpDialog`: every key that works in the focused pane, from the active bindings, and the terms
+of the screen. The terms are those of docs/glossary.md, for those who have not read it.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,82 @@ from ..text import units
 from ..text.lines import TextLine, TextSpan, line
 from .widgets.dialogs import LiveDialog
 
+TERM_CELLS = 18
+"""Width of the column of keys, and of terms."""
+_TTFT = ("first token", "time from a request's arrival to its first token (TTFT)")
+_KV = ("KV pages", "device memory of keys and values; a page holds 16 tokens of a request")
+_SYNC = ("sync wait", "time the host waits until the device has finished a step")
+TERMS: Mapping[str, Sequence[tuple[str, str]]] = {
+    "Overview": (
+        ("LoRA tax", "how much longer the device is busy for a step because of adapters"),
+        _TTFT,
+        ("inter-token", "time between two tokens of one answer"),
+        _SYNC,
+        _KV,
+        ("prefill, decode", "computing a prompt; computing one new token per request"),
+    ),
+    "Batch": (
+        ("prefill, decode", "computing a prompt; computing one new token per request"),
+        ("waiting", "not admitted yet; the row says for what it waits"),
+        ("policy", "the rule that orders waiting requests; :scheduler changes it"),
+        _KV,
+    ),
+    "Latency": (
+        ("host, launch", "work of Python before a step; starting the device's kernels"),
+        ("busy, copy", "the device computes; results are copied to the host"),
+        _SYNC,
+        ("sync point", "a place where the host waits for the device"),
+        ("span", "a named stretch of time in one process; r records them"),
+    ),
+    "Adapters": (
+        ("rank", "inner dimension of the adapter's matrices: its size and cost"),
+        ("on device", "its weights are in pages of the pool, so a step can use them"),
+        ("pool hit", "a request that found its adapter on the device"),
+        ("pinned", "never evicted from the pool"),
+        ("merged", "added to a copy of the weights, for steps of this adapter alone"),
+        ("generation", "version under one name; a reload makes the next"),
+    ),
+    "Prompt": (
+        ("temp", "temperature: 0 always takes the likeliest token"),
+        ("top p, top k", "choose among the likeliest tokens: by their sum, by their number"),
+        ("seed", "the same seed and prompt give the same answer"),
+        ("logprobs", "logarithm of each token's probability"),
+    ),
+    "Bench": (
+        ("open loop", "requests arrive at a rate, however long answers take"),
+        ("concurrency", "so many requests at once; each answer starts the next"),
+        ("burstiness", "variation of arrivals; 1 is Poisson"),
+        ("SLO", "time to the first token that a request should not exceed"),
+        ("baseline", "the run that others are compared with"),
+    ),
+    "Logs": (("follow", "the newest line stays in view"),),
+    "Processes": (
+        ("heartbeat", "message of a process, twice a second: its state, CPU, memory"),
+        ("loop lag", "how late the process's event loop runs"),
+        ("refused", "messages of a wrong type, dropped at the socket"),
+        ("drain", "running requests finish, new ones get 503"),
+        ("BACKOFF", "the pause before a process that fell is started again"),
+    ),
+    "Alerts": (
+        ("firing", "true now"),
+        ("acknowledged", "true now, but seen: it no longer counts in the tab"),
+        ("cleared", "no longer true; kept for four hours"),
+    ),
+    "Settings": (("origin", "where a value comes from: default, file and line, flag"),),
+}
+"""By screen: the terms that it shows, each in one line."""
+
 
 class HelpDialog(LiveDialog):
-    """Keys of the focused pane first, then general ones; keys of a user's key map are marked."""
+    """Keys of the focused pane first, then the screen's terms, then general keys; keys of a user's
+    key map are marked."""
 
-    def __init__(self, bindings: Mapping[str, ActiveBinding], remapped: Mapping[str, str]) -> None:
-        super().__init__("keys", self._lines)
+    def __init__(
+        self, screen: str, bindings: Mapping[str, ActiveBinding], remapped: Mapping[str, str]
+    ) -> None:
+        """`screen` is the name of the screen whose terms are explained."""
+        super().__init__("keys and terms", self._lines)
+        self._screen_name = screen
         self._keys = bindings
         self._remapped = remapped
 
@@ -33,25 +105,37 @@ class HelpDialog(LiveDialog):
             group = groups.setdefault(group_of(owner), {})
             keys, _ = group.setdefault(binding.action, ([], active))
             keys.append(self.app.get_key_display(binding))
-        found: list[TextLine] = []
-        last = list(GROUPS.values())
-        for name, actions in sorted(groups.items(), key=lambda g: g[0] in last):
-            found.append(line((name, "title")))
-            found += [self._row(keys, active, width) for keys, active in actions.values()]
-            found.append(TextLine())
+        own: list[TextLine] = []
+        general: list[TextLine] = []
+        for name, actions in groups.items():
+            part = general if name in GROUPS.values() or name == "everywhere" else own
+            part.append(line((name, "title")))
+            part += [self._row(keys, active, width) for keys, active in actions.values()]
+            part.append(TextLine())
+        found = [*own, *self._terms(width), *general]
         found.append(
             line((":", "key"), (" takes every one of these by its name at the right", "dim"))
         )
         return found
 
+    def _terms(self, width: int) -> list[TextLine]:
+        """The screen's terms, one in a line or, in a narrow dialog, in several."""
+        found = [line(("terms on this screen", "title"))]
+        for term, meaning in TERMS.get(self._screen_name, ()):
+            head = units.fit(term, TERM_CELLS, right=True)
+            for part in units.wrap(meaning, max(8, width - TERM_CELLS - 2)):
+                found.append(line((head, "key"), ("  ", "text"), (part, "dim")))
+                head = " " * TERM_CELLS
+        return [*found, TextLine()]
+
     def _row(self, keys: Sequence[str], active: ActiveBinding, width: int) -> TextLine:
         binding = active.binding
-        shown = units.fit(" ".join(dict.fromkeys(keys)), 18, right=True)
+        shown = units.fit(" ".join(dict.fromkeys(keys)), TERM_CELLS, right=True)
         what = active.tooltip if active.tooltip != binding.description else ""
         mark: TextSpan = ("* ", "good") if binding.id in self._remapped else ("  ", "text")
         text = f"{binding.description}  {what}" if what else binding.description
         id = binding.id or ""
-        room = max(8, width - 18 - 2 - len(id) - 1)
+        room = max(8, width - TERM_CELLS - 2 - len(id) - 1)
         fitted = units.fit(text, room)
         title, rest = fitted[: len(binding.description)], fitted[len(binding.description) :]
         return line((shown, "key"), mark, (title, "text"), (rest, "dim"), (f" {id}", "dim"))

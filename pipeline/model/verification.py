@@ -127,11 +127,11 @@ def compare(
     pairs = [*zip(trial.sequences, references, strict=True)]
     found = tuple(_comparison(served, expected) for served, expected in pairs)
     base = next((row.mean_logit for row in found if row.adapter is None), 0.0)
-    is_right = all(
-        not row.flaw and row.mean_logit <= BASE_FACTOR * base + RANGE_SHARE * row.range_logit
+    judged = tuple(
+        msgspec.structs.replace(row, mean_limit=BASE_FACTOR * base + RANGE_SHARE * row.range_logit)
         for row in found
     )
-    return found, is_right
+    return judged, all(row.passes for row in judged)
 
 
 def _comparison(served: Served, expected: Tensor) -> Comparison:

@@ -289,10 +289,11 @@ class AdapterLifecycle:
         """Drops unloaded adapters that no request uses any more, and answers their orders."""
         gone = self._residency.sweep(now)
         for adapter in gone:
-            text = f"adapter {adapter.name}, generation {adapter.generation}, is removed"
-            self._effects.report("info", text)
+            order = self._departures.pop(adapter.key, None)
+            what = adapter.name if order else f"{adapter.name}: generation {adapter.generation}"
+            self._effects.report("info", f"adapter {what} unloaded")
             self._merge.give_up(adapter)
-            if order := self._departures.pop(adapter.key, None):
+            if order:
                 answer = f"adapter {adapter.name} is unloaded"
                 if adapter.info is not None and not adapter.info.reason:
                     answer += "; its pages are free"

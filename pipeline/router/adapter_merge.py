@@ -97,7 +97,7 @@ class AdapterMerge:
         if errors:
             self._report_failure(merge, errors[0], now)
         elif merge.adapter is None:
-            self._reply(merge, 200, "the merged copy of the weights is freed", now)
+            self._reply(merge, 200, "merged weights released", now)
         else:
             self._followed = merge.adapter if merge.order is None else None
             self._effects.send_workers(UseMerged(merge.adapter.key))

@@ -285,8 +285,13 @@ class Router(Process):
         scheduler, effects = self.core.scheduler, self.core.effects
         published_at = mapped_at = 0.0
         moved = True  # pages have changed owners since the last map
+        was_idle = True
         while True:
             now = self.clock()
+            is_idle = not self.core.steps and not scheduler.running
+            # At rest the table is right at once; at work it is two seconds old at most.
+            effects.adapters_changed |= is_idle and not was_idle
+            was_idle = is_idle
             late = now - published_at >= TABLE_SECONDS
             moved |= effects.batch_changed
             if effects.batch_changed or late:
@@ -299,7 +304,7 @@ class Router(Process):
                 effects.adapters_changed = False
                 published_at = now
                 self.beacon.publish(self.core.adapter_table(now))
-            if not self.core.steps and not scheduler.running:
+            if is_idle:
                 scheduler.check()
             self.events.flush()
             if scheduler.policy.overdue(scheduler.waiting, now):

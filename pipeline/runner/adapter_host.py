@@ -39,8 +39,15 @@ class AdapterHost:
         info = self._store.read(key, path)
         if self._config.no_lora and not info.reason:  # requests may still name it
             self._store.drop(key)
-            info = msgspec.structs.replace(info, num_bytes=0, pages=0)
+            return msgspec.structs.replace(info, num_bytes=0, pages=0)
+        if not info.reason:
+            info = msgspec.structs.replace(info, merged_bytes=self._merged_bytes(key))
         return info
+
+    def _merged_bytes(self, key: str) -> int:
+        """Memory that `merge` allocates for an adapter that was read."""
+        loaded = self._loaded
+        return merged_bytes(self._store[key], loaded.config, loaded.precision.weights)
 
     def measure(self, path: str) -> AdapterInfo:
         """The result that `read` would return, from the headers alone. Never raises."""
@@ -69,7 +76,7 @@ class AdapterHost:
         """A second model with an adapter merged into its weights, built while steps run. Raises
         `MemoryError` if it does not fit."""
         loaded, adapter = self._loaded, self._store[key]
-        needed = merged_bytes(adapter, loaded.config, loaded.precision.weights)
+        needed = self._merged_bytes(key)
         if needed > (free := rank_free_bytes(self._config, self._queue)):
             raise MemoryError(
                 f"a merged copy takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"

@@ -28,15 +28,18 @@ def ring_state(
     fetch: ProcessState = ProcessState.DONE,
     is_held: bool = False,
     is_stopping: bool = False,
+    is_recovering: bool = False,
 ) -> ProcessState:
     """The state of a pipeline from its `ring` of processes and the `fetch` before them. `is_held`:
-    an operator keeps one of them stopped."""
+    an operator keeps one of them stopped. `is_recovering`: the fall of one is not mended yet."""
     if is_stopping:
         return ProcessState.STOPPING
     if ProcessState.FAILED in (fetch, *ring):
         return ProcessState.FAILED
     if is_held:
         return ProcessState.STOPPED
+    if is_recovering:
+        return ProcessState.STARTING
     if all(state is ProcessState.READY for state in ring):
         return ProcessState.READY
     if ProcessState.DRAINING in ring:
@@ -51,10 +54,23 @@ def is_late(state: ProcessState, age_s: float | None) -> bool:
 
 
 def describe_process(process: ProcessView) -> str:
-    """`worker-0 is starting: reading weights`, `worker-0 is stopped by an operator`."""
+    """`worker-0 is starting: reading weights`, `worker-0 is stopped by an operator`,
+    `worker-0 fell (killed by SIGKILL) and is starting again: reading weights`."""
     if process.held and process.state is ProcessState.STOPPED:
         return f"{process.name} is {process.reason}"
+    if process.is_recovering and process.state is not ProcessState.FAILED:
+        why = f" ({process.fall_reason})" if process.fall_reason else ""
+        return f"{process.name} fell{why} and {_mending(process)}"
     return f"{process.name} is {process.state.value}: {process.reason}".rstrip(": ")
+
+
+def _mending(process: ProcessView) -> str:
+    """What is done about a fall, as a predicate: `is starting again: reading weights`."""
+    if process.state in (ProcessState.READY, ProcessState.DRAINING):
+        return "is back, but the pipeline is not ready"
+    if process.state is ProcessState.STARTING:
+        return f"is starting again: {process.reason}".rstrip(": ")
+    return "will be started again"
 
 
 def find_fault(
@@ -69,10 +85,8 @@ def find_fault(
     """
     names = tuple(names)
     for process in table.processes if table else ():
-        if process.name in names and process.state not in (
-            ProcessState.READY,
-            ProcessState.DRAINING,
-        ):
+        is_up = process.state in (ProcessState.READY, ProcessState.DRAINING)
+        if process.name in names and (process.is_recovering or not is_up):
             return describe_process(process)
     for name in names:
         heartbeat = heartbeats.get(name)

@@ -257,6 +257,7 @@ def run_process(
     if child:
         die_with_parent()
     set_up_log()
+    faulthandler.enable()  # a fatal signal leaves the stacks of all threads in the log
     faulthandler.register(signal.SIGUSR1)  # shows where a process hangs, without a debugger
     code = _exit_status(make, given.run, given.rank)
     logging.shutdown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
@@ -31,6 +32,7 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]
     ) -> None:
         self._publish, self._source, self._stage = publish, source, stage
         self._published_at = 0.0
+        self._has_raised = False
         options.setdefault("file", io.StringIO())
         options.setdefault("mininterval", PUBLISH_SECONDS)
         super().__init__(*arguments, **options)
@@ -57,8 +59,18 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]
             )
         )
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the bar: as failed if its work has raised, whatever its count."""
+        self._has_raised = kind is not None
+        super().__exit__(kind, error, trace)
+
     def close(self) -> None:
         if not self.disable:
-            failed = self.total is not None and self.n < self.total
+            failed = self._has_raised or (self.total is not None and self.n < self.total)
             self.publish_now(done=True, failed=failed)
         super().close()

@@ -41,6 +41,12 @@ def step_us(step: Step) -> int:
     return step.host_us + step.launch_us + max(step.sync_us, step.copy_us + step.busy_us)
 
 
+def began_at(step: Step, ended_before: float) -> float:
+    """From when a step counts, unix seconds: the end of the step before, or after a pause as long
+    before its own end as it took."""
+    return min(step.at, max(ended_before, step.at - step_us(step) / 1e6))
+
+
 class LoraTax(Struct, frozen=True, kw_only=True):
     """How much longer the device is busy with adapters than without, and whether that is certain.
 

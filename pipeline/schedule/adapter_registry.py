@@ -170,6 +170,7 @@ class AdapterRecord:
             wait_p50_ms=wait_p50_ms,
             wait_p99_ms=wait_p99_ms,
             evictions=tally.evictions,
+            merged_bytes=info.merged_bytes if info else 0,
         )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ..messages import AdapterState, SchedulerSettings, StepLimit
+from ..runtime.wording import counted
 from .policies import Policy
 from .residency import KV_OF_REQUESTS, Residency
 from .sequence import Sequence
@@ -113,7 +114,7 @@ class AdmissionPass:
                     break
                 continue
             if self._passed_by >= MOST_PASSED:
-                state.behind = f"behind {self._passed_by} that wait for their adapters"
+                state.behind = f"behind {self._passed_by} requests that wait for adapters"
             if state.behind:
                 break
         if self.waiting and self._is_full:
@@ -166,7 +167,7 @@ class AdmissionPass:
             self._passed_by += 1
             is_old = self.plan.now - sequence.request.arrived_at > PATIENCE_SECONDS
             if is_old and adapter.state is AdapterState.HOST and self._can_ever_fit(sequence):
-                state.behind = f"behind an older request: {reason}"
+                state.behind = f"behind {sequence.short_id}: {reason}"
         return reason
 
     def _lack_of_pages(self, sequence: Sequence, need: int) -> str:
@@ -178,9 +179,15 @@ class AdmissionPass:
         with self.span("can add new req, need_max_token_num_{}", need * pool.page_size):
             if self.residency.make_room(soon, need, idle, self.plan.now, KV_OF_REQUESTS):
                 return ""
-        state.behind = "behind another: no KV pages" if self._can_ever_fit(sequence) else ""
         state.may_differ = True  # each token of the others lowers the worst case
-        return f"no KV pages: {need} at worst, {pool.total - pool.adapters} in all"
+        if not self._can_ever_fit(sequence):
+            state.behind = ""
+            own = pool.pages_for(sum(sequence.size))
+            return f"needs {own} KV pages, more than pinned adapters leave: unpin one"
+        state.behind = f"behind {sequence.short_id}, which waits for KV pages"
+        usable = pool.total - pool.adapters
+        why = f"{need} at worst, {usable} usable" if need > usable else f"{soon} needed now"
+        return f"waits for running requests to free KV pages: {why}"
 
     def _can_ever_fit(self, sequence: Sequence) -> bool:
         """False if adapters pinned since it arrived leave no room for it; it then blocks no other
@@ -200,8 +207,8 @@ class AdmissionPass:
         """Sets the reason of all waiting sequences: the batch is full, not the policy's reason."""
         oldest = self.waiting.oldest
         oldest.examined = self.queue_state.passes
-        self.queue_state.behind = "behind another: batch is full"
-        reason = f"batch is full: {self.max_running} requests run"
+        self.queue_state.behind = f"behind {oldest.short_id}: the batch is full"
+        reason = f"batch is full: {counted(self.max_running, 'request', 'run')}"
         self._hold_back(oldest, StepLimit.ROWS, reason)
 
     def _note_decision(self, sequence: Sequence, need: int, *, is_admitted: bool) -> None:

@@ -51,6 +51,11 @@ class Policy:
         either RUNNING or could not be admitted."""
         raise NotImplementedError
 
+    def place(self, older: int, number: int) -> int:
+        """The place in a queue of `number`, 1 is tried first, of a sequence with `older` older ones
+        in it; 0 if age alone does not decide."""
+        return 0
+
     def on_arrival(self, sequence: Sequence, queue: WaitingQueue) -> None:
         """A sequence is about to enter the queue: new, or preempted."""
 
@@ -71,12 +76,18 @@ class FirstComeFirstServed(Policy):
     def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
         return iter(queue)
 
+    def place(self, older: int, number: int) -> int:
+        return older + 1
+
 
 class LastInFirstOut(Policy):
     """Newest first: under overload the newest requests are still served in time."""
 
     def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
         return reversed(queue)
+
+    def place(self, older: int, number: int) -> int:
+        return number - older
 
 
 class Cluster(Policy):

@@ -566,7 +566,11 @@ class Scheduler:
     def view(self, now: float) -> BatchView:
         """All live requests: running first, then waiting by arrival."""
         running = (s.view("") for s in self.running)
-        return BatchView(now, (*running, *(s.view(self.reason_of(s)) for s in self.waiting)))
+        number, place = len(self.waiting), self.policy.place
+        waiting = (
+            s.view(self.reason_of(s), place(older, number)) for older, s in enumerate(self.waiting)
+        )
+        return BatchView(now, (*running, *waiting))
 
     def pool_map(self, now: float) -> PoolMap:
         """The owner of each page."""

@@ -7,6 +7,9 @@ import enum
 from ..messages import BatchRow, Request, RequestView
 from .adapter_registry import AdapterRecord
 
+SHORT_ID = 10
+"""Characters of an id in a reason, as in the console's tables."""
+
 
 class SequenceState(enum.Enum):
     """State of a sequence. Changed only by the scheduler."""
@@ -85,8 +88,14 @@ class Sequence:
         self.num_scheduled = 0
         self.state = SequenceState.WAITING
 
-    def view(self, reason: str) -> RequestView:
-        """The sequence for the screen; `reason` is shown if it waits."""
+    @property
+    def short_id(self) -> str:
+        """The end of its request's id, as in the console's tables."""
+        return self.request_id[-SHORT_ID:]
+
+    def view(self, reason: str, place: int = 0) -> RequestView:
+        """The sequence for the screen; `reason` and `place`, that in the queue, are shown if it
+        waits."""
         if self.state is SequenceState.WAITING:
             phase = "waiting"
         else:
@@ -105,4 +114,5 @@ class Sequence:
             pages=len(self.pages),
             adapter_at=self.adapter_at,
             admitted_at=self.admitted_at,
+            place=place,
         )

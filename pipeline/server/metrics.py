@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -18,9 +18,32 @@ from prometheus_client.core import (
     Metric,
 )
 
-from ..messages import LATENCY_BUCKETS_MS, AdapterState
+from ..messages import LATENCY_BUCKETS_MS, AdapterState, AdapterView
 from ..runtime.step_statistics import DecodeStatistics
 from .pipeline_state import PipelineState
+
+ADAPTER_COUNTERS: Sequence[tuple[str, str, Callable[[AdapterView], float]]] = (
+    ("prompt_tokens", "prompt tokens of its requests", lambda view: view.prompt_tokens),
+    ("device_seconds", "its part of the steps' device time", lambda view: view.device_us / 1e6),
+    ("placements", "copies of its weights into the pool", lambda view: view.placements),
+    ("evictions", "times it lost its pages to others", lambda view: view.evictions),
+)
+"""Name, help and value."""
+ADAPTER_QUANTILES: Sequence[
+    tuple[str, str, Callable[[AdapterView], tuple[float | None, float | None]]]
+] = (
+    (
+        "time_to_first_token",
+        "arrival to first token at the router, last ten minutes",
+        lambda view: (view.ttft_p50_ms, view.ttft_p99_ms),
+    ),
+    (
+        "queue_wait",
+        "arrival to admission, last ten minutes",
+        lambda view: (view.wait_p50_ms, view.wait_p99_ms),
+    ),
+)
+"""Name, help, and p50 and p99 in milliseconds."""
 
 
 class Histogram:
@@ -119,13 +142,15 @@ class Metrics:
         loaded = GaugeMetricFamily(
             "vllm:lora_adapter_loaded", "1 if resident", labels=["adapter_name", "level"]
         )
-        for adapter in (table.base, *table.adapters):
-            name = adapter.name or "base"
+        # Generations of an adapter share their counters; the current one is listed first.
+        views = {view.name or "base": view for view in reversed((table.base, *table.adapters))}
+        for name, adapter in reversed(views.items()):
             requests.add_metric([name], adapter.requests)
             output.add_metric([name], adapter.output_tokens)
             if adapter.name:
                 loaded.add_metric([name, "gpu"], adapter.state is AdapterState.GPU)
         yield from (requests, output, loaded)
+        yield from _costs({name: view for name, view in views.items() if view.requests})
         info = GaugeMetricFamily(
             "vllm:lora_requests_info",
             "adapters with running and with waiting requests, in vLLM's format",
@@ -185,6 +210,31 @@ class Metrics:
             about = "decode step with adapters / same step without - 1, median; absent if uncertain"
             yield _gauge("lora_tax_ratio", about, tax.value)
             yield _gauge("lora_tax_spread_ratio", "plus or minus on it", tax.spread)
+
+
+def _costs(views: Mapping[str, AdapterView]) -> Iterator[Metric]:
+    """What adapters with requests cost; the shares are made of the seconds by the reader."""
+    for name, help, value in ADAPTER_COUNTERS:
+        counter = CounterMetricFamily(f"loraconsole_adapter_{name}", help, labels=["adapter"])
+        for adapter, view in views.items():
+            counter.add_metric([adapter], value(view))
+        yield counter
+    pages = GaugeMetricFamily(
+        "loraconsole_adapter_pages", "pages of the pool held, by use", labels=["adapter", "use"]
+    )
+    for adapter, view in views.items():
+        pages.add_metric([adapter, "kv"], view.kv_pages)
+        pages.add_metric([adapter, "weights"], view.pages)
+    yield pages
+    for name, help, values in ADAPTER_QUANTILES:
+        family = GaugeMetricFamily(
+            f"loraconsole_adapter_{name}_seconds", help, labels=["adapter", "quantile"]
+        )
+        for adapter, view in views.items():
+            for quantile, ms in zip(("0.5", "0.99"), values(view), strict=True):
+                if ms is not None:
+                    family.add_metric([adapter, quantile], ms / 1e3)
+        yield family
 
 
 def _gauge(name: str, help: str, value: float) -> Metric:

@@ -17,6 +17,8 @@ from hub import Hub, serve
 from ring import ADAPTERS, BASE, Ring, shipped
 from safetensors.torch import load_file, save_file
 
+from loraconsole.pipeline.runtime.percentile import percentile
+
 pytestmark = pytest.mark.processes
 
 QUESTIONS = ("What is the capital of Spain?", "Tell me about the sea.")
@@ -24,6 +26,12 @@ QUESTIONS = ("What is the capital of Spain?", "Tell me about the sea.")
 
 def placed_pages(ring: Ring) -> int:
     return sum(adapter["pages"] for adapter in ring.http.get("/v1/adapters").json()["adapters"])
+
+
+def costs(ring: Ring) -> dict[str, dict[str, Any]]:
+    """The router's rows by name; "" is the base."""
+    table = ring.snapshot()["adapters"]
+    return {view["name"]: view for view in (table["base"], *table["adapters"])}
 
 
 def adapter_state(ring: Ring, name: str) -> dict[str, Any]:
@@ -95,6 +103,78 @@ def test_reload_serves_the_new_files_and_a_broken_reload_the_old_ones(
     assert ring.answer("shifty", QUESTIONS[0]) == ring.answer("sql", QUESTIONS[0])
     assert (state := adapter_state(ring, "shifty"))["generation"] == 2 and state["state"] == "gpu"
     assert ring.http.delete("/v1/adapters/shifty").status_code == 200
+
+
+def test_the_costs_of_adapters_add_up_and_agree_with_the_clients_clock(ring: Ring) -> None:
+    """`dear` is asked four times as often as `cheap`, for answers twice as long."""
+    for name in ("dear", "cheap"):
+        ring.cli("adapters", "load", name, str(shipped("pirate")))
+    ring.wait_idle()
+    before = costs(ring)
+    seen: dict[str, list[float]] = {"dear": [], "cheap": []}
+
+    def ask(name: str, tokens: int) -> None:
+        started = time.monotonic()
+        body = {
+            "model": name,
+            "messages": [{"role": "user", "content": QUESTIONS[1]}],
+            **{"temperature": 0, "max_tokens": tokens, "ignore_eos": True, "stream": True},
+        }
+        with ring.http.stream("POST", "/v1/chat/completions", json=body) as response:
+            texts = (
+                line
+                for line in response.iter_lines()
+                if '"content"' in line and '"content":""' not in line
+            )
+            next(texts)
+            seen[name].append((time.monotonic() - started) * 1e3)
+            for _ in texts:
+                pass
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask, "dear", 32) for _ in range(8)]
+        asked += [pool.submit(ask, "cheap", 16) for _ in range(2)]
+        held = 0
+        while not all(request.done() for request in asked):
+            held = max(held, costs(ring)["dear"]["kv_pages"])
+            time.sleep(0.2)
+        for request in asked:
+            request.result()
+    assert held > 0, "its running requests held no page of KV"
+    ring.wait_idle()
+    deadline = time.monotonic() + 5
+    after = costs(ring)
+    while any(view["kv_pages"] for view in after.values()):
+        assert time.monotonic() < deadline, after  # a table comes every two seconds
+        time.sleep(0.2)
+        after = costs(ring)
+    assert (after["dear"]["output_tokens"], after["cheap"]["output_tokens"]) == (256, 32)
+    spent = {name: after[name]["device_us"] - before[name]["device_us"] for name in after}
+    assert spent["dear"] > spent["cheap"] > 0  # alone in a step, a token is dearer
+    assert not any(us for name, us in spent.items() if name not in seen)
+    for name, times in seen.items():
+        times.sort()
+        view = after[name]
+        assert 0 <= view["wait_p50_ms"] <= view["ttft_p50_ms"] <= view["ttft_p99_ms"]
+        # The client's clock starts earlier and stops later; times are rounded to 0.1 ms.
+        assert view["ttft_p50_ms"] <= percentile(times, 0.5) + 0.1
+        assert percentile(times, 0.99) * 0.3 < view["ttft_p99_ms"] <= times[-1] + 0.1
+        assert view["recent_tokens"] == view["prompt_tokens"] + view["output_tokens"]
+    document = json.loads(ring.cli("adapters", "list", "--json").stdout)
+    for share in ("device", "tokens", "run_device", "run_tokens"):
+        assert sum(found[share] for found in document["shares"].values()) == pytest.approx(1.0)
+    assert document["shares"]["dear"]["device"] > document["shares"]["cheap"]["device"]
+    listed = [row.split()[0] for row in ring.cli("adapters", "list").stdout.splitlines()]
+    assert listed.index("dear") < listed.index("cheap"), "the costliest is not first"
+    text = ring.http.get("/metrics").text
+    [seconds] = re.findall(r'adapter_device_seconds_total\{adapter="dear"\} (\S+)', text)
+    assert float(seconds) == pytest.approx(after["dear"]["device_us"] / 1e6, rel=0.01)
+    assert 'loraconsole_adapter_pages{adapter="cheap",use="weights"}' in text
+    assert (
+        'loraconsole_adapter_time_to_first_token_seconds{adapter="cheap",quantile="0.99"}' in text
+    )
+    for name in seen:
+        ring.cli("adapters", "unload", name)
 
 
 def test_a_broken_adapter_is_refused_takes_no_page_and_may_be_mended(

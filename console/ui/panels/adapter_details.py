@@ -148,9 +148,9 @@ def _costs(row: AdapterRow) -> list[TextLine]:
     lines = [
         line(
             *field(name),
-            (f"{units.share(now):>5}", "number"),
+            (f"{units.part(now):>5}", "number"),
             (" in the last minute, ", "dim"),
-            (units.share(run), "number"),
+            (units.part(run), "number"),
             (f" since the router started ({amount})", "dim"),
         )
         for name, now, run, amount in rows
@@ -233,48 +233,75 @@ def _yes(is_so: bool, mark: str, meaning: str) -> tuple[TextSpan, ...]:
 # --- verifications and plans --------------------------------------------------------------------
 
 
+PASSES = (
+    "A row passes if its mean |Δ| of logits, against the weights merged in float32, is within its "
+    "limit: a multiple of the base's own, which is rounding alone. Tokens may differ where two "
+    "logits are almost equal."
+)
+
+
 def verification_lines(result: AdapterVerification, width: int) -> list[TextLine]:
-    """The comparisons as a table, with the result below."""
+    """The comparisons as a table, with the result and the rule below."""
     found = result.verification
-    name_width = max(8, min(22, width - 50))
-    head = f"{'':<6} {'adapter':<{name_width}}{'equal':>10}{'largest':>11}{'mean':>10}{'range':>9}"
-    lines = [line((head, "dim"))]
+    name_width = max(8, min(22, width - 58))
+    head = f"  {'':<6} {'adapter':<{name_width}}{'same tokens':>12}{'mean |Δ|':>10}"
+    lines = [line((f"{head}{'limit':>9}{'largest':>10}{'range':>8}", "dim"))]
     lines += [_comparison(row, name_width) for row in found.comparisons]
     word: TextSpan = ("✓ right", "good") if found.is_right else ("✗ NOT right", "bad")
     what = f"  {units.visible(found.key)} in {found.dtype}, {units.duration(found.seconds)}"
     lines += [
         TextLine(),
         line(word, (what, "text"), (f", at {units.clock(result.at)}", "dim")),
-        line(("against the weights merged in float32: equal greedy tokens, |Δ| of logits", "dim")),
     ]
     flaws = dict.fromkeys(row.flaw for row in found.comparisons if row.flaw)
-    return lines + [line((flaw, "bad")) for flaw in flaws]
+    lines += [line((flaw, "bad")) for flaw in flaws]
+    return lines + [line((part, "dim")) for part in units.wrap(PASSES, max(8, width))]
 
 
 def _comparison(row: Comparison, name_width: int) -> TextLine:
-    is_equal = row.equal_tokens == row.tokens
+    """`✓ mixed  sql      15 of 16    0.0021   0.0206    0.0412    38.4`."""
     equal = f"{row.equal_tokens} of {row.tokens}"
+    figure = "number" if row.passes else "bad"
     return line(
+        ("✓ ", "good") if row.passes else ("✗ ", "bad"),
         (units.fit(units.visible(row.place), 6), "dim"),
         (" " + units.fit(units.visible(row.adapter or "base"), name_width), "text"),
-        (f"{equal:>10}", "number" if is_equal else "warn"),
-        (f"{row.largest_logit:>11.2g}", "number"),
-        (f"{row.mean_logit:>10.2g}", "dim"),
-        (f"{row.range_logit:>9.3g}", "dim"),
+        (f"{equal:>12}", "number"),
+        (f"{row.mean_logit:>10.2g}", figure),
+        (f"{row.mean_limit:>9.2g}", "dim"),
+        (f"{row.largest_logit:>10.2g}", "dim"),
+        (f"{row.range_logit:>8.3g}", "dim"),
+    )
+
+
+def merge_costs(row: AdapterRow, merged: str = "") -> str:
+    """The effects of merging an adapter, for the confirmation; `merged` is the name of the one that
+    is merged now."""
+    copy = units.size(row.view.merged_bytes) if row.view.merged_bytes else "memory"
+    drops = f" The copy with {merged} is freed." if merged else ""
+    return (
+        f"A copy of the weights that it changes takes {copy} of each device, beside the pool; if "
+        "that is not free, the merge is refused. Requests go on meanwhile. Steps in which no other "
+        f"adapter is wanted then use the copy; other steps are computed as now.{drops}"
     )
 
 
 def unload_costs(row: AdapterRow) -> str:
     """The effects of unloading an adapter, for the confirmation."""
     view = row.view
-    left = f"{view.pages} pages ({units.size(view.num_bytes)})" if view.pages else "memory"
-    if view.running or view.waiting:
-        first = f"{view.running} running and {view.waiting} waiting requests finish first"
+    live = view.running + view.waiting
+    if live:
+        first = f"{view.running} running and {view.waiting} waiting requests finish first."
     else:
-        first = "No request uses it now"
+        first = "No request uses it now."
+    freed = "It holds no pages."
+    if view.pages:
+        pages, size = counted(view.pages, "page"), units.size(view.num_bytes)
+        verb = "is" if view.pages == 1 else "are"
+        freed = f"{'Then ' if live else ''}{pages} ({size}) {verb} freed."
+        freed = freed[0].upper() + freed[1:]
     return (
-        f"New requests for it are refused at once. {first}; then its {left} are free. "
-        "Its files stay where they are."
+        f"New requests for it are refused at once. {first} {freed} Its files stay where they are."
     )
 
 

@@ -187,7 +187,8 @@ def _field(name: str, value: str, hint: str) -> Widget:
 
 
 class LoadDialog(AdapterForm):
-    """Loads an adapter: name, path, and whether to pin it."""
+    """Loads an adapter: name, path, and whether to pin it. Returns the name once it is loaded, or
+    ""."""
 
     TITLE = "Load an adapter"
     SUBTITLE = "enter loads · ctrl+n plans · esc cancels"
@@ -246,7 +247,7 @@ class LoadDialog(AdapterForm):
         if not self.is_attached:
             return False
         if reply.status == 200:
-            self.dismiss("")
+            self.dismiss(reply.name)
             return False
         self._note.show_word(units.visible(reply.text), "bad")
         return True

@@ -27,9 +27,10 @@ from ...commands.adapters import (
 from ...state.board import AdapterRow, AdapterVerification, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, length, line
-from ..widgets.adapter_plot import AdapterPlotPane
+from ..plots.adapter_plot import AdapterPlotPane
 from ..widgets.column import Column, number_column
-from ..widgets.dialogs import LiveDialog
+from ..widgets.details import DetailsPane
+from ..widgets.dialogs import LineSource, LiveDialog, RowDialog, bindings_of
 from ..widgets.order_asked import OrdersAsked
 from ..widgets.pane import Pane, Panel
 from ..widgets.styles import MainScreen
@@ -67,8 +68,8 @@ def _name(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
         return ((f"{row.mark} {BASE}{row.name}", row.color),)
     marks = _marks(row)
     taken = length(marks) + 1 if marks else 0
-    name = f"{row.mark} {row.name}"
-    name = units.fit_name(name, max(0, min(cell_len(name), width - taken)))
+    room = max(0, min(cell_len(row.name), width - taken - 2))
+    name = f"{row.mark} {units.fit_name(row.name, room, row.differs_at)}"
     return ((name + (" " if marks else ""), row.color), *marks)
 
 
@@ -107,7 +108,7 @@ def _modules_wanted(row: AdapterRow) -> int:
 
 
 def _share(share: float | None) -> TextSpan:
-    return (units.share(share), "number" if share else "dim")
+    return (units.part(share), "number" if share else "dim")
 
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
@@ -326,6 +327,9 @@ class AdapterTablePane(TablePane[AdapterRow]):
     def name_of(self, row: AdapterRow) -> str:
         return row.name
 
+    def lines_of(self, row: AdapterRow) -> LineSource:
+        return AdapterDetails(row).lines
+
     def extracts(self, row: AdapterRow) -> Mapping[str, str]:
         why = remark(row)
         path = row.view.directory or row.view.path
@@ -381,13 +385,17 @@ class SpeedPane(Pane):
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return (("output tokens a second of ", "dim"), (row.name, row.color)) if row else ()
+        if row is None:
+            return ()
+        room = max(0, min(cell_len(row.name), self.size.width - 24))
+        name = units.fit_name(row.name, room, row.differs_at)
+        return ((name, row.color), (" alone", "dim"))
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
         return ((units.rate(row.tokens_s), "number"), (" tok/s", "dim")) if row else ()
 
-    def origin(self, board: Board) -> tuple[int, float] | None:
+    def origin(self, board: Board) -> tuple[int, float, float] | None:
         row = self._table.selected
         return self.origin_of(row.speed, 6) if row else None
 
@@ -408,9 +416,7 @@ class SpeedPane(Pane):
         top = plot.top_of(window.highest)
         found = []
         for y, cells in enumerate(plot.area(window.means, height, top)):
-            label = (
-                f"{units.count(top):>5}" if y == 0 else f"{0:>5}" if y == height - 1 else " " * 5
-            )
+            label = f"{units.tick(top):>5}" if y == 0 else f"{0:>5}" if y == height - 1 else " " * 5
             found.append(line((label, "dim"), (" ", "text"), (cells, row.color)))
         return found
 
@@ -423,6 +429,7 @@ class AdaptersPanel(Panel):
     def compose(self) -> ComposeResult:
         table = AdapterTablePane()
         yield table
+        yield DetailsPane(table)
         yield AdapterPlotPane(lambda: table.selected)
         yield SpeedPane(table)
 
@@ -431,12 +438,13 @@ class AdaptersPanel(Panel):
         return self.query_one(AdapterTablePane).painted_app.orders
 
     def on_table_pane_moved(self) -> None:
+        self.query_one(DetailsPane).paint()
         self.query_one(AdapterPlotPane).paint()
         self.query_one(SpeedPane).paint()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:
-        details = AdapterDetails(message.row)
-        self.app.push_screen(LiveDialog(message.row.name, details.lines))
+        table = self.query_one(AdapterTablePane)
+        self.app.push_screen(AdapterDialog(table, message.row))
 
     def on_adapter_table_pane_asked(self, message: AdapterTablePane.Asked) -> None:
         rows = [row for row in message.rows if not row.is_base]
@@ -456,7 +464,12 @@ class AdaptersPanel(Panel):
             self._order(message.verb, rows)
 
     def _load(self, path: str) -> None:
-        self.app.push_screen(LoadDialog(self._orders, path))
+        self.app.push_screen(LoadDialog(self._orders, path), self._go_to)
+
+    def _go_to(self, name: str | None) -> None:
+        """Puts the cursor on an adapter that was loaded."""
+        if name:
+            self.query_one(AdapterTablePane).go_to(f"{name}@")
 
     def _load_planned(self, path: str | None) -> None:
         if path:
@@ -480,7 +493,10 @@ class AdaptersPanel(Panel):
     def _show_verdict(self, row: AdapterRow, reply: AdapterReply) -> bool:
         """Shows a verification as a dialog if this panel is still visible; elsewhere it would
         interrupt typing. The adapter's details keep the result."""
-        is_looked_at = self.display and isinstance(self.app.screen, MainScreen)
+        top = self.app.screen
+        if isinstance(top, AdapterDialog) and top.name_of_row == row.name:
+            return reply.verification is not None  # its details show it
+        is_looked_at = self.display and isinstance(top, MainScreen)
         if reply.verification is None or not is_looked_at:
             return False
         result = AdapterVerification(reply.at, reply.verification)
@@ -490,6 +506,30 @@ class AdaptersPanel(Panel):
             )
         )
         return True
+
+
+class AdapterDialog(RowDialog):
+    """An adapter's details, with the keys that act on it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of(
+        AdapterTablePane, "unload", "reload", "pin", "verify", "merge"
+    )
+
+    def __init__(self, table: AdapterTablePane, row: AdapterRow) -> None:
+        super().__init__(table, row, row.name, AdapterDetails(row).lines)
+        self._adapters, self._row = table, row
+
+    @property
+    def name_of_row(self) -> str:
+        return self._row.name
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "ask" and self._row.is_base:
+            return False
+        return super().check_action(action, parameters)
+
+    def action_ask(self, verb: str) -> None:
+        self.on_row(lambda: self._adapters.action_ask(verb))
 
 
 def _command(verb: str, row: AdapterRow) -> AdapterCommand:

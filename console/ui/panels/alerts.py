@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from ...state.alert_book import Alert, AlertState
+from ...state.alert_book import GONE_S, Alert, AlertState
 from ...state.alerts import RULES, AlertFinding
 from ...state.board import Board
 from ...state.log_reference import find_line
@@ -32,7 +32,7 @@ def _state(row: Alert, board: Board, width: int) -> Sequence[TextSpan]:
 
 def _style(row: Alert) -> str:
     if row.state is AlertState.CLEARED:
-        return "good"
+        return "dim"
     return row.finding.level if row.state is AlertState.FIRING else "text"
 
 
@@ -50,7 +50,7 @@ class AlertTable(TablePane[Alert]):
     """Every alert of the last hours."""
 
     TITLE = "alerts"
-    EMPTY = "nothing is wrong, and nothing was"
+    EMPTY = "no alerts"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "acknowledge", "Acknowledge", id="acknowledge", tooltip="it has been seen"),
         Binding("A", "acknowledge_all", "All", show=False, id="acknowledge-all"),
@@ -91,6 +91,15 @@ class AlertTable(TablePane[Alert]):
     def row_key(self, row: Alert) -> str:
         return "/".join(row.finding.key)
 
+    def empty(self, board: Board) -> str:
+        """`no alerts since 14:02:11`: since this console watches, and four hours at most."""
+        begun = self.painted_app.alert_book.begun_at
+        if begun is None:
+            return self.EMPTY
+        if board.now - begun >= GONE_S:
+            return f"{self.EMPTY} in the last {GONE_S / 3600:.0f} hours"
+        return f"{self.EMPTY} since {units.clock(begun)}"
+
     def filter_text(self, row: Alert, board: Board) -> str:
         return f"{row.state.value} {row.finding.rule} {row.finding.text}"
 
@@ -105,7 +114,9 @@ class AlertTable(TablePane[Alert]):
         self.unmark()
 
     def action_acknowledge_all(self) -> None:
-        self.post_message(self.Acknowledged([row.finding.key for row in self._rows]))
+        board = self.painted_app.board  # the key may come before the first frame of the page
+        shown = (r for r in self.rows(board) if self.shows(self.filter_text(r, board)))
+        self.post_message(self.Acknowledged([row.finding.key for row in shown]))
 
 
 class RulePane(Pane):

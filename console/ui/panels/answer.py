@@ -67,23 +67,18 @@ class AnswerPane(Pane, can_focus=True):
         return ((self.answer.label, self.answer.style),)
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        return answer_captions(self.answer, self._caption_room)[0]
+        return self._captions[0]
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
         """What the caption has no room for; with the difference, its size."""
         if self.shows_difference and self.against and self._compared:
-            return (
-                (f"+{num_words(self._difference, INSERT)}", INSERT),
-                (" ", "text"),
-                (f"-{num_words(self._difference, DELETE)}", DELETE),
-                (" words against ", "dim"),
-                (self.against.label, self.against.style),
-            )
-        return answer_captions(self.answer, self._caption_room)[1]
+            return difference_hint(self._difference, self.against, self.size.width - 8)
+        return self._captions[1]
 
     @property
-    def _caption_room(self) -> int:
-        return self.size.width - cell_len(self.answer.label) - 12
+    def _captions(self) -> tuple[tuple[TextSpan, ...], tuple[TextSpan, ...]]:
+        above = self.size.width - cell_len(self.answer.label) - 12
+        return answer_captions(self.answer, above, self.size.width - 5)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if self.shows_choices:
@@ -226,9 +221,12 @@ def choice_line(choice: TokenChoice, width: int) -> TextLine:
     return TextLine(crop(spans, width))
 
 
-def answer_captions(answer: Answer, room: int) -> tuple[tuple[TextSpan, ...], tuple[TextSpan, ...]]:
+def answer_captions(
+    answer: Answer, above: int, below: int
+) -> tuple[tuple[TextSpan, ...], tuple[TextSpan, ...]]:
     """Speed, time to the first token, length and, unless it is the usual one, the reason of the
-    end: as many as fit into `room` cells, and the rest."""
+    end: as many as fit into `above` cells, and the rest in `below` cells, where the speed gives way
+    to the others."""
     if answer.error:
         return (("cancelled" if answer.error == CANCELLED else "failed", "bad"),), ()
     if answer.first_at is None:
@@ -236,12 +234,29 @@ def answer_captions(answer: Answer, room: int) -> tuple[tuple[TextSpan, ...], tu
     facts: list[tuple[TextSpan, ...]] = [
         ((units.rate(answer.tokens_s), "number"), (" tok/s", "dim")),
         (("first ", "dim"), (units.duration(answer.ttft_s or 0.0), "number")),
-        ((f"{answer.count}", "number"), (" tokens", "dim")),
+        ((units.count(answer.count), "number"), (" tokens", "dim")),
     ]
     if answer.finish_reason not in ("", "stop"):
-        facts.append(((f"ended by {answer.finish_reason}", "warn"),))
-    fitting = next((n for n in range(len(facts), 0, -1) if length(_joined(facts[:n])) <= room), 0)
-    return _joined(facts[:fitting]), _joined(facts[fitting:])
+        facts.append(((answer.finish_reason, "warn"),))
+    fitting = next((n for n in range(len(facts), 0, -1) if length(_joined(facts[:n])) <= above), 0)
+    shown, rest = _joined(facts[:fitting]), facts[fitting:]
+    if not fitting and length(_joined(rest)) > below:
+        del rest[0]
+    return shown, crop(_joined(rest), below)
+
+
+def difference_hint(
+    difference: Sequence[TextSpan], against: Answer, room: int
+) -> tuple[TextSpan, ...]:
+    """`+13 -10 words against pirate`, without the name if there is no room for half of it."""
+    more, less = num_words(difference, INSERT), num_words(difference, DELETE)
+    found: tuple[TextSpan, ...] = ((f"+{more}", INSERT), (" ", "text"), (f"-{less}", DELETE))
+    found += ((" words", "dim"),)
+    if not more and not less:
+        found = (("no word differs", "dim"),)
+    name = (("  against ", "dim"), (against.label, against.style))
+    left = room - length(found)
+    return found + crop(name, left) if left >= length(name[:1]) + length(name[1:]) / 2 else found
 
 
 def _joined(facts: Sequence[tuple[TextSpan, ...]]) -> tuple[TextSpan, ...]:

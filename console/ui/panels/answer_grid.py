@@ -102,8 +102,9 @@ class AnswerGrid(Container):
         self.alone = index
         self._arrange()
 
-    def index_of(self, pane: AnswerPane) -> int:
-        return self.answers.index(pane.answer)
+    def index_of(self, pane: Widget) -> int:
+        """The index of the answer in this pane; 0 for the hints of the beginning."""
+        return next((index for index, known in self._panes.items() if known is pane), 0)
 
     def repaint(self, answer: Answer) -> None:
         """Paints the pane of an answer that has changed, if it is shown."""
@@ -129,7 +130,7 @@ class AnswerGrid(Container):
         if fresh:
             self.mount(*fresh.values())
         # A pane of a later page may have been mounted before one of this page.
-        self.sort_children(key=self._place)
+        self.sort_children(key=self.index_of)
         self.post_message(self.Arranged())
         self.call_after_refresh(self._paint)
 
@@ -137,9 +138,6 @@ class AnswerGrid(Container):
         """The pane of an answer, which is compared with the first one, and that with the second."""
         others = self.answers[1:2] if index == 0 else self.answers[:1]
         return AnswerPane(self.answers[index], *others)
-
-    def _place(self, child: Widget) -> int:
-        return self.answers.index(child.answer) if isinstance(child, AnswerPane) else 0
 
     def _paint(self) -> None:
         for pane in self.panes:

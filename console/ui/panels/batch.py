@@ -15,7 +15,8 @@ from ...state.board import Board, RequestRow
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.column import Column, number_column, text_column
-from ..widgets.dialogs import LiveDialog, ScrollPane
+from ..widgets.details import DetailsPane
+from ..widgets.dialogs import LineSource, LiveDialog
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field
 from ..widgets.records import Record
@@ -25,6 +26,8 @@ PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": (
 
 
 def _phase(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
+    if board.stall:
+        return (("◌ stalled", "bad"),)
     mark, style = PHASES.get(row.view.phase, ("?", "dim"))
     return ((f"{mark} {row.view.phase}", style),)
 
@@ -36,10 +39,14 @@ def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """`━━━━──── 37/128`: generated tokens of `max_tokens`; or the reason it waits."""
+    """`━━━━──── 37/128`: generated tokens of `max_tokens`; what a request that stands still waits
+    for; or `#2 behind …`, the place in the queue and the reason it waits."""
     view = row.view
+    if board.stall:
+        return ((units.visible(board.stall), "bad"),)
     if view.reason:
-        return ((view.reason, "warn"),)
+        place: tuple[TextSpan, ...] = ((f"#{view.place} ", "number"),) if view.place else ()
+        return (*place, (view.reason, "warn"))
     numbers = f"{view.num_output:>5}/{view.max_tokens:<5}"
     cells = width - len(numbers)
     filled, rest = plot.gauge(view.num_output / max(1, view.max_tokens), cells)
@@ -57,6 +64,7 @@ class BatchTable(TablePane[RequestRow]):
     EMPTY = "no request is live"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "abort", "Abort", id="abort", tooltip="end the request, or all marked ones"),
+        Binding("w", "waiting", "Waiting", id="row-waiting", tooltip="to the next waiting one"),
     ]
     columns = (
         text_column(
@@ -103,6 +111,9 @@ class BatchTable(TablePane[RequestRow]):
         ),
     )
 
+    def lines_of(self, row: RequestRow) -> LineSource:
+        return RequestDetails(row, has_text=False).lines
+
     def extracts(self, row: RequestRow) -> Mapping[str, str]:
         return {"why": row.view.reason, "adapter": row.view.adapter or ""}
 
@@ -114,6 +125,7 @@ class BatchTable(TablePane[RequestRow]):
                 **record,
                 "request": view.request_id,
                 "max_tokens": view.max_tokens,
+                "place": view.place or None,
                 "reason": view.reason,
             }
             for record, view in records
@@ -143,6 +155,11 @@ class BatchTable(TablePane[RequestRow]):
         is_there = board.condition.word == "READY" and board.server is not None
         return f"{self.EMPTY}; 5 sends one" if is_there and board.playback is None else self.EMPTY
 
+    def action_waiting(self) -> None:
+        """Goes to the next waiting request; behind the last one, to the first."""
+        if not self.go_to_next(lambda row: row.view.phase == "waiting"):
+            self.notify("No request waits.", timeout=3)
+
     def action_abort(self) -> None:
         self.ask_orders([Abort(row.view.request_id, ABORTED) for row in self.subjects])
 
@@ -153,19 +170,15 @@ class BatchPanel(Panel):
     NAME: ClassVar[str] = "Batch"
 
     def compose(self) -> ComposeResult:
-        yield BatchTable()
+        table = BatchTable()
+        yield table
+        yield DetailsPane(table)
+
+    def on_table_pane_moved(self) -> None:
+        self.query_one(DetailsPane).paint()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:
         self.app.push_screen(RequestDialog(message.row))
-
-
-class RequestPane(ScrollPane):
-    """A request's details, without the hint to abort once it has ended."""
-
-    def hint(self, board: Board) -> Sequence[TextSpan]:
-        if self.screen.check_action("abort", ()):
-            return super().hint(board)
-        return tuple(super().hint(board))[2:]  # without the key and the name of abort
 
 
 class RequestDialog(LiveDialog):
@@ -180,9 +193,7 @@ class RequestDialog(LiveDialog):
     def __init__(self, row: RequestRow) -> None:
         self._details = RequestDetails(row)
         self._request_id = row.view.request_id
-        title = f"request {units.short_id(self._request_id)}"
-        super().__init__(title, self._details.lines)
-        self._pane = RequestPane(title, self._details.lines)
+        super().__init__(f"request {units.short_id(self._request_id)}", self._details.lines)
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -211,8 +222,9 @@ class RequestDialog(LiveDialog):
 class RequestDetails:
     """The lines of a request's dialog; once it has ended, from its last state."""
 
-    def __init__(self, row: RequestRow) -> None:
-        self._row = row
+    def __init__(self, row: RequestRow, has_text: bool = True) -> None:
+        """Without `has_text`, without the request's text, which would have to be asked for."""
+        self._row, self._has_text = row, has_text
         self.is_live = True
         self._prompt, self._output = WrappedText(), WrappedText()
 
@@ -227,8 +239,7 @@ class RequestDetails:
         self._row = row = now or self._row
         self.is_live = now is not None
         view = row.view
-        mark, style = PHASES.get(view.phase, ("?", "dim"))
-        state: tuple[TextSpan, ...] = ((f"{mark} {view.phase}", style),)
+        state: Sequence[TextSpan] = _phase(row, board, width)
         if not self.is_live:
             state = (("✓ no longer live", "dim"), ("  the figures are the last ones heard", "dim"))
         found = [
@@ -241,8 +252,11 @@ class RequestDetails:
                 (f"  {units.age(max(0.0, board.now - view.arrived_at))} ago", "dim"),
             ),
         ]
-        if view.reason and self.is_live:
-            found.append(line(*field("waits for"), (view.reason, "warn")))
+        if self.is_live and (reason := board.stall or view.reason):
+            style = "bad" if board.stall else "warn"
+            found += _wrapped("waits for", units.visible(reason), style, width)
+            if view.place:
+                found.append(line(*field("queue"), (f"#{view.place}", "number"), _queue(board)))
         done = min(view.num_computed, view.num_prompt)
         found += [
             line(
@@ -259,7 +273,7 @@ class RequestDetails:
             line(("timeline", "title")),
             *_timeline(row, board, width),
         ]
-        return [*found, *self._words(board, width)]
+        return [*found, *(self._words(board, width) if self._has_text else ())]
 
     def _output_so_far(self, row: RequestRow) -> Sequence[TextSpan]:
         """The output tokens; once it has ended a lower bound, as no message has the final count."""
@@ -285,6 +299,17 @@ class RequestDetails:
             line(("prompt", "title"), ("  as the model reads it", "dim")),
             *(line((words, "text")) for words in self._prompt.lines(text.prompt, width)),
         ]
+
+
+def _queue(board: Board) -> TextSpan:
+    waiting = sum(row.view.phase == "waiting" for row in board.requests)
+    return (f" of {waiting} that wait", "dim")
+
+
+def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
+    """A detail in as many lines as it needs."""
+    parts = units.wrap(text, max(8, width - 12))
+    return [line(*field("" if at else name), (part, style)) for at, part in enumerate(parts)]
 
 
 class RequestStage(NamedTuple):

@@ -32,6 +32,8 @@ COMPARED = (
 """Metrics in the comparison of two runs."""
 BARS = Metric("tokens_s", "tokens/s", True)
 HEAD = 22
+AXIS = 6
+"""Cells of the plot's labels, at its left."""
 
 
 def number(value: float | None) -> str:
@@ -241,12 +243,20 @@ class RunPane(Pane):
             found += self._plot(run, width, rows)
         return found
 
+    def origin(self, board: Board) -> tuple[int, float, float] | None:
+        """Of the plot, whose ticks are seconds before the run's end, or before now."""
+        if self.run is None or not self.run.speeds:
+            return None
+        return AXIS, 2 * max(1, self.size.width - 4 - AXIS) * self.run.interval_s, 0.0
+
     def _plot(self, run: BenchRun, width: int, rows: int) -> Sequence[TextLine]:
-        cells = max(1, width - 6)
-        speeds = list(run.speeds)[-2 * cells :]
+        cells = max(1, width - AXIS)
+        speeds = run.speeds[-2 * cells :]
         values = [float("nan")] * (2 * cells - len(speeds)) + speeds
         top = plot.top_of(max(speeds))
-        labels = [f"{units.count(top):>5} ", *[" " * 6] * rows]
+        labels = [f"{units.tick(top):>5} ", *[" " * AXIS] * (rows - 2), f"{'0':>5} "]
+        if rows > 2:
+            labels[1] = "tok/s "
         areas = plot.area(values, rows, top)
         return [
             line((label, "dim"), (row, "info")) for label, row in zip(labels, areas, strict=False)

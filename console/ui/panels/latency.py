@@ -5,234 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from msgspec import Struct
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.message import Message
 
 from ....pipeline.messages import Step
-from ....pipeline.runtime.percentile import percentile
-from ....pipeline.runtime.step_statistics import PARTS, part_us, step_us
+from ....pipeline.runtime.step_statistics import part_us, step_us
 from ...commands.pipeline import ProfileCommand
-from ...state.board import DEVICE_PARTS, HOST_PARTS, Board, Quantiles
+from ...state.board import DEVICE_PARTS, HOST_PARTS, WINDOW_S, Board, Quantiles
 from ...state.span_tail import SpanTail
-from ...state.time_series import Track, Window, is_hour
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, crop, length, line
 from ...text.lora_tax import tax_spans
+from ..plots.step_plots import MARKS, NAMES, NO_STEP, PartsPane
 from ..widgets.order_asked import OrderAsked
-from ..widgets.pane import Pane, Panel, over_time
+from ..widgets.pane import Pane, Panel
 
-NAMES = {
-    "host": "host",
-    "copy": "copy",
-    "launch": "launch",
-    "busy": "busy",
-    "sync": "sync wait",
-    "step": "whole step",
-}
-MARKS = {"host": "▒", "copy": "░", "launch": "▓", "busy": "█", "sync": "▚"}
-"""One shade per part, as some terminals have no colours."""
-LABEL = 22
-OFF = "off"
-"""Shown for values that are not measured with --no-step-times."""
+OLD_S = 5.0
+"""Age of the newest step from which it is shown."""
 STEPS_OF_SPANS = 3
 ASK_SECONDS = 1.0
 """Seconds between two requests for newer spans."""
 INKS_OF_DEPTH = ("info", "part-launch", "part-copy", "part-busy")
-BACK_STEP = 10
-"""Buckets that an arrow key moves in time."""
-BACK_S, HOUR_BACK_S = 550.0, 3300.0
-"""How far back it goes in the plots of minutes, and of the hour."""
-TAX_SHARE = 0.9
-"""Share of the buckets whose LoRA tax the axis must cover."""
-NO_STEP = "no step is known yet"
-
-
-class Curve(Struct, frozen=True):
-    """A small plot with numbers at its left."""
-
-    mark: str
-    name: str
-    style: str
-    figure: str
-    more: tuple[tuple[str, str], ...]
-    """Further numbers, shown if there are lines for them: `p99  0.42 ms`."""
-    window: Window
-    top: float
-
-
-class PartsPane(Pane, can_focus=True):
-    """Small plots over one time axis: the parts of a step, its read rate, and the overhead of
-    adapters. A dot above an area is the highest value of a step there."""
-
-    TITLE = "parts of a step"
-    PERIOD_S = 0.5
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "scrub(1)", "Back", id="scrub-back", tooltip="five seconds back in time"),
-        Binding("right", "scrub(-1)", "Forth", id="scrub-forth"),
-        Binding("end,0", "now", "Now", key_display="0", id="scrub-now"),
-        Binding("h", "histogram", "Histogram", id="histogram", tooltip="of the next part"),
-        Binding("f", "spans", "Spans", id="spans", tooltip="named spans instead of last steps"),
-        Binding("r", "record", "Record", id="record", tooltip="record spans of every process"),
-    ]
-
-    class Scrubbed(Message):
-        """The plots were moved in time, to `back_s` seconds ago."""
-
-        def __init__(self, back_s: float) -> None:
-            super().__init__()
-            self.back_s = back_s
-
-    class SpansAsked(Message):
-        """The operator switches between steps and spans."""
-
-    class RecordAsked(Message):
-        """The operator starts or stops recording spans."""
-
-    class Turned(Message):
-        """The operator wants the next part in the histogram."""
-
-    def __init__(self) -> None:
-        super().__init__(id="parts")
-        self._back_s = 0.0
-
-    def title(self, board: Board) -> Sequence[TextSpan]:
-        return over_time(self.TITLE, board)
-
-    def caption(self, board: Board) -> Sequence[TextSpan]:
-        if self._back_s:
-            return ((f"{units.age(self._back_s)} ago", "warn"),)
-        return ((units.rate(board.step_rate), "number"), (" steps/s", "dim"))
-
-    def origin(self, board: Board) -> tuple[int, float] | None:
-        if not self._knows(board):
-            return None
-        return self.origin_of(board.read_rate, LABEL, self._back_s)
-
-    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
-        if not self._knows(board):
-            return [line((NO_STEP, "dim"))]
-        found: list[TextLine] = []
-        cells = max(1, width - LABEL)
-        curves = [self._part(board, part, cells) for part in PARTS]
-        curves += [self._reads(board, cells), self._tax(board, cells)]
-        each, more = divmod(max(height, len(curves)), len(curves))
-        for index, curve in enumerate(curves):
-            rows = each + (index >= len(curves) - more)  # the last ones get the left-over lines
-            found += _drawn(curve, rows)
-        return found
-
-    def _knows(self, board: Board) -> bool:
-        """Whether any step is known, recent or in the plots."""
-        return bool(board.steps) or any(track.means for track in board.parts.values())
-
-    def _window(self, track: Track, board: Board, cells: int) -> Window:
-        return self.window(track, board, cells, int(self._back_s / track.bucket_s))
-
-    def _part(self, board: Board, part: str, cells: int) -> Curve:
-        window = self._window(board.parts[part], board, cells)
-        top = plot.top_of(window.highest)
-        quantiles = board.part_quantiles[part]
-        known = board.times_steps or part not in DEVICE_PARTS
-        return Curve(
-            MARKS[part],
-            NAMES[part],
-            f"part-{part}",
-            units.milliseconds(quantiles.p50) if known else OFF,
-            (
-                ("p99", units.milliseconds(quantiles.p99 if known else None)),
-                ("axis", units.milliseconds(top)),
-            ),
-            window,
-            top,
-        )
-
-    def _reads(self, board: Board, cells: int) -> Curve:
-        """The read rate; its axis ends at the copy rate, unless a rate exceeds that."""
-        window = self._window(board.read_rate, board, cells)
-        top = max(board.copy_bytes_s or 1e9, window.highest)
-        return Curve(
-            "≡",
-            "reads",
-            "info",
-            units.speed(board.decode_statistics.bytes_s) if board.times_steps else OFF,
-            (("of copy", units.share(board.read_share)), ("axis", units.speed(top))),
-            window,
-            top,
-        )
-
-    def _tax(self, board: Board, cells: int) -> Curve:
-        window = self._window(board.lora_overhead, board, cells)
-        # One slow step would flatten all others, so it is cut off, and the axis label says so.
-        means = sorted(mean for mean in window.means if mean == mean)
-        top = plot.top_of(percentile(means, TAX_SHARE) or 0.0)
-        axis = units.share(top) + (" and more" if means and means[-1] > top else "")
-        tax = board.decode_statistics.lora_tax
-        return Curve(
-            "+",
-            "LoRA tax",
-            "pool-adapters",
-            units.change(tax.value) if board.times_steps else OFF,
-            (
-                ("±", units.share(tax.spread) if tax.value is not None else units.NOTHING),
-                ("axis", axis),
-            ),
-            window,
-            top,
-        )
-
-    def hint(self, board: Board) -> Sequence[TextSpan]:
-        """Numbers of reads, if the screen has no room for `ReadsPane`."""
-        if not self.screen.has_class("-short", "-narrow") or not board.decode_statistics.step_bytes:
-            return ()
-        return (
-            ("adapters ", "dim"),
-            (units.size(board.decode_statistics.adapters), "number"),
-            (" of ", "dim"),
-            (units.size(board.decode_statistics.step_bytes), "number"),
-            (" a decode step", "dim"),
-        )
-
-    def action_scrub(self, steps: int) -> None:
-        track = self.painted_app.board.read_rate
-        step_s, most_s = BACK_STEP * track.bucket_s, HOUR_BACK_S if is_hour(track) else BACK_S
-        self._go(max(0.0, min(self._back_s + steps * step_s, most_s)))
-
-    def action_now(self) -> None:
-        self._go(0.0)
-
-    def action_spans(self) -> None:
-        self.post_message(self.SpansAsked())
-
-    def action_record(self) -> None:
-        self.post_message(self.RecordAsked())
-
-    def action_histogram(self) -> None:
-        self.post_message(self.Turned())
-
-    def _go(self, back_s: float) -> None:
-        self._back_s = back_s
-        self.paint()
-        self.post_message(self.Scrubbed(back_s))
-
-
-def _drawn(curve: Curve, rows: int) -> list[TextLine]:
-    """`▚ sync wait  0.42 ms` beside its plot; further numbers if there are more lines."""
-    found = []
-    labels = [(curve.name, curve.figure), *((f"  {name:>7} ", text) for name, text in curve.more)]
-    window = curve.window
-    for y, row in enumerate(plot.area(window.means, rows, curve.top, dots=window.peaks)):
-        name, figure = labels[y] if y < len(labels) else ("", "")
-        found.append(
-            line(
-                (f"{curve.mark} " if y == 0 else "  ", curve.style),
-                (f"{name:<10}", curve.style if y == 0 else "dim"),
-                (f"{figure:>9} ", "number" if y == 0 else "dim"),
-                (row, curve.style),
-            )
-        )
-    return found
 
 
 class ReadsPane(Pane):
@@ -248,7 +40,11 @@ class ReadsPane(Pane):
     def caption(self, board: Board) -> Sequence[TextSpan]:
         if board.copy_bytes_s is None:
             return ()
-        return (("copy rate ", "dim"), (units.speed(board.copy_bytes_s), "number"))
+        return (
+            *_idle(board),
+            ("copy rate ", "dim"),
+            (units.speed(board.copy_bytes_s), "number"),
+        )
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         reads = board.decode_statistics
@@ -309,7 +105,8 @@ class FlamePane(Pane):
 
     def __init__(self) -> None:
         super().__init__(id="flame")
-        self.back_s = 0.0
+        self.until: float | None = None
+        """The end of the last step that is shown, unix seconds; None shows the newest."""
         self.tail: SpanTail | None = None
         """The spans to show instead of steps; None shows steps."""
         self._asked_at = 0.0
@@ -331,10 +128,9 @@ class FlamePane(Pane):
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if self.tail is not None:
             return self._spans(board, self.tail, width, height)
-        until = board.now - self.back_s
         steps: list[Step] = []
         for step in reversed(board.steps):
-            if not self.back_s or step.at <= until:
+            if self.until is None or step.at <= self.until:
                 steps.append(step)
                 if len(steps) == height:
                     break
@@ -394,6 +190,11 @@ class FlamePane(Pane):
         return TextLine(tuple(spans))
 
 
+def _idle(board: Board) -> tuple[TextSpan, ...]:
+    """`3 m ago  `: how old the newest step is, if what is shown is not of now."""
+    return ((f"{units.age(board.idle_s)} ago  ", "warn"),) if board.idle_s >= OLD_S else ()
+
+
 def _lane(step: Step, parts: Sequence[str]) -> int:
     """Total microseconds of `parts`."""
     return sum(part_us(step, part) for part in parts)
@@ -407,6 +208,9 @@ class QuantilePane(Pane):
 
     def __init__(self) -> None:
         super().__init__(id="percentiles")
+
+    def caption(self, board: Board) -> Sequence[TextSpan]:
+        return ((f"last {WINDOW_S:.0f} s", "dim"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         has_most = width >= 52
@@ -466,7 +270,7 @@ class HistogramPane(Pane):
         return (("histogram of ", "dim"), (NAMES[self.kind], "title"))
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        return ((units.count(len(board.steps)), "number"), (" steps", "dim"))
+        return (*_idle(board), (units.count(len(board.steps)), "number"), (" steps", "dim"))
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not board.steps:
@@ -523,9 +327,9 @@ class LatencyPanel(Panel):
         yield HistogramPane()
         yield FlamePane()
 
-    def on_parts_pane_scrubbed(self, message: PartsPane.Scrubbed) -> None:
+    def on_plot_pane_cursor_moved(self, message: PartsPane.CursorMoved) -> None:
         flame = self.query_one(FlamePane)
-        flame.back_s = message.back_s
+        flame.until = message.at
         flame.paint()
 
     def on_parts_pane_spans_asked(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
@@ -18,6 +19,8 @@ from ...state.board import Board
 from ...text import ansi, units
 from ...text.filter import Filter
 from ...text.lines import TextLine, TextSpan, broken, length, line, thumb_of
+from ..widgets.clipboard import copy_text
+from ..widgets.details import Details, DetailsPane
 from ..widgets.dialogs import LiveDialog
 from ..widgets.filter import FilterPane
 from ..widgets.filter_input import FilterInput
@@ -76,7 +79,7 @@ def wrapped_line(entry: LogLine, width: int) -> list[TextLine]:
 def plain_line(entry: LogLine) -> str:
     """`2026-11-25 12:03:22.418 WARNING router the text`, for a file or the clipboard."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
-    text = units.clean(entry.text)
+    text = units.clean(entry.text).removeprefix(f"{entry.source}: ")
     return f"{stamp}.{int(entry.at % 1 * 1000):03} {entry.level} {entry.source} {text}"
 
 
@@ -130,9 +133,9 @@ class LogPane(FilterPane):
         Binding("c", "clear", "Clear", show=False, id="log-clear", tooltip="hide what is there"),
         Binding("e", "export", "Export", id="log-export", tooltip="what passes, to a file"),
         Binding(
-            "y", "copy", "Copy", show=False, id="log-copy", tooltip="the line to the clipboard"
+            "y", "copy", "Copy", show=False, id="log-copy", tooltip="the line under the cursor"
         ),
-        Binding("enter", "open", "Open", id="log-open", tooltip="the hit or the last line, whole"),
+        Binding("enter", "open", "Open", id="log-open", tooltip="the line under the cursor, whole"),
     ]
 
     def __init__(self) -> None:
@@ -143,20 +146,26 @@ class LogPane(FilterPane):
         self.search = Filter()
         self.wraps = False
         self._counted: tuple[tuple[str, int, int], int] = (("", 0, -1), 0)
-        self._hit: int | None = None
-        """Number of the line that a search found, or that an alert refers to."""
+        self._cursor: int | None = None
+        """Number of the line under the cursor; None follows the newest line."""
         self._floor = -1
         """Number of the last cleared line."""
         self._kept: list[LogLine] = []
         """Lines that pass level, process and filter, oldest first."""
         self._source: tuple[LogLine, ...] = ()
         """All lines that `_kept` was filtered from."""
-        self._bottom: int | None = None
-        """Number of the last line to show; None follows the newest."""
+        self._bottom = -1
+        """Number of the last line to show, if there is a cursor."""
+        self._seen = -1
+        """Number of the newest line that was shown."""
+        self._numbers: list[int] = []
+        """The number of the line in each row; -1 for none."""
         self._page = 1
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        found: list[TextSpan] = [(units.count(len(self._kept)), "number"), (" lines", "dim")]
+        number = len(self._kept)
+        noun = " line" if number == 1 else " lines"
+        found: list[TextSpan] = [(units.count(number), "number"), (noun, "dim")]
         if self.process:
             found += [(" of ", "dim"), (self.process, "info")]
         since = bisect_right(board.logs, board.now - RATE_SECONDS, key=lambda entry: entry.at)
@@ -164,34 +173,45 @@ class LogPane(FilterPane):
         found += [("  ", "text"), (units.rate(rate), "number"), ("/s", "dim")]
         if self.level != LEVELS[0]:
             found += [("  from ", "dim"), (self.level, LEVEL_STYLES[self.level])]
-        if self._bottom is None:
+        if self._cursor is None:
             found += [("  following", "good")]
         else:
-            new = len(self._kept) - self._end()
+            new = number - self._index_after(self._seen)
             found += [(f"  +{units.count(new)} new", "warn" if new else "dim")]
         return found
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         self._gather(board.logs)
         self._page = height
+        self._numbers = []
         if not self._kept:
-            word = "no line passes the filter" if board.logs else "nothing has been said yet"
+            word = "no line passes the filter" if board.logs else "no log lines yet"
             return [line((word, "dim"))]
+        rows = self._rows(width, height)
+        if self.wraps and self._cursor is not None and self._cursor not in (n for n, _ in rows):
+            self._bottom = self._kept[self._at()].number  # wrapped lines below pushed it out
+            rows = self._rows(width, height)
+        self._numbers = [number for number, _ in rows]
+        self._seen = max(self._seen, *self._numbers)
+        return [row for _, row in rows]
+
+    def _rows(self, width: int, height: int) -> list[tuple[int, TextLine]]:
+        """The visible rows, each with the number of its line."""
         end = self._end()
-        found: list[TextLine] = []
+        found: list[tuple[int, TextLine]] = []
         before: LogLine | None = None
         for entry in self._kept[max(0, end - height) : end]:
             if before and self._shows_all and entry.number > before.number + 1:
                 missing = units.count(entry.number - before.number - 1)
-                found.append(line((f"⋯ {missing} lines were not heard ⋯", "warn")))
+                found.append((-1, line((f"⋯ {missing} lines were not heard ⋯", "warn"))))
             drawn = wrapped_line(entry, width) if self.wraps else [log_line(entry, width)]
             if self.search and self.search.keeps(_text(entry)):
                 drawn = [self._marked(each) for each in drawn]
             elif self.marks and self.is_dimmed(_text(entry)):
                 drawn = [TextLine(tuple((text, "dim") for text, _ in each.spans)) for each in drawn]
-            if entry.number == self._hit:
+            if entry.number == self._cursor:
                 drawn = [each._replace(ground="cursor") for each in drawn]
-            found += drawn
+            found += [(entry.number, each) for each in drawn]
             before = entry
         return found[-height:]
 
@@ -205,7 +225,7 @@ class LogPane(FilterPane):
         for text, style in drawn.spans:
             end = 0
             for first, last in self.search.hits(text):
-                spans += [(text[end:first], style), (text[first:last], "peak")]
+                spans += [(text[end:first], style), (text[first:last], "badge-warn")]
                 end = last
             spans.append((text[end:], style))
         return TextLine(tuple(span for span in spans if span[0]), drawn.ground)
@@ -241,21 +261,20 @@ class LogPane(FilterPane):
 
     def action_match(self, step: int) -> None:
         """Goes to the next search hit, for 1 back in time; without a search, to the next match of
-        the filter, which becomes the last line shown if enough lines are above it."""
+        the filter."""
         if self.search:
             self._next_hit(-step)
             return
-        at = self._end() - 1
+        at = self._at()
         while 0 <= at + step < len(self._kept):
             at += step
             if self.filter.keeps(_text(self._kept[at])):
-                self._go(max(self._page, at + 1))
+                self._put(at)
                 return
 
     def set_search(self, text: str) -> None:
         """Goes to the newest hit at or above the last line shown; called at every letter typed."""
         self.search = Filter.parse(text)
-        self._hit = None
         if self.search:
             self._find(self._end() - 1, -1)
         self.paint()
@@ -265,10 +284,9 @@ class LogPane(FilterPane):
         while 0 <= index < len(self._kept):
             entry = self._kept[index]
             if self.search.keeps(_text(entry)):
-                self._hit = entry.number
                 end = self._end()
-                if not end - self._page <= index < end:
-                    self._go(max(self._page, index + self._page // 2))
+                is_shown = end - self._page <= index < end
+                self._hold(index, end if is_shown else index + self._page // 2)
                 return True
             index += step
         return False
@@ -280,18 +298,15 @@ class LogPane(FilterPane):
             self.level, self.process, self._floor = LEVELS[0], "", -1
             self.set_filter("")
             self._gather(self.painted_app.board.logs)
-        index = bisect_right(self._kept, entry.number, key=lambda kept: kept.number)
-        below = 0 if self.wraps else self._page // 2  # wrapped lines below could push it out
-        self._hit = entry.number
-        self._bottom = self._kept[min(index + below, len(self._kept)) - 1].number
-        self.paint()
+        index = self._index_after(entry.number) - 1
+        below = 1 if self.wraps else self._page // 2  # wrapped lines below could push it out
+        self._hold(index, index + below)
 
     def show_time(self, at: float) -> None:
-        """Scrolls to the lines at time `at`."""
+        """Goes to the line before the time `at`."""
         index = bisect_right(self._kept, at, key=lambda entry: entry.at)
         if index < len(self._kept):
-            self._bottom = self._kept[max(0, index - 1)].number
-            self.paint()
+            self._hold(index - 1, index)
 
     def _gather(self, logs: tuple[LogLine, ...]) -> None:
         """Updates `_kept`; examines only the lines that are new since the last frame."""
@@ -320,31 +335,67 @@ class LogPane(FilterPane):
             del self._kept[: bisect_right(self._kept, first - 1, key=lambda entry: entry.number)]
         self._source = logs
 
+    def _index_after(self, number: int) -> int:
+        """Index after the line `number`, or after the last one before it."""
+        return bisect_right(self._kept, number, key=lambda entry: entry.number)
+
+    def _at(self) -> int:
+        """Index of the cursor's line; if the filter hides it, of the last one before it."""
+        if self._cursor is None:
+            return len(self._kept) - 1
+        return max(0, self._index_after(self._cursor) - 1)
+
     def _end(self) -> int:
         """Index after the last line to show."""
-        if self._bottom is None:
+        if self._cursor is None:
             return len(self._kept)
-        end = bisect_right(self._kept, self._bottom, key=lambda entry: entry.number)
-        return max(min(self._page, len(self._kept)), end)
+        return max(min(self._page, len(self._kept)), self._index_after(self._bottom))
 
-    def _go(self, end: int) -> None:
-        if end >= len(self._kept):
-            self._bottom = None
-        elif self._kept:
-            self._bottom = self._kept[max(0, min(end, len(self._kept)) - 1)].number
+    def _hold(self, index: int, end: int) -> None:
+        """Moves the cursor to the line at `index`, and shows the lines before `end`."""
+        number = len(self._kept)
+        if number:
+            end = min(max(end, self._page), number)
+            self._bottom = self._kept[end - 1].number
+            self._cursor = self._kept[max(0, min(index, number - 1))].number
         self.paint()
 
+    def _put(self, index: int) -> None:
+        """Moves the cursor to the line at `index`, and scrolls as far as needed to show it."""
+        index = max(0, index)
+        end = self._end()
+        if index >= end:
+            end = index + 1
+        elif index < end - self._page:
+            end = index + self._page
+        self._hold(index, end)
+
+    def _scroll(self, lines: int, with_cursor: bool) -> None:
+        """Scrolls by `lines`; the cursor moves with the lines, or no further than needed to stay in
+        sight. At the end it follows."""
+        end = self._end() + lines
+        if lines > 0 and end >= len(self._kept):
+            self.action_follow()
+            return
+        end = max(self._page, end)
+        at = self._at() + (lines if with_cursor else 0)
+        self._hold(max(end - self._page, min(at, end - 1)), end)
+
     def action_move(self, lines: int) -> None:
-        self._go(max(self._page, self._end() + lines))
+        at = self._at() + lines
+        if at >= len(self._kept):
+            self.action_follow()
+        else:
+            self._put(at)
 
     def action_page(self, pages: int) -> None:
-        self.action_move(pages * max(1, self._page - 1))
+        self._scroll(pages * max(1, self._page - 1), with_cursor=True)
 
     def action_oldest(self) -> None:
-        self._go(self._page)
+        self._hold(0, self._page)
 
     def action_follow(self) -> None:
-        self._bottom = self._hit = None
+        self._cursor = None
         self.paint()
 
     def action_level(self) -> None:
@@ -363,18 +414,33 @@ class LogPane(FilterPane):
     async def action_search(self) -> None:
         await self.open_line("s", SearchInput(self))
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return bool(action == "unfilter" and self.search.text) or super().check_action(
+            action, parameters
+        )
+
+    def action_unfilter(self) -> None:
+        """Clears the search; without a search, the filter."""
+        if self.search.text:
+            self.set_search("")
+        else:
+            super().action_unfilter()
+
     def _next_hit(self, step: int) -> None:
-        numbers = [entry.number for entry in self._kept]
-        at = self._end() - 1 if self._hit is None else bisect_right(numbers, self._hit) - 1 + step
+        at = self._at() + (0 if self._cursor is None else step)
         if not self._find(at, step):
             self.notify("No further hit this way.")
         self.paint()
 
     def action_leap(self, seconds: int) -> None:
-        """Scrolls by a number of seconds from the last line shown."""
+        """Goes to the line a number of seconds after the cursor's, or before it."""
         if self._kept:
-            at = self._kept[self._end() - 1].at + seconds
-            self._go(max(self._page, bisect_right(self._kept, at, key=lambda entry: entry.at)))
+            at = self._kept[self._at()].at + seconds
+            index = bisect_right(self._kept, at, key=lambda entry: entry.at)
+            if index >= len(self._kept):
+                self.action_follow()
+            else:
+                self._hold(index - 1, index)
 
     def action_wrap(self) -> None:
         self.wraps = not self.wraps
@@ -383,7 +449,7 @@ class LogPane(FilterPane):
     def action_clear(self) -> None:
         """Hides the current lines; if none is shown, shows hidden ones again."""
         last = self._kept[-1].number if self._kept else -1
-        self._floor, self._bottom, self._source = last, None, ()
+        self._floor, self._cursor, self._source = last, None, ()
         self.paint()
 
     def action_export(self) -> None:
@@ -402,21 +468,24 @@ class LogPane(FilterPane):
 
     @property
     def _current(self) -> LogLine | None:
-        """The hit, if visible; else the last line shown."""
-        end = self._end()
-        shown = self._kept[max(0, end - self._page) : end]
-        return next((e for e in shown if e.number == self._hit), shown[-1] if shown else None)
+        """The line under the cursor; the newest one while following."""
+        return self._kept[self._at()] if self._kept else None
 
     def action_copy(self) -> None:
         if (entry := self._current) is not None:
-            self.app.copy_to_clipboard(plain_line(entry))
-            self.notify("The line is in the clipboard.")
+            text = plain_line(entry)
+            copy_text(self, text, units.glimpse(text))
 
     def action_open(self) -> None:
-        """Opens a dialog with the hit or the last line shown, wrapped, its JSON indented."""
+        """Opens a dialog with the line under the cursor, wrapped, its JSON indented."""
+        if (found := self.details()) is not None:
+            self.app.push_screen(LiveDialog(found.title, found.lines))
+
+    def details(self) -> Details | None:
+        """The line under the cursor as a whole, for the pane beside the log."""
         entry = self._current
         if entry is None:
-            return
+            return None
 
         def whole(board: Board, width: int) -> Sequence[TextLine]:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
@@ -428,13 +497,21 @@ class LogPane(FilterPane):
                 *(line((text, "text")) for text in units.wrap(_set_out(entry.text), width)),
             ]
 
-        self.app.push_screen(LiveDialog(f"line {entry.number}", whole))
+        return Details(f"{entry.number}", f"line {entry.number}", whole)
+
+    def on_click(self, event: events.Click) -> None:
+        """Chooses a line; a double click opens it."""
+        row = event.y - 1  # the frame
+        if 0 <= row < len(self._numbers) and self._numbers[row] >= 0:
+            self._put(self._index_after(self._numbers[row]) - 1)
+            if event.chain == 2:
+                self.action_open()
 
     def on_mouse_scroll_down(self) -> None:
-        self.action_move(3)
+        self._scroll(3, with_cursor=False)
 
     def on_mouse_scroll_up(self) -> None:
-        self.action_move(-3)
+        self._scroll(-3, with_cursor=False)
 
 
 class SearchInput(FilterInput):
@@ -457,9 +534,11 @@ class SearchInput(FilterInput):
 
 
 class LogsPanel(Panel):
-    """The log pane alone."""
+    """The log, and on a wide screen the line under its cursor."""
 
     NAME: ClassVar[str] = "Logs"
 
     def compose(self) -> ComposeResult:
-        yield LogPane()
+        log = LogPane()
+        yield log
+        yield DetailsPane(log)

@@ -15,9 +15,6 @@ from ..widgets.editor import WriteAsked
 from ..widgets.model_picker import agree_to_many
 from ..widgets.pane import Pane
 
-MOST_ROWS = 4
-SHORT_ROWS = 2
-"""Most rows of models, and the same on a screen of few lines."""
 CHIP = "▸[x] ● "
 GAP = 2
 """Blanks after a name."""

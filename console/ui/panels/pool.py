@@ -12,13 +12,15 @@ from textual.binding import Binding, BindingType
 from ...state.board import Board
 from ...state.page_map import ADAPTER, CHECK, FREE, KV, Cell, PageMap, Share, pages_a_cell
 from ...text import plot, units
-from ...text.lines import TextLine, TextSpan, crop, line
+from ...text.lines import TextLine, TextSpan, crop, length, line
 from ..widgets.pane import Pane
 
 GLYPHS = {FREE: "·", KV: plot.FULL, ADAPTER: "▓", CHECK: "◇"}
 SPARSE = {KV: "▄", ADAPTER: "▒", CHECK: "◇"}
 """Marks of cells that are more than half free."""
 CURSOR = ("◆", "badge-tab")
+NARROW = 36
+"""With fewer cells an owner is named without its kind, which the colour shows."""
 WHOLE_FROM = 5
 """With fewer lines only the bar is shown; or, with the focus, only the map."""
 
@@ -27,6 +29,7 @@ class PoolPane(Pane, can_focus=True):
     """The pool of pages for KV and adapters: its split, and a map with several pages per cell."""
 
     TITLE = "page pool"
+    FADES = True
     PERIOD_S = 0.5
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "move(-1, 0)", "Left", show=False, id="pool-left"),
@@ -108,6 +111,8 @@ class PoolPane(Pane, can_focus=True):
             ),
         ):
             legend += [(mark, style), (f" {units.count(pages)}", "number"), (f" {name}  ", "dim")]
+        if length(legend) - 2 > width:  # what is free is the rest of the bar
+            del legend[-3:]
         return TextLine(crop(legend, width))
 
     def _draw(self, board: Board, width: int, height: int) -> list[TextLine]:
@@ -165,7 +170,8 @@ class PoolPane(Pane, can_focus=True):
                     (f" {whose}", style),
                 ]
             case "adapter":
-                return [(f"{count}adapter ", "dim"), (units.visible(owner.name), style)]
+                kind = "adapter " if self.size.width >= NARROW else ""
+                return [(f"{count}{kind}", "dim"), (units.visible(owner.name), style)]
             case _:
                 return [(f"{count}{units.visible(owner.kind)} of ", "dim"), (owner.name, style)]
 

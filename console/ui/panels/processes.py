@@ -23,11 +23,13 @@ from ....pipeline.messages import (
 )
 from ...client.telemetry import DRAIN_SECONDS, PipelineOrder
 from ...state.board import SUPERVISOR, Board, ProcessRow
+from ...state.crash import is_stack_line, last_crash
 from ...state.signals import SIGNALS, how
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.column import Column, number_column, text_column
-from ..widgets.dialogs import Choice, ChoiceDialog, LiveDialog
+from ..widgets.details import DetailsPane
+from ..widgets.dialogs import Choice, ChoiceDialog, LineSource, RowDialog, bindings_of
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import LEVEL_STYLES
@@ -38,17 +40,18 @@ ORDERS_NOT_FOR = (SUPERVISOR, "fetch")
 
 
 def _state(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
-    word = "silent" if row.is_stale else row.state.value
-    return ((f"{'●' if row.level == 'good' else '◌'} {word}", row.level),)
+    return ((f"{'●' if row.level == 'good' else '◌'} {row.word}", row.level),)
 
 
 def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
-    """The reason of its state; else a worker's kernels, or the last exit status."""
+    """Why it fell, if it is not back; the reason of its state; else a worker's kernels, or the last
+    exit status."""
     if row.is_stale:
         return ((f"last beat {units.duration(row.age_s or 0.0)} ago", "warn"),)
-    if row.retry_at is not None:
-        again = f"again in {units.duration(max(0.0, row.retry_at - board.now))}"
-        return ((f"{row.reason}, {again}" if row.reason else again, "warn"),)
+    if row.is_fallen and row.state is not ProcessState.FAILED:
+        why = row.fall_reason or row.reason
+        mending = board.mending(row)
+        return ((units.visible(f"{why}, {mending}" if why else mending), row.level),)
     if row.reason:
         return ((units.visible(row.reason), row.level if row.level != "good" else "dim"),)
     if kernels := _kernels(row, board):
@@ -119,7 +122,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
         text_column("process", 12, lambda r: r.name),
         Column(
             "state",
-            10,
+            12,
             _state,
             order=lambda r: r.state.value,
             value=lambda r: r.state,
@@ -153,6 +156,9 @@ class ProcessTablePane(TablePane[ProcessRow]):
 
     def filter_text(self, row: ProcessRow, board: Board) -> str:
         return f"{row.name} {row.state.value} {row.reason}"
+
+    def lines_of(self, row: ProcessRow) -> LineSource:
+        return ProcessDetails(row).lines
 
     def extracts(self, row: ProcessRow) -> Mapping[str, str]:
         board = self.painted_app.board
@@ -249,7 +255,7 @@ class TailPane(Pane):
                 tail.append(log_line(entry, width, with_source=False))
                 if len(tail) == height:
                     break
-        return tail[::-1] or [line(("it has said nothing", "dim"))]
+        return tail[::-1] or [line(("no log lines yet", "dim"))]
 
 
 class ProcessesPanel(Panel):
@@ -260,20 +266,52 @@ class ProcessesPanel(Panel):
     def compose(self) -> ComposeResult:
         table = ProcessTablePane()
         yield table
+        yield DetailsPane(table)
         yield TailPane(table)
 
     def on_table_pane_moved(self) -> None:
+        self.query_one(DetailsPane).paint()
         self.query_one(TailPane).paint()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:
-        details = ProcessDetails(message.row)
-        self.app.push_screen(LiveDialog(message.row.name, details.lines))
+        table = self.query_one(ProcessTablePane)
+        self.app.push_screen(ProcessDialog(table, message.row))
+
+
+class ProcessDialog(RowDialog):
+    """A process's details, with the keys that act on it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of(
+        ProcessTablePane, "restart", "stop", "kill", "signal"
+    )
+
+    def __init__(self, table: ProcessTablePane, row: ProcessRow) -> None:
+        super().__init__(table, row, row.name, ProcessDetails(row).lines)
+        self._processes, self._takes_orders = table, row.name not in ORDERS_NOT_FOR
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        is_order = action in ("restart", "stop", "kill", "signal")
+        if is_order and not self._takes_orders:
+            return False
+        return super().check_action(action, parameters)
+
+    def action_restart(self) -> None:
+        self.on_row(self._processes.action_restart)
+
+    def action_stop(self) -> None:
+        self.on_row(self._processes.action_stop)
+
+    def action_kill(self) -> None:
+        self.on_row(self._processes.action_kill)
+
+    def action_signal(self) -> None:
+        self.on_row(self._processes.action_signal)
 
 
 class ProcessDetails:
     """The lines of a process's dialog: state, history, last warnings and errors, sockets."""
 
-    EVENTS, WORDS = 6, 4
+    EVENTS, WORDS, FRAMES = 6, 4, 12
 
     def __init__(self, row: ProcessRow) -> None:
         self._name = row.name
@@ -303,6 +341,7 @@ class ProcessDetails:
             line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),
             line(*field("protocol"), (f"{row.protocol or units.NOTHING}", "text")),
             *self._history(board, width),
+            *self._crash(row, board, width),
             *self._last_words(board, width),
             TextLine(),
             line(("sockets", "title")),
@@ -334,6 +373,24 @@ class ProcessDetails:
             )
         return found
 
+    def _crash(self, row: ProcessRow, board: Board, width: int) -> Sequence[TextLine]:
+        """The stack of its last crash, innermost frame first; nothing if it has not fallen."""
+        crash = last_crash(self._name, board.logs) if row.falls else None
+        if crash is None:
+            return ()
+        more = len(crash.frames) - self.FRAMES
+        tail = f"{more} more frames are in its log" if more > 0 else ""
+        if others := crash.other_threads:
+            threads = f"{others} other threads" if others > 1 else "another thread"
+            tail = f"{tail}; " * bool(tail) + f"the stack of {threads} is in its log"
+        found = [
+            TextLine(),
+            line(("where it crashed", "title"), (f"  {units.clock(crash.at)}", "dim")),
+            *(line((part, "bad")) for part in units.wrap(units.visible(crash.error), width)),
+            *(line((units.visible(f"  {f}"), "text")) for f in crash.frames[: self.FRAMES]),
+        ]
+        return [*found, line((f"  {tail}", "dim"))] if tail else found
+
     def _last_words(self, board: Board, width: int) -> Sequence[TextLine]:
         """Its last warnings and errors."""
         words = (e for e in reversed(board.logs) if e.source == self._name and _is_ill(e))
@@ -345,4 +402,7 @@ class ProcessDetails:
 
 
 def _is_ill(entry: LogLine) -> bool:
+    """Whether a line is a warning or an error; stacks are shown by `_crash`."""
+    if not entry.text.strip() or is_stack_line(entry.text):
+        return False
     return entry.level.lower() in ("warning", "error", "critical")

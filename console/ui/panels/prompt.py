@@ -26,10 +26,11 @@ from ..widgets.parameters import ParameterForm
 from ..widgets.recall import RecallDialog
 from ..widgets.save_dialog import SaveDialog
 from .answer_grid import AnswerGrid
-from .models import MOST_ROWS, SHORT_ROWS, ModelsPane
+from .models import ModelsPane
 
-SHORT = 32
-"""Lines below which a screen is short."""
+MOST_ROWS = 4
+LINES_A_ROW = 10
+"""Rows of models that are shown at most, and the lines of the screen for each."""
 
 
 class PromptPanel(Panel):
@@ -42,7 +43,7 @@ class PromptPanel(Panel):
         Binding("f2", "more", "System", id="more-parameters", tooltip="and further parameters"),
         Binding("ctrl+n", "new", "New", id="new-conversation", tooltip="start again"),
         Binding("ctrl+t", "retry", "Retry", id="retry", tooltip="ask the last prompt again"),
-        Binding("ctrl+s,e", "export", "Export", id="export-conversation", tooltip="as Markdown"),
+        Binding("ctrl+s,e", "export", "Export", id="export-conversation", tooltip="to a file"),
         Binding("right_square_bracket", "turn(1)", "Next page", key_display="]", id="answers-next"),
         Binding(
             "left_square_bracket",
@@ -86,7 +87,7 @@ class PromptPanel(Panel):
     def paint(self, board: Board) -> None:
         super().paint(board)
         models = self.query_one(ModelsPane)
-        most = SHORT_ROWS if self.screen.size.height < SHORT else MOST_ROWS
+        most = max(1, min(MOST_ROWS, self.screen.size.height // LINES_A_ROW))
         wanted = min(most, models.num_lines) + 2
         if models.size.height not in (0, wanted):
             models.styles.height = wanted
@@ -131,7 +132,7 @@ class PromptPanel(Panel):
         )
 
     def action_export(self) -> None:
-        """Asks for a path and saves the conversation there as Markdown."""
+        """Asks for a path and saves the conversation there."""
         conversation = self._conversation
         if not conversation.turns:
             self.notify("There is no answer to export yet.", severity="warning")
@@ -145,7 +146,7 @@ class PromptPanel(Panel):
             SaveDialog(
                 f"Export conversation {conversation.name}",
                 f"conversation-{conversation.name}.md",
-                lambda _: conversation.markdown(),
+                conversation.export,
             ),
             saved,
         )
@@ -249,7 +250,9 @@ class PromptPanel(Panel):
             raise OperatorError(models.painted_app.refusal, "the prompt stays")
         board = models.painted_app.board
         if board.is_stopped:
-            raise OperatorError("The pipeline is stopped", "S starts it; the prompt stays")
+            raise OperatorError(
+                "The pipeline is stopped", "escape, then S starts it; the prompt stays"
+            )
         if not board.adapters:
             raise OperatorError("No model answers yet", "the prompt stays: try again later")
         models.update_models(board)

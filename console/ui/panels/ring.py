@@ -101,7 +101,7 @@ class RingPane(Pane):
         if process is None:
             canvas.put(x + 2, y + 1, "not started", "dim")
             return
-        word = "SILENT" if process.is_stale else process.state.name
+        word = process.word.upper()
         mark = "●" if process.state is ProcessState.READY and not ill else "◌"
         canvas.put(x + 2, y + 1, mark, level)
         canvas.put(x + 4, y + 1, word, level if ill else "text")
@@ -112,8 +112,8 @@ class RingPane(Pane):
         cpu = f"{process.cpu_fraction * 100:.0f} %"
         if len(word) + len(cpu) + 3 <= inside:
             canvas.put(x + width - 2 - len(cpu), y + 1, cpu, "number")
-        if ill and process.reason:
-            canvas.put(x + 2, y + 2, units.fit(process.reason, inside), level)
+        if ill and (why := _why(process)):
+            canvas.put(x + 2, y + 2, units.fit(why, inside), level)
             return
         pid = f"pid {process.pid}" if process.pid else "no process"
         size = units.size(process.rss_bytes)
@@ -138,6 +138,13 @@ class RingPane(Pane):
             if x + 11 + len(text) > canvas.width:
                 text = text.replace(" so far", "")
             canvas.put(x + 11, BOX_HEIGHT + 3, text, "text")
+
+
+def _why(process: ProcessRow) -> str:
+    """Why it is not well: why it fell, else the reason of its state."""
+    if process.is_recovering and process.fall_reason:
+        return units.visible(process.fall_reason)
+    return units.visible(process.reason)
 
 
 def _badges(board: Board, width: int) -> TextLine:
@@ -166,9 +173,8 @@ def _badge(row: ProcessRow, has_reason: bool, has_cpu: bool) -> tuple[TextSpan, 
         return (mark, (name, "text"), (cpu, "dim"))
     if row.level == "dim" and not has_reason:
         return (mark, (name, "dim"))
-    word = "SILENT" if row.is_stale else row.state.name
-    reason = f" {row.reason}" if has_reason and row.reason else ""
-    return (mark, (f"{name} {word}{reason}", row.level))
+    reason = f" {why}" if has_reason and (why := _why(row)) else ""
+    return (mark, (f"{name} {row.word.upper()}{reason}", row.level))
 
 
 def _workers_name(workers: Sequence[ProcessRow]) -> str:

@@ -15,6 +15,9 @@ from ...text.reasons import reason_first
 from .pane import Pane
 
 LEAST_NAME, LEAST_GAUGE = 10, 6
+WITH_HEAD, WITH_LAST_LINE = 3, 6
+"""Least height with a head, and with a line about the adapters that are not shown; with less, the
+upper frame says that."""
 NUMBERS = (("device", 7), ("wait", 5), ("tok/s", 7), ("run", 5))
 """Heads and widths of the columns of numbers, the last dropped first if there is no room."""
 
@@ -23,18 +26,27 @@ class AdapterListPane(Pane):
     """Adapters by their share of the device time of the last minute."""
 
     TITLE = "adapters"
+    FADES = True
     PERIOD_S = 0.5
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
+        """How many there are; in a low pane how many of them are not shown."""
+        hidden = board.costliest[self._number_shown(board, self.size.height - 2) :]
+        if hidden and self.size.height - 2 < WITH_LAST_LINE:
+            return _more(hidden)
         return ((f"{max(0, len(board.adapters) - 1)}", "number"), (" + base", "dim"))
+
+    def _number_shown(self, board: Board, height: int) -> int:
+        free = max(1, height - (height >= WITH_HEAD))
+        if len(board.costliest) <= free or height < WITH_LAST_LINE:
+            return min(free, len(board.costliest))
+        return free - 1
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not board.adapters:
             return [line(("waiting for the router", "dim"))]
         rows = board.costliest
-        head = height > 3
-        free = height - head
-        shown = rows if len(rows) <= free else rows[: max(1, free - 1)]
+        shown = rows[: self._number_shown(board, height)]
         numbers = fitting(width)
         room = width - sum(cells for _, cells in numbers)
         wanted = max((cell_len(listed_name(row)) for row in shown if not row.has_failed), default=0)
@@ -42,20 +54,23 @@ class AdapterListPane(Pane):
         gauge_width = room - name_width - 1 if room - name_width > LEAST_GAUGE else 0
         name_width = room - gauge_width - 1 if gauge_width else room
         most = top_share(row.costs.device for row in rows)
-        found = [_head(name_width, gauge_width, numbers)] if head else []
+        has_head = height >= WITH_HEAD
+        found = [_head(name_width, gauge_width, numbers)] if has_head else []
         for row in shown:
             if row.has_failed:
                 found.append(failed_line(row, width))
                 continue
-            spans: list[TextSpan] = [(units.fit_name(listed_name(row), name_width), row.color)]
+            name = "base" if row.is_base else units.visible(row.name)
+            name = units.fit_name(name, name_width - 2, row.differs_at)
+            spans: list[TextSpan] = [(f"{row.mark} {name}", row.color)]
             if gauge_width:
                 share = (row.costs.device or 0.0) / most if most else 0.0
                 filled, rest = plot.gauge(share, gauge_width)
                 spans += [(" ", "text"), (filled, row.color), (rest, "rest")]
             spans += [_number(row, title, cells) for title, cells in numbers]
             found.append(line(*spans))
-        if hidden := rows[len(shown) :]:
-            found.append(_more(hidden))
+        if (hidden := rows[len(shown) :]) and height >= WITH_LAST_LINE:
+            found.append(line(*_more(hidden)))
         return found
 
 
@@ -66,7 +81,7 @@ def listed_name(row: AdapterRow) -> str:
 def fitting(width: int) -> list[tuple[str, int]]:
     """The columns of numbers for which there is room beside a name."""
     kept = list(NUMBERS)
-    while len(kept) > 1 and sum(cells for _, cells in kept) + LEAST_NAME > width:
+    while kept and sum(cells for _, cells in kept) + LEAST_NAME > width:
         kept.pop()
     return kept
 
@@ -90,7 +105,7 @@ def _number(row: AdapterRow, title: str, cells: int) -> TextSpan:
     match title:
         case "device":
             share = row.costs.device
-            return (f"{units.share(share):>{cells}}", "number" if share else "dim")
+            return (f"{units.part(share):>{cells}}", "number" if share else "dim")
         case "wait":
             waiting = row.view.waiting
             return (f"{waiting:>{cells}}", "warn" if waiting else "dim")
@@ -102,7 +117,7 @@ def _number(row: AdapterRow, title: str, cells: int) -> TextSpan:
             return (f"{running:>{cells}}", "number" if running else "dim")
 
 
-def _more(hidden: Sequence[AdapterRow]) -> TextLine:
+def _more(hidden: Sequence[AdapterRow]) -> tuple[TextSpan, ...]:
     """`38 more, 3 wait, 1 failed`."""
     waiting = sum(row.view.waiting for row in hidden)
     failed = sum(row.has_failed for row in hidden)
@@ -111,4 +126,4 @@ def _more(hidden: Sequence[AdapterRow]) -> TextLine:
         spans.append((f", {units.count(waiting)} wait", "warn"))
     if failed:
         spans.append((f", {failed} failed", "bad"))
-    return line(*spans)
+    return tuple(spans)

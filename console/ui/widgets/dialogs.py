@@ -1,14 +1,18 @@
-"""Dialogs: `ChoiceDialog` asks a question; `LiveDialog` shows lines that follow the board."""
+"""Dialogs: `ChoiceDialog` asks a question; `LiveDialog` shows lines that follow the board, and
+`RowDialog` those of a row of a table, whose keys act on it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from textual import events
+from textual.actions import parse
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.geometry import Size
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
@@ -107,18 +111,32 @@ class ScrollPane(Pane, can_focus=True):
         for binding in self.screen.BINDINGS:
             if not isinstance(binding, Binding) or binding.id in (None, "close"):
                 continue
+            if not self._is_enabled(binding.action):
+                continue
             if binding.show and not self.painted_app.refuses(binding.id):
                 found += [(binding.key, "key"), (f" {binding.description.lower()}  ", "dim")]
         return (*found, ("esc", "key"), (" closes", "dim"))
 
+    def _is_enabled(self, action: str) -> bool:
+        """Whether the dialog's action can be used now."""
+        _, name, parameters = parse(action)
+        return self.screen.check_action(name, parameters) is not False
+
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found = self._source(board, width)
         self._total, self._page = len(found), height
-        wanted = min(len(found) + 2, self.screen.size.height * 9 // 10)
-        if wanted != self.size.height:
-            self.styles.height = wanted
+        if self._wanted_height(len(found)) != self.size.height:
+            self.refresh(layout=True)
         self._offset = max(0, min(self._offset, len(found) - height))
         return found[self._offset : self._offset + height]
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As high as its lines, from the first frame on."""
+        found = self._source(self.painted_app.board, max(1, width - 4))
+        return self._wanted_height(len(found))
+
+    def _wanted_height(self, lines: int) -> int:
+        return min(lines + 2, self.screen.size.height * 9 // 10)
 
     def text(self, board: Board) -> str:
         """All its lines as plain text."""
@@ -184,3 +202,46 @@ class LiveDialog(LiveScreen[None]):
     def action_copy_text(self) -> None:
         text = self._pane.text(self.painted_app.board)
         copy_text(self, text, f"{text.count(chr(10)) + 1} lines")
+
+
+class RowTable(Protocol):
+    """The interface of a table for `RowDialog`."""
+
+    def row_key(self, row: Any) -> str: ...
+
+    def rows_of(self, key: str) -> Sequence[Any]: ...
+
+    def about(self, key: str) -> AbstractContextManager[None]: ...
+
+
+def bindings_of(table: type[Pane], *ids: str) -> list[BindingType]:
+    """The table's bindings with these ids, for a dialog about one of its rows."""
+    return [each for each in table.BINDINGS if isinstance(each, Binding) and each.id in ids]
+
+
+class RowDialog(LiveDialog):
+    """The details of a row of a table. A subclass has the bindings of the table that act on a row,
+    and their actions, which call `on_row`."""
+
+    def __init__(self, table: RowTable, row: Any, title: str, source: LineSource) -> None:
+        super().__init__(title, source)
+        self._table, self._key = table, table.row_key(row)
+        self.is_live = True
+        """Whether the table still has the row, or one that replaced it."""
+
+    def paint(self, board: Board) -> None:
+        self.is_live = bool(self._table.rows_of(self._key))
+        super().paint(board)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Actions of the row end with it."""
+        is_own = any(
+            isinstance(each, Binding) and each.action.partition("(")[0] == action
+            for each in type(self).__dict__.get("BINDINGS", ())
+        )
+        return self.is_live if is_own else super().check_action(action, parameters)
+
+    def on_row(self, act: Callable[[], Any]) -> None:
+        """Calls an action of the table; it is about this row, whichever are marked."""
+        with self._table.about(self._key):
+            act()

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from ...state.store import Store
 
 
+BESIDE_CELLS = 180
+"""Width from which the details of a row are shown beside its list."""
+
+
 def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
     """A plot's title, followed by "last hour" if the plot shows that."""
     long: tuple[TextSpan, ...] = ((" last hour", "info"),) if is_hour(board.decode) else ()
@@ -48,6 +52,10 @@ def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
 def field(name: str) -> tuple[TextSpan, ...]:
     """A name in the left column of a list of details."""
     return ((f"{name:<12}", "dim"),)
+
+
+TICKS = 3
+"""Ticks on the time axis of a plot, the first at its left edge."""
 
 
 class PaintedApp(NoticeApp):
@@ -106,6 +114,8 @@ class Pane(Widget):
     ALLOW_SELECT = False
     TITLE: ClassVar[str] = ""
     FRAMED: ClassVar[bool] = True
+    FADES: ClassVar[bool] = False
+    """Whether it is dimmed while the pipeline restarts: its figures are then the last ones."""
     PERIOD_S: ClassVar[float] = 0.0
     """Minimum seconds between two draws of the pane; 0 draws it in every frame."""
 
@@ -122,6 +132,8 @@ class Pane(Widget):
         self._was_dragged = False
         self.frames = 0
         """How often lines were drawn; a hidden pane draws none."""
+        self.is_zoomed = False
+        """Whether it fills its panel."""
 
     # -- for subclasses to override
 
@@ -141,9 +153,9 @@ class Pane(Widget):
         """The text in the frame at the lower right."""
         return ()
 
-    def origin(self, board: Board) -> tuple[int, float] | None:
-        """For a plot over time: the cells left of it, and the age of its left edge in seconds,
-        which the lower frame shows. None without such a plot."""
+    def origin(self, board: Board) -> tuple[int, float, float] | None:
+        """For a plot over time: the cells left of it, and the ages in seconds of its left and its
+        right edge, for the ticks on the lower frame. None without such a plot."""
         return None
 
     def margin(self, y: int) -> TextSpan:
@@ -154,13 +166,13 @@ class Pane(Widget):
         """The rows of the scroll bar's thumb on the right edge; None for no scroll bar."""
         return None
 
-    def window(self, track: Track, board: Board, cells: int, back: int = 0) -> Window:
-        """The part of `track` for a plot of `cells` cells that ends `back` buckets before now."""
-        return track.window(board.now, 2 * cells, back, self._sweeps)
+    def window(self, track: Track, board: Board, cells: int, back_s: float = 0.0) -> Window:
+        """The part of `track` for a plot of `cells` cells that ends `back_s` seconds ago."""
+        return track.window(board.now, 2 * cells, back_s, sweeps=self._sweeps)
 
-    def origin_of(self, track: Track, before: int, back_s: float = 0.0) -> tuple[int, float]:
+    def origin_of(self, track: Track, before: int, back_s: float = 0.0) -> tuple[int, float, float]:
         """`origin` of a plot that fills all but `before` cells and ends `back_s` seconds ago."""
-        return before, back_s + 2 * max(0, self.size.width - 4 - before) * track.bucket_s
+        return before, back_s + track.span_s, back_s
 
     @property
     def _sweeps(self) -> bool:
@@ -180,7 +192,10 @@ class Pane(Widget):
             return
         self.frames += 1
         size = (self.size.width, self.size.height)
-        new = self._compose_lines(board or self.painted_app.board, *size)
+        board = board or self.painted_app.board
+        new = self._compose_lines(board, *size)
+        if self.FADES and board.is_restarting:
+            new = [_dimmed(drawn) for drawn in new]
         old, self._drawn = self._drawn, new
         if self._drawn_size != size:
             self._drawn_size = size
@@ -231,19 +246,28 @@ class Pane(Widget):
         return rows
 
     def _ground(self, board: Board, room: int, edge: str) -> Sequence[TextSpan]:
-        """`╰────── -60 s ─────`: the lower edge, with the age of the plot's left edge."""
+        """`╰──── -60 s ───── -40 s ───── -20 s ────`: the lower edge, with ticks of a plot's time
+        as far as there is room."""
         origin = self.origin(board)
-        if origin is not None and not self._sweeps:
-            before, age_s = origin
-            label = f" -{units.age(age_s)} "
-            rest = room - before - len(label)
-            if rest >= 0:
-                return (("╰" + "─" * before, edge), (label, "dim"), ("─" * rest, edge))
-        return (("╰" + "─" * room, edge),)
+        if origin is None or self._sweeps:
+            return (("╰" + "─" * room, edge),)
+        before, age_s, back_s = origin
+        cells = max(0, self.size.width - 4 - before)
+        found: list[TextSpan] = [("╰", edge)]
+        drawn = 0
+        for tick in range(TICKS):
+            age = back_s + (age_s - back_s) * (TICKS - tick) / TICKS
+            label = f" -{units.ago(age)} "
+            place = before + cells * tick // TICKS
+            if place >= drawn and place + len(label) <= room:
+                found += [("─" * (place - drawn), edge), (label, "dim")]
+                drawn = place + len(label)
+        return (*found, ("─" * (room - drawn), edge))
 
     def _edge(self, board: Board, width: int, edge: str) -> TextLine:
         """`╭─ title ────── caption ─╮`, without the caption if there is no room for it."""
-        title = crop(self.title(board), max(0, width - 6))
+        zoomed: tuple[TextSpan, ...] = ((" · zoomed (esc)", "info"),) if self.is_zoomed else ()
+        title = crop((*self.title(board), *zoomed), max(0, width - 6))
         left: tuple[TextSpan, ...] = (("╭─", edge),)
         if title and title[0][0]:
             left += ((" ", edge), *title, (" ", edge))
@@ -369,6 +393,12 @@ class Pane(Widget):
         self.paint()
 
 
+def _dimmed(drawn: TextLine) -> TextLine:
+    """The line with all but its frame in the dim style."""
+    spans = ((text, style if style.startswith("border") else "dim") for text, style in drawn.spans)
+    return TextLine(tuple(spans), drawn.ground)
+
+
 class Panel(Widget):
     """A screen of panes, shown by a key. Only the active panel is painted."""
 
@@ -385,6 +415,10 @@ class Panel(Widget):
         for pane in self.panes:
             if pane.display:
                 pane.paint_if_due(board)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Shows details beside the lists if there is room."""
+        self.set_class(event.size.width >= BESIDE_CELLS, "-beside")
 
     @property
     def panes(self) -> list[Pane]:
@@ -416,6 +450,7 @@ class Panel(Widget):
         if self.zoomed is not None:
             self.zoomed.styles.clear_rule("width")
             self.zoomed.styles.clear_rule("height")
+            self.zoomed.is_zoomed = False
         self.zoomed = pane
         for child in self.children:
             if pane is None:
@@ -427,6 +462,7 @@ class Panel(Widget):
         else:
             self.styles.layout = "vertical"
             pane.styles.width, pane.styles.height = "100%", "100%"
+            pane.is_zoomed = True
             if pane.can_focus:
                 pane.focus(scroll_visible=False)
         self.children[0].refresh(layout=True)  # on a child, so that all children are laid out again

@@ -5,7 +5,8 @@ Only visible rows are made into lines. A narrow pane drops columns, the least im
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import events
@@ -20,6 +21,8 @@ from ...text.lines import TextLine, TextSpan, crop, line, thumb_of
 from .clipboard import copy_text
 from .column import Column
 from .copy_dialog import ask_copy
+from .details import Details
+from .dialogs import LineSource
 from .filter import FilterPane
 from .order_asked import OrdersAsked
 from .records import Record, as_text, for_file, record_of
@@ -91,6 +94,10 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """Keys of the marked rows."""
         self._drawn_columns: Sequence[tuple[Column[R], int]] = ()
         self._key: str | None = None
+        self._goal: str | None = None
+        """Key of a row to go to once it is there."""
+        self._about: str | None = None
+        """Key of the row that actions are about now, instead of the marked ones."""
         self._rows: list[R] = []
         self._total = self._matches = 0
         self._offset = 0
@@ -127,6 +134,17 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         """More texts of a row to copy, by name; empty ones are not offered."""
         return {}
 
+    def lines_of(self, row: R) -> LineSource:
+        """The lines of a row's details; they follow the board."""
+        raise NotImplementedError
+
+    def details(self) -> Details | None:
+        """The details of the row under the cursor, for the pane beside the table."""
+        row = self.selected
+        if row is None:
+            return None
+        return Details(self.row_key(row), self.name_of(row), self.lines_of(row))
+
     def empty(self, board: Board) -> str:
         """The text of a table without rows."""
         return self.EMPTY
@@ -141,10 +159,27 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         index = self._index()
         return self._rows[index] if self._rows else None
 
+    def rows_of(self, key: str) -> list[R]:
+        """The row with this key, or one of the same `kin` that replaced it; none if it is gone."""
+        rows = self.rows(self.painted_app.board)
+        same = [row for row in rows if self.row_key(row) == key]
+        return same or [row for row in rows if self.kin(self.row_key(row)) == self.kin(key)]
+
+    @contextmanager
+    def about(self, key: str) -> Iterator[None]:
+        """Within it, actions are about the row with this key."""
+        self._about = key
+        try:
+            yield
+        finally:
+            self._about = None
+
     @property
     def subjects(self) -> list[R]:
         """The rows that an action is about: the marked ones; without marks, the one under the
         cursor."""
+        if self._about is not None:
+            return self.rows_of(self._about)
         if self.marked:
             rows = self.rows(self.painted_app.board)
             if found := [row for row in rows if self.row_key(row) in self.marked]:
@@ -155,7 +190,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def ask_orders(self, orders: Sequence[PipelineOrder]) -> None:
         """Asks the app to send the orders about `subjects`; the marks go once they are sent."""
         if orders:
-            self.post_message(OrdersAsked(orders, None, self.unmark))
+            on_sent = self.unmark if self._about is None else lambda: None
+            self.post_message(OrdersAsked(orders, None, on_sent))
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         found = super().title(board)
@@ -282,6 +318,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def _index(self) -> int:
         """The cursor's index: that of its row; if that is gone, of a row of the same `kin`; else
         the last index."""
+        if self._goal is not None and (found := self.rows_of(self._goal)):
+            self._key, self._goal = self.row_key(found[0]), None
         rows = enumerate(self._rows)
         index = next((at for at, row in rows if self.row_key(row) == self._key), None)
         if index is None and self._key is not None:
@@ -306,12 +344,19 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         self._select(index if index >= 0 else len(self._rows) - 1)
 
     def action_match(self, step: int) -> None:
-        board, index, number = self.painted_app.board, self._index(), len(self._rows)
+        board = self.painted_app.board
+        self.go_to_next(lambda row: self.filter.keeps(self.filter_text(row, board)), step)
+
+    def go_to_next(self, is_wanted: Callable[[R], bool], step: int = 1) -> bool:
+        """Moves the cursor to the next row that `is_wanted`, from the last row on to the first, or
+        backwards with -1. Returns whether there is one."""
+        index, number = self._index(), len(self._rows)
         for away in range(1, number + 1):
             at = (index + step * away) % number
-            if self.filter.keeps(self.filter_text(self._rows[at], board)):
+            if is_wanted(self._rows[at]):
                 self._select(at)
-                return
+                return True
+        return False
 
     def action_mark(self) -> None:
         """Marks the row under the cursor, or no longer, and goes to the next one."""
@@ -442,18 +487,21 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             self.post_message(self.Opened(self, row))
 
     def _select(self, index: int) -> None:
+        self._goal = None
         if self._rows:
             self._key = self.row_key(self._rows[max(0, min(index, len(self._rows) - 1))])
             self.paint()
             self.post_message(self.Moved())
 
     def go_to(self, key: str) -> None:
-        """Puts the cursor on the row with this key; a filter that hides it is cleared."""
-        self._gather(self.painted_app.board)
-        if not any(self.row_key(row) == key for row in self._rows) and self.filter:
+        """Puts the cursor on the row with this key, or of the same `kin`; on one that is not there
+        yet, once it is. A filter that hides it is cleared."""
+        board = self.painted_app.board
+        texts = [self.filter_text(row, board) for row in self.rows_of(key)]
+        if self.filter and not any(map(self.shows, texts)):
             self.set_filter("")
-            self._gather(self.painted_app.board)
-        self._key = key
+        self._goal = key
+        self._gather(board)
         self.paint()
         self.post_message(self.Moved())
 

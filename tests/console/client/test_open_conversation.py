@@ -1,5 +1,8 @@
 """A conversation: what its models remember, and its Markdown."""
 
+import json
+from pathlib import Path
+
 from loraconsole.console.client.answer import CANCELLED, Answer
 from loraconsole.console.client.chat import ChatParams
 from loraconsole.console.client.open_conversation import OpenConversation
@@ -42,13 +45,24 @@ def test_an_answer_that_is_taken_back_or_broken_is_not_remembered() -> None:
 
 def test_the_document_has_every_answer_and_the_system_prompt_where_it_changes() -> None:
     talk = OpenConversation()
-    assert talk.markdown() == "" and talk.add([Answer("sql", "sql")], PARAMS) == []
+    assert talk.export(Path("a.md")) == "" and talk.add([Answer("sql", "sql")], PARAMS) == []
     talk.add([ended(talk, "sql", "Who?", "Me.", system="Be brief.")], PARAMS)
     talk.add([ended(talk, "sql", "Why?", "So.", system="Be brief.")], PARAMS)
     talk.add([ended(talk, "sql", "When?", "Now.")], PARAMS)
-    text = talk.markdown()
+    text = talk.export(Path("a.md"))
     assert text.startswith(f"# Conversation {talk.name}, ")
     assert text.count("System prompt") == 2 and "(none)" in text
     order = ["Be brief.", "> Who?", "Me.", "> Why?", "So.", "(none)", "> When?", "Now."]
     assert sorted(order, key=text.index) == order
     assert talk.turns[0].params == {"temperature": 0.2, "system": "Be brief."}
+
+
+def test_the_ending_of_the_path_chooses_the_format() -> None:
+    talk = OpenConversation()
+    talk.add(
+        [ended(talk, "sql", "Qui\u00e9n?", "Me."), ended(talk, "pirate", "Who?", "Arrr.")], PARAMS
+    )
+    rows = [json.loads(row) for row in talk.export(Path("a.jsonl")).splitlines()]
+    assert rows == json.loads(talk.export(Path("a.json"))) and len(rows) == 2
+    assert rows[0]["answer"] == "Me." and rows[0]["conversation"] == talk.id
+    assert "\u00e9" in talk.export(Path("a.json")) and "> Who?" in talk.export(Path("a"))

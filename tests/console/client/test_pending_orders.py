@@ -264,7 +264,7 @@ def table(adapters: int) -> AdapterTable:
 def test_the_list_shows_marks_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     adapters.print_table(table(4))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:3] == ["adapter", "state", "rank"]
+    assert lines[0].split()[:3] == ["adapter", "state", "device"]
     rows = {line.split()[0]: line for line in lines}
     assert " pinned " in rows["pirate"] and " merged " in rows["sql"]
     assert " pinned " not in rows["sql"]
@@ -305,12 +305,13 @@ def test_a_verdict_is_printed_and_is_the_status(
     assert answer is not None and answer.verification is not None
     assert adapters.print_verification(answer.verification, name, False) == code
     text = capsys.readouterr().out
-    assert "largest |Δlogit|" in text and "0.0312" in text and "base" in text
-    assert ("64/64" in text) is (code == 0) and ("NOT answer right" in text) is (code == 1)
+    assert "mean |Δlogit|   limit" in text and "0.0206" in text and "base" in text
+    assert "15/16" in text  # passes all the same
+    assert ("NO " in text) is (code == 1) and ("NOT answer right" in text) is (code == 1)
     assert adapters.print_verification(answer.verification, name, True) == code
     found = json.loads(capsys.readouterr().out)
     assert found["verification"]["is_right"] is (code == 0)
-    assert found["verification"]["comparisons"][0]["tokens"] == 64
+    assert found["verification"]["comparisons"][0]["tokens"] == 16
 
 
 def test_each_order_has_an_id_of_its_own() -> None:

@@ -88,7 +88,7 @@ def test_ten_minutes_could_be_true(seed: int) -> None:
             case ProcessTable(processes=processes):
                 words.update(view.state.value for view in processes)
     assert before is not None and before.decode_tokens > 20_000
-    assert {"batch", "no", "adapter"} <= set(reasons)
+    assert {"batch", "waits", "behind", "adapter"} <= set(reasons)
     wanted = {*AdapterState} - {AdapterState.REGISTERED, AdapterState.GONE, AdapterState.FAILED}
     assert states >= wanted
     assert words["backoff"] and words["starting"]

@@ -293,7 +293,7 @@ def test_a_change_of_the_file_holds_at_once(file: Path) -> None:
             await pilot.pause()
             assert app.theme == "paper" and "p Pause" in screen_text(app)
             await pilot.press("t")
-            assert f"theme {app.theme}" in [note.message for note in app._notifications]
+            assert any(f"theme {app.theme} (" in notice.message for notice in app.notices)
             worn = app.theme
             file.write_text('theme = "paper"\n[alerts]\nqueue = 5\n')
             app._look_around()

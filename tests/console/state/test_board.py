@@ -13,10 +13,15 @@ from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.state.board import Board, Quantiles, seconds_left
 from loraconsole.console.state.store import LOG_LINES, STEPS, Store
 from loraconsole.console.state.time_series import (
+    PLOTTED,
     Buckets,
     Counter,
+    PercentileSeries,
+    PlotColumns,
+    RateSeries,
     Series,
     SlidingWindow,
+    TallySeries,
     bucket_percentile,
 )
 from loraconsole.console.supervisor.metrics_history import MetricsHistory
@@ -85,11 +90,101 @@ def test_a_series_gathers_means_and_peaks_and_leaves_gaps_empty() -> None:
     series = Series(bucket_s=1.0)
     for at, value in ((100.1, 2.0), (100.8, 4.0), (103.0, 9.0)):
         series.add(at, value)
-    window = series.track.window(103.5, 4)
-    assert window.means[0] == 3.0 and window.peaks[0] == 4.0
-    assert math.isnan(window.means[1]) and math.isnan(window.means[2])
-    assert window.means[3] == 9.0
-    assert window.highest == 9.0
+    window = series.track.window(103.5, PLOTTED)
+    means, peaks = window.means[-4:], window.peaks[-4:]
+    assert means[0] == 3.0 and peaks[0] == 4.0
+    assert math.isnan(means[1]) and math.isnan(means[2])
+    assert means[3] == window.highest == window.highest_peak == 9.0
+
+
+@pytest.mark.parametrize("count", [2, 36, 58, 116, 120, 220, 360])
+@pytest.mark.parametrize("bucket_s", [0.5, 30.0])
+def test_plots_of_any_width_span_the_same_time(count: int, bucket_s: float) -> None:
+    series = Series(bucket_s, 2 * PLOTTED)
+    now = 1_790_000_000.0
+    for back in range(2 * PLOTTED, -1, -1):
+        at = now - back * bucket_s
+        series.add(at, at)
+    window = series.track.window(now, count)
+    assert len(window.means) == len(window.peaks) == count
+    columns = PlotColumns.of(bucket_s, now, count)
+    assert columns.span_s == pytest.approx(series.track.span_s) == PLOTTED * bucket_s
+    assert now - columns.starts_at <= columns.span_s
+    for column, mean in enumerate(window.means):
+        ends_at = columns.starts_at + (column + 1) * columns.column_s
+        if ends_at < now - bucket_s:
+            assert mean == pytest.approx(ends_at - columns.column_s / 2, abs=bucket_s)
+    cell = columns.cell_at(now - columns.span_s / 2)
+    assert columns.time_of(cell) == pytest.approx(
+        now - columns.span_s / 2, abs=columns.column_s * 2
+    )
+
+
+def test_a_step_longer_than_a_bucket_leaves_no_gap_in_what_is_drawn() -> None:
+    series = Series(bucket_s=0.5)
+    for number in range(40):
+        series.add(1000 + 0.8 * number, 7.0, since=1000 + 0.8 * (number - 1))
+    assert set(series.track.means) == {7.0}
+    series.add(1100.0, 7.0, since=1099.9)  # after a pause
+    assert math.isnan(series.track.means[-3])
+
+
+@given(st.floats(0.01, 3.0), st.integers(1, 500))
+def test_the_throughput_of_even_steps_is_drawn_even_whatever_a_step_takes(
+    step_s: float, tokens: int
+) -> None:
+    """Counted where they end, steps of 0.8 s would be bars of 0 and of twice the rate."""
+    series = RateSeries(bucket_s=0.5)
+    for number in range(1, int(20 / step_s)):
+        series.add_work(1000 + (number - 1) * step_s, 1000 + number * step_s, tokens)
+    means = [mean for mean in series.track.means if mean == mean]  # the newest may just begin
+    assert len(means) >= len(series.track.means) - 1
+    assert means == pytest.approx([tokens / step_s] * len(means), rel=1e-3)
+
+
+def test_throughput_counts_the_time_in_which_nothing_is_done() -> None:
+    series = RateSeries(bucket_s=1.0)
+    series.add_work(1000.0, 1000.25, 10)
+    assert list(series.track.means) == [40.0]  # so far
+    series.add_work(1001.5, 1001.5, 0)  # nothing runs
+    assert list(series.track.means) == [10.0, 0.0]
+    series.add_work(1002.5, 1003.0, 5)
+    assert list(series.track.means)[:3] == [10.0, 0.0, 5.0]
+    series.add_work(1009.0, 1009.5, 5)  # nothing was heard meanwhile
+    assert all(math.isnan(mean) for mean in series.track.means[4:9])
+    assert series.track.means[9] == 10.0
+
+
+def test_percentiles_over_time_are_of_what_was_counted_in_each_bucket() -> None:
+    bounds = (10.0, 100.0)
+    series = PercentileSeries(bounds, bucket_s=1.0)
+    series.add_counts(1000.0, (100, 0, 0))  # since the server began
+    assert not series.track.means
+    series.add_counts(1000.5, (110, 0, 0))
+    series.add_counts(1000.9, (110, 10, 0))
+    assert list(series.track.means) == [bucket_percentile(bounds, (10, 10, 0), 0.5)]
+    assert list(series.track.peaks) == [bucket_percentile(bounds, (10, 10, 0), 0.99)]
+    series.add_counts(1002.5, (110, 10, 1))
+    assert math.isnan(series.track.means[1])
+    assert series.track.means[2] == series.track.peaks[2] == 100.0  # it is more than that
+    series.add_counts(1003.5, (0, 3, 0))  # a restarted server
+    assert len(series.track.means) == 3
+
+
+def test_tallies_count_a_long_step_in_all_its_buckets_and_are_filled_with_the_past() -> None:
+    series = TallySeries(2, bucket_s=1.0, length=8)
+    series.add(1000.5, 0)
+    series.add(1003.5, 1, since=1000.5)
+    series.add(1003.6, 1)
+    assert [list(kind) for kind in series.track.counts] == [[1, 0, 0, 0], [0, 1, 1, 2]]
+    series.fill([(998.5, (3, 0)), (1000.5, (9, 9))])
+    assert [list(kind) for kind in series.track.counts] == [[3, 0, 1, 0, 0, 0], [0, 0, 0, 1, 1, 2]]
+    series.add(1020.0, 0)
+    assert [list(kind) for kind in series.track.counts] == [[1], [0]]
+    columns = PlotColumns.of(1.0, 1020.0, PLOTTED)
+    cells = series.track.cells(columns)
+    assert len(cells) == PLOTTED // 2 and sum(counts[0] for counts in cells) == 1
+    assert cells[columns.cell_at(1020.0)] == (1, 0)
 
 
 @given(st.integers(0, 30), st.integers(1, 10), st.integers(0, 12))
@@ -97,7 +192,7 @@ def test_a_window_always_has_the_width_asked_for(shift: int, pairs: int, back: i
     series = Series(bucket_s=1.0, length=16)
     for second in range(20):
         series.add(1000 + second, float(second))
-    window = series.track.window(1000 + shift, 2 * pairs, back)
+    window = series.track.window(1000 + shift, 2 * pairs, float(back))
     assert len(window.means) == len(window.peaks) == 2 * pairs
     known = [value for value in window.means if not math.isnan(value)]
     assert known == sorted(known)
@@ -109,7 +204,7 @@ def test_a_cell_of_a_plot_keeps_its_two_buckets_while_time_goes_on() -> None:
         series.add(1000 + second, float(second))
     track = series.track
     for now in range(1020, 1038):
-        means = track.window(now, 12).means
+        means = [mean for mean in track.window(now, PLOTTED).means if mean == mean]
         assert int(means[0]) % 2 == 0  # an even bucket stands at the left of its cell
 
 
@@ -141,15 +236,14 @@ def test_beyond_the_last_bound_a_percentile_is_said_to_be_larger_than_it() -> No
 
 def test_a_track_that_sweeps_keeps_each_bucket_in_its_place() -> None:
     series = Series(1.0)
-    for at in range(40):
+    for at in range(4 * PLOTTED):
         series.add(at, float(at))
-    assert series.track.window(39, 8).means == (32, 33, 34, 35, 36, 37, 38, 39)
-    for now in range(20, 40, 2):
-        means = series.track.window(now + 1, 8, sweeps=True).means
+    for now in range(2 * PLOTTED, 4 * PLOTTED, 2):
+        means = series.track.window(now + 1, PLOTTED, sweeps=True).means
         kept = [value for value in means if value == value]
-        assert sorted(kept) == list(range(now - 4, now + 2))
-        assert all(means[int(value) % 8] == value for value in kept)
-        gap = (now + 2) % 8
+        assert sorted(kept) == list(range(now + 4 - PLOTTED, now + 2))
+        assert all(means[int(value) % PLOTTED] == value for value in kept)
+        gap = (now + 2) % PLOTTED
         assert all(value != value for value in means[gap : gap + 2])
 
 
@@ -443,6 +537,19 @@ def test_latency_by_phase_part_and_synchronize_point() -> None:
     assert board.ttft_quantiles.count > 0 and board.inter_token_quantiles.p50 is not None
 
 
+def test_percentiles_are_of_the_last_minute_and_gone_after_it() -> None:
+    store, board = told("busy", rows=8)
+    assert all(quantiles.count for quantiles in board.part_quantiles.values())
+    assert board.idle_s < 1 and board.recent_steps == board.steps
+    later = store.board(board.now + 61)
+    assert later.steps and not later.recent_steps and later.idle_s > 60
+    known = (*later.phase_quantiles, *later.sync_quantiles, *later.part_quantiles.values())
+    assert not any(quantiles.count for quantiles in known)
+    assert (later.ttft_quantiles.p99, later.inter_token_quantiles.p99) == (None, None)
+    half = store.board(board.steps[len(board.steps) // 2].at + 60)
+    assert 0 < len(half.recent_steps) < len(half.steps)
+
+
 def test_a_step_counts_the_hosts_wait_and_the_devices_work_once() -> None:
     """On a CPU both are the same time: 2 + 1 ms, then 30 ms of computing while the host waits."""
     _, board = told("busy", seconds=2.0)
@@ -549,7 +656,8 @@ def test_an_area_rises_and_hangs() -> None:
 
 
 def test_an_axis_is_a_round_number() -> None:
-    assert [plot.top_of(value) for value in (0, 0.3, 7, 18, 42, 637)] == [1, 0.5, 10, 20, 50, 1000]
+    tops = [plot.top_of(value) for value in (0, 0.3, 7, 18, 42, 140, 637)]
+    assert tops == pytest.approx([1, 0.3, 8, 20, 50, 150, 800])
 
 
 # --- a request's words --------------------------------------------------------------------------
@@ -624,3 +732,108 @@ def test_a_window_keeps_what_is_in_it_and_one_sample_before() -> None:
     assert (len(window), window.oldest) == (2, "at 16")
     window.clear()
     assert len(window) == 0
+
+
+# --- a process that fell ------------------------------------------------------------------------
+
+
+def test_a_fall_is_said_until_the_pipeline_is_ready_again() -> None:
+    """Down, starting again and back before the router has taken it in are one state to a reader."""
+    scenario, store = Scenario("busy", start=START), Store("/run/here")
+    words: list[tuple[str, str, bool]] = []
+
+    def hear(until: float) -> Board:
+        while scenario._now < until:
+            now = scenario._now + 0.25
+            for _, message in scenario.advance(now):
+                store.fold_message(message, now)
+            board = store.board(now)
+            down = [f.text for f in findings(board, AlertLimits()) if f.rule == "process down"]
+            words.append((board.condition.word, board.condition.level, bool(down)))
+        return board
+
+    hear(START + 10)
+    assert set(words) == {("READY", "good", False)}
+    words.clear()
+    scenario.fall("worker-0", "killed by SIGKILL", 6.0)
+    board = hear(START + 10.75)
+    (worker,) = [p for p in board.processes if p.name == "worker-0"]
+    assert board.recovery(worker).startswith("worker-0 fell 0 s ago (killed by SIGKILL), starts ag")
+    board = hear(START + 14.5)
+    (worker,) = [p for p in board.processes if p.name == "worker-0"]
+    assert board.recovery(worker) == (
+        "worker-0 fell 4 s ago (killed by SIGKILL), restarting: weights 58 %"
+    )
+    assert board.condition.detail == (
+        "24 requests wait 4 s for worker-0 (restarting: weights 58 %)"
+    )
+    assert board.stall == "worker-0 restarting, 58 %"
+    assert board.is_restarting and not board.is_starting
+    hear(START + 16.75)
+    assert set(words[1:-2]) == {("RECOVERING", "bad", True)}
+    words.clear()
+    board = hear(START + 20)
+    assert set(words[2:]) == {("READY", "good", False)} and board.stall == ""
+    (restarted,) = findings(board, AlertLimits())
+    assert restarted.rule == "process restarted"
+    assert "(killed by SIGKILL) and is back; 1 fall so far" in restarted.text
+
+
+def test_a_restart_by_an_order_is_no_start_and_no_alert() -> None:
+    scenario, store = Scenario("busy", start=START), Store("/run/here")
+    for tick in range(40):
+        if tick == 32:
+            scenario.restart("worker-0")
+        for _, message in scenario.advance(START + tick / 4):
+            store.fold_message(message, START + tick / 4)
+        board = store.board(START + tick / 4)
+        assert board.condition.word in ("READY", "RESTARTING")
+        assert findings(board, AlertLimits()) == ()
+        if tick == 35:
+            assert board.condition.word == "RESTARTING" and board.condition.level == "warn"
+            assert board.condition.detail.startswith("24 requests wait 0 s for worker-0 (")
+    assert board.condition.word == "READY"
+
+
+def test_a_process_that_starts_again_has_no_memory_nor_beat_of_the_dead_one() -> None:
+    scenario, store = Scenario("busy", start=START), Store("/run/here")
+    for _, message in scenario.advance(START + 5):
+        store.fold_message(message, START + 5)
+    before = store.board(START + 5).process("worker-0")
+    assert before is not None and before.rss_bytes and before.age_s is not None
+    table = scenario._process_table()
+    views = tuple(
+        msgspec.structs.replace(
+            view, state=ProcessState.STARTING, pid=view.pid + 1, restarts=1, is_recovering=True
+        )
+        if view.name == "worker-0"
+        else view
+        for view in table.processes
+    )
+    table = msgspec.structs.replace(table, processes=views, state=ProcessState.STARTING)
+    store.fold_message(table, START + 5)
+    row = store.board(START + 7.4).process("worker-0")
+    assert row is not None
+    assert (row.rss_bytes, row.age_s, row.cpu_fraction) == (0, None, 0.0)
+    assert not row.is_stale and row.word == "restarting" and row.level == "bad"
+
+
+def test_only_what_computes_stalls_the_batch() -> None:
+    _, board = told("busy")
+
+    def with_state(name: str, **fields: object) -> Board:
+        rows = tuple(
+            msgspec.structs.replace(row, **fields) if row.name == name else row
+            for row in board.processes
+        )
+        return msgspec.structs.replace(board, processes=rows)
+
+    assert board.stall == ""
+    down = {"state": ProcessState.BACKOFF, "is_recovering": True, "retry_at": board.now + 0.5}
+    assert with_state("worker-0", **down).stall == "worker-0 down, starts again in 0.50 s"
+    assert with_state("router", age_s=5.0).stall == "router silent for 5 s"
+    held = {"state": ProcessState.STOPPED, "held": True}
+    assert with_state("worker-0", **held).stall == "worker-0 stopped by an operator"
+    failed = with_state("worker-0", state=ProcessState.FAILED, reason="no memory")
+    assert failed.stall == "worker-0 failed"
+    assert with_state("detokenizer", **down).stall == with_state("server", **down).stall == ""

@@ -8,6 +8,7 @@ from stage import START, StagedApp, on_stage, screen_text, staged, wait
 from textual.pilot import Pilot
 
 from loraconsole.console.state.log_reference import LogReference, find_line
+from loraconsole.console.ui.panels.events import EventPane
 from loraconsole.console.ui.panels.logs import LogPane
 from loraconsole.pipeline.messages import (
     Event,
@@ -143,7 +144,8 @@ def test_enter_on_an_event_marks_its_line() -> None:
         app.store.fold_message(LogLines((line,)), app.now)
         app.store.fold_message(Event(app.now, "info", "router", "a thing of note"), app.now)
         app.show()
-        await pilot.press("tab", "tab", "enter")
+        app.active_panel.query_one(EventPane).focus()
+        await pilot.press("enter")
         await pilot.pause()
         assert app.active_panel.NAME == "Logs"
         assert "a thing of note" in marked(app)[1]

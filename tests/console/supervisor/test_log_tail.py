@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,18 @@ def test_a_new_run_puts_old_logs_aside(tmp_path: Path) -> None:
     put_aside(tmp_path)
     assert LogTail(tmp_path).read_new() == []
     assert (tmp_path / "a.log.1").read_text() == "old\n"
+
+
+def test_the_stacks_of_a_fatal_signal_are_of_the_time_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    stacks = "Fatal Python error: Segmentation fault\n\nCurrent thread 0x00 (most recent call"
+    write(path, f"2026-01-01T00:00:01.000 INFO fine\n{stacks} first):\n")
+    last_write = 1_767_312_000.0  # a day later
+    os.utime(path, (last_write, last_write))
+    first, *rest = LogTail(tmp_path).read_new()
+    assert first.at < last_write - 80_000
+    assert {line.at for line in rest} == {last_write}
+    assert {line.level for line in rest} == {"ERROR"}
+    write(path, "2026-01-01T12:00:00.000 INFO the next process\n")
+    *_, stack, after = LogTail(tmp_path).read_new()
+    assert stack.at == after.at  # it came before the next process, and that is all that is known

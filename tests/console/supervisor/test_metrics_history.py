@@ -15,7 +15,7 @@ from loraconsole.console.state.store import Store
 from loraconsole.console.state.time_series import Series
 from loraconsole.console.supervisor import metrics_history
 from loraconsole.console.supervisor.metrics_history import JsonLinesFile, MetricsHistory
-from loraconsole.pipeline.messages import Event, Moment, Telemetry
+from loraconsole.pipeline.messages import Event, Moment, RouterStats, Step, Telemetry
 
 
 def told(scenario: Scenario, until: float) -> list[Telemetry]:
@@ -44,6 +44,30 @@ def test_a_second_says_what_its_steps_and_counters_did(tmp_path: Path) -> None:
     assert last.most_sync_ms and last.sync_ms and last.most_sync_ms >= last.sync_ms
     assert last.lora_overhead and last.read_bytes_s
     assert book.moments(now - 3.5) == moments[-4:]
+
+
+def test_seconds_in_which_a_step_ends_and_others_have_the_same_throughput() -> None:
+    """Steps of 0.7 s end once in some seconds and twice in others."""
+    book = MetricsHistory(Path("/dev/null/none"), START)
+    scenario = Scenario("busy", rows=8, start=START)
+    router, step = (
+        next(m for m in told(scenario, START + 1.0 + second) if isinstance(m, kind))
+        for second, kind in enumerate((RouterStats, Step))
+    )
+    step = msgspec.structs.replace(
+        step, phase="decode", tokens=64, prompt_tokens=0, host_us=0, launch_us=0, sync_us=690_000
+    )
+    done, ends_at = 0, START + 0.7
+    for second in range(1, 30):
+        while ends_at <= START + second:
+            book.take(msgspec.structs.replace(step, at=ends_at, copy_us=0, busy_us=690_000))
+            ends_at, done = ends_at + 0.7, done + 1
+        at = START + second
+        book.take(msgspec.structs.replace(router, at=at, steps=done, decode_tokens=64 * done))
+        book.tick(at)
+    rates = [moment.decode_tokens_s for moment in book.moments(START + 2)]
+    assert len(rates) > 20
+    assert rates == pytest.approx([64 / 0.7] * len(rates), rel=0.02)
 
 
 def test_a_supervisor_that_starts_again_knows_the_past(tmp_path: Path) -> None:
@@ -80,7 +104,16 @@ def test_an_hour_and_a_day_are_bounded_on_disk_and_in_memory(tmp_path: Path) -> 
     kept = [event.at - START for event in journal.read()]
     assert kept == list(range(1000 - len(kept), 1000)) and len(kept) > 60
     widest = Moment(
-        1.79e9, *[999] * 2, *[99999.99] * 3, *[99999] * 2, 999, *[9999.999] * 6, 9e12, 0.1234
+        1.79e9,
+        *[999] * 2,
+        *[99999.99] * 3,
+        *[99999] * 2,
+        999,
+        *[9999.999] * 6,
+        9e12,
+        0.1234,
+        (0, 0, 99, 0, 0, 900),
+        *[999999.99] * 4,
     )
     line = len(msgspec.json.encode(widest)) + 1
     assert line * metrics_history.HOUR_SECONDS < metrics_history.MOMENTS_BYTES
@@ -130,9 +163,11 @@ def test_plots_of_a_console_that_comes_late_are_filled(tmp_path: Path) -> None:
     store.fold_snapshot(snapshot, now)
     board = store.board(now)
     for track in (board.decode, board.running, board.parts["busy"], board.lora_overhead):
-        means = track.window(now - 1.0, 110).means
-        assert not any(math.isnan(value) for value in means)
-    assert board.decode.window(now, 8).means == seen.means[-8:]  # what was seen stays
+        assert not any(math.isnan(value) for value in track.means[-110:])
+    means = board.decode.window(now, 120).means
+    assert means[-8:-2] == seen.means[-8:-2]  # what was seen stays
+    assert board.first_token.means and board.inter_token_gap.means
+    assert sum(map(sum, board.limits.counts)) > 1000
     store.shows_hour = True
     assert store.board(now).decode.bucket_s == 30.0
     assert store.board(now).decode.window(now, 4).highest > 0
@@ -142,7 +177,12 @@ def test_a_hole_in_a_series_is_filled_and_nothing_else(tmp_path: Path) -> None:
     series = Series(1.0, 10)
     for at, value in ((100.0, 1.0), (101.0, 2.0), (105.0, 6.0)):
         series.add(at, value)
-    series.fill([(99.0, 10.0), (101.0, 20.0), (103.0, 30.0), (107.0, 40.0)])
+    series.fill(
+        [
+            (at, value, value)
+            for at, value in ((99.0, 10.0), (101.0, 20.0), (103.0, 30.0), (107.0, 40.0))
+        ]
+    )
     track = series.track
     assert track.last == 107
     nan = float("nan")
@@ -150,5 +190,5 @@ def test_a_hole_in_a_series_is_filled_and_nothing_else(tmp_path: Path) -> None:
     assert str(tuple(track.means)) == str(wanted)
     series.add(107.5, 60.0)
     assert series.track.means[-1] == 50.0
-    series.fill([(80.0, 1.0)])  # before what is kept
+    series.fill([(80.0, 1.0, 1.0)])  # before what is kept
     assert len(series.track.means) == 10

@@ -162,7 +162,7 @@ def test_what_is_typed_with_the_key_that_opens_a_line_or_a_form_goes_into_it(
 
 def test_a_dialog_sends_itself_and_not_the_screen_behind_it(pipeline: Pipeline) -> None:
     with console(pipeline) as terminal:
-        terminal.send("2 ")  # paused: nothing else is sent
+        terminal.send("2p")  # paused: nothing else is sent
         terminal.wait_for("PAUSED")
         terminal.pump(0.5)
         asked_at = time.monotonic()

@@ -10,8 +10,8 @@ from textual.pilot import Pilot
 from loraconsole.console.state.board import Board
 from loraconsole.console.text.lines import TextLine, length
 from loraconsole.console.ui.panels.events import MOST_ROWS, WITH_SOURCE, EventPane
+from loraconsole.console.ui.plots.adapter_plot import AdapterPlotPane
 from loraconsole.console.ui.widgets.adapter_list import AdapterListPane
-from loraconsole.console.ui.widgets.adapter_plot import AdapterPlotPane
 from loraconsole.pipeline.messages import AdapterState, AdapterTable, AdapterView, Event
 
 pytestmark = pytest.mark.slow
@@ -74,8 +74,16 @@ def test_the_list_says_how_many_it_does_not_show_and_what_they_wait_for() -> Non
         assert len(board.adapters) == 46 == 39 + 7
         whole = texts(list(pane.draw_lines(board, 44, 60)))
         assert len(whole) == 47 and any("✗ trunc cut off" in text for text in whole)
-        [only] = texts(list(pane.draw_lines(board, 44, 2)))[:1]
-        assert "base" in only
+        low = texts(list(pane.draw_lines(board, 44, 4)))
+        assert len(low) == 4 and "base" in low[1] and "more" not in low[3]
+        [first, _] = texts(list(pane.draw_lines(board, 44, 2)))
+        assert "base" in first
+        await pilot.resize_terminal(80, 24)
+        app.now += 1.0
+        app.show()
+        await pilot.pause()
+        height = pane.size.height - 3
+        assert height < 5 and f" {46 - height} more, 7 wait, 1 failed " in screen_text(app)
 
     on_stage(act)
 
@@ -137,7 +145,7 @@ def test_the_timeline_shows_loads_evictions_and_generations_where_they_happened(
         assert "·" not in every
         await pilot.press("g")
         *_, none, _ = texts(list(pane.draw_lines(app.board, 60, 10)))
-        assert "base model" in none
+        assert "base always on the device" in none
 
     on_stage(act, panel="Adapters")
 

@@ -13,10 +13,11 @@ from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 from loraconsole.console.client.telemetry import ABORTED, DRAIN_SECONDS
+from loraconsole.console.settings.ui_state import UiState
 from loraconsole.console.state.board import SUPERVISOR
 from loraconsole.console.terminal.key_queue import KeyFollower
-from loraconsole.console.ui.app import QUIET_SECONDS, ConsoleApp
-from loraconsole.console.ui.help import HelpDialog
+from loraconsole.console.ui.app import FIRST_HINT, QUIET_SECONDS, ConsoleApp
+from loraconsole.console.ui.help import TERMS, HelpDialog
 from loraconsole.console.ui.panels.batch import BatchTable
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
@@ -202,6 +203,7 @@ def test_z_gives_the_panel_to_one_pane_after_the_other() -> None:
             await pilot.press("z")
             await pilot.pause()
             assert panel.zoomed is pane and pane.size == panel.size
+            assert screen_text(app).count("zoomed (esc)") == 1
             assert [other for other in panel.panes if other.display] == [pane]
             assert pane.frames and screen_text(app).splitlines()[2].startswith("╭")
         await pilot.press("z")  # behind the last one
@@ -515,7 +517,10 @@ def test_a_notice_that_is_cut_is_read_whole_by_a_click() -> None:
 
 def test_enter_on_an_event_leads_to_its_log_lines() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        await pilot.press("tab", "tab", "enter")
+        from loraconsole.console.ui.panels.events import EventPane
+
+        app.active_panel.query_one(EventPane).focus()
+        await pilot.press("enter")
         await pilot.pause()
         assert app.active_panel.NAME == "Logs"
 
@@ -763,3 +768,40 @@ def test_a_console_that_cannot_start_it_offers_no_key() -> None:
         assert "S start" not in screen_text(app) and "S Start" not in screen_text(app)
 
     on_stage(act)
+
+
+# --- what a new user needs ----------------------------------------------------------------------
+
+
+def test_help_explains_the_terms_of_every_screen() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        for key, (name, _) in (PANELS | PAGES).items():
+            await pilot.press("escape", key, "escape", "question_mark")
+            await pilot.pause()
+            app.show()
+            dialog = app.screen
+            assert isinstance(dialog, HelpDialog), name
+            lines = dialog._lines(app.board, 60)
+            text = [" ".join(words for words, _ in line.spans) for line in lines]
+            assert TERMS[name]
+            for term, _ in TERMS[name]:
+                assert any(term in row for row in text), term
+            assert not any("…" in row for row in text[text.index("terms on this screen") :][:8])
+            await pilot.press("escape")
+
+    assert set(TERMS) == {name for name, _ in (PANELS | PAGES).values()}
+    on_stage(act)
+
+
+def test_a_new_user_gets_a_hint_once() -> None:
+    async def hints(ui_state: UiState) -> list[str]:
+        app = ConsoleApp(Config(run="/run/loraconsole"), ui_state=ui_state)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
+            await pilot.pause()
+            last = screen_text(app).splitlines()[-1]
+            return [notice.message for notice in app.notices if notice.message in last]
+
+    assert asyncio.run(hints(UiState.remembered())) == [FIRST_HINT]
+    assert asyncio.run(hints(UiState.remembered())) == []
+    assert asyncio.run(hints(UiState())) == []

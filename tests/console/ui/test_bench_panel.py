@@ -147,6 +147,19 @@ def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
     with_a_ring(act)
 
 
+def test_steps_longer_than_an_interval_draw_no_comb(tmp_path: Path) -> None:
+    """64 streams get a token each every 0.8 s; the child reports twice a second."""
+    run = BenchRun(BenchPlan(), "http://here", "", "here", tmp_path / "out.jsonl")
+    gaps = (800.0, 800.0, 800.0)
+    for half in range(1, 60):
+        told = {"done": 1, "total": 99, "seconds": half / 2, "streamed": 64 * int(half / 2 / 0.8)}
+        live = Live(load="chat", run=1, runs=1, inter_token_ms=gaps, **told)
+        run._take(msgspec.json.encode(live))
+    assert run.interval_s == 0.5
+    settled = run.speeds[8:]
+    assert min(settled) > 0.75 * 80 and max(settled) < 1.25 * 80
+
+
 def test_the_last_lines_of_a_run_do_not_make_a_rate_of_next_to_nothing(tmp_path: Path) -> None:
     run = BenchRun(BenchPlan(), "http://here", "", "here", tmp_path / "out.jsonl")
 

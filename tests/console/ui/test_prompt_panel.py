@@ -1,6 +1,7 @@
 """Prompt with many models: the picker, pages of answers, parameters, differences, the export."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from loraconsole.console.client.answer import Answer
 from loraconsole.console.client.transcripts import open_default
 from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.text.lines import length
+from loraconsole.console.text.word_diff import word_difference
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.panels.answer import AnswerPane, answer_captions
+from loraconsole.console.ui.panels.answer import AnswerPane, answer_captions, difference_hint
 from loraconsole.console.ui.panels.answer_grid import ANSWER_LINES, AnswerGrid
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.prompt import PromptPanel
@@ -82,6 +84,23 @@ def test_one_of_a_thousand_models_is_found_by_letters_of_its_name_and_marked() -
         assert "4 of 1 001" in shown and "/ finds one" in shown
         first = shown.splitlines()[3]
         assert all(name in first for name in ("pirate", "[x] ● haiku", "[x] ● tenant-0742"))
+
+    on_stage(act, panel="Prompt")
+
+
+def test_a_letter_in_the_picker_of_a_thousand_takes_few_milliseconds() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        serve(app, THOUSAND)
+        await pilot.press("ctrl+g")
+        await pilot.pause()
+        found = app.screen.query_one(PickerList)
+        took = []
+        for query in ("t", "te", "te4", "te42", "zz", "support"):
+            began = time.process_time()
+            found.search(query)
+            took.append(1e3 * (time.process_time() - began))
+        print(", ".join(f"{ms:.1f}" for ms in took), "ms")
+        assert sorted(took)[-2] < 25.0
 
     on_stage(act, panel="Prompt")
 
@@ -258,11 +277,12 @@ def test_the_caption_has_first_token_and_count_beside_the_reason() -> None:
     answer.first_at = 0.25
     answer.end("length")
     answer.ended_at = 2.25
-    for room in (60, 30, 18, 0):
-        above, below = answer_captions(answer, room)
-        text = "".join(part for part, _ in (*above, *below))
-        assert length(above) <= room
-        assert all(fact in text for fact in ("tok/s", "first 0.25 s", "60 tokens", "by length"))
+    for above in (60, 30, 18, 0):
+        shown = answer_captions(answer, above, 38 - 5)
+        text = "".join(part for part, _ in (*shown[0], *shown[1]))
+        assert length(shown[0]) <= above and length(shown[1]) <= 38 - 5
+        assert all(fact in text for fact in ("first 0.25 s", "60 tokens", "length"))
+        assert ("tok/s" in text) is (above > 0)  # the first to give way
 
 
 def test_two_answers_are_compared_word_by_word() -> None:
@@ -275,7 +295,7 @@ def test_two_answers_are_compared_word_by_word() -> None:
         await pilot.pause()
         styles = {style for row in pirate._drawn for _, style in row.spans}
         assert {"insert", "delete"} <= styles
-        assert "words against ○ SmolLM2" in screen_text(app)
+        assert "words  against ○ SmolLM2" in screen_text(app)
         assert "First, a thought." in _text_of(pirate, "delete")
         assert "hoist the colours" in _text_of(pirate, "insert")
         await pilot.press("d")
@@ -286,6 +306,21 @@ def test_two_answers_are_compared_word_by_word() -> None:
         assert "hoist the colours" in _text_of(base, "delete")  # the first against the second
 
     with_a_ring(act, pace=2000.0)
+
+
+def test_the_size_of_a_difference_is_shown_in_any_width() -> None:
+    against = Answer("base", "○ SmolLM2-135M-Instruct")
+    difference = word_difference("one two", "one three four")
+    texts = []
+    for room in (60, 30, 16):
+        found = difference_hint(difference, against, room)
+        assert length(found) <= room
+        texts.append("".join(text for text, _ in found))
+    assert texts[0] == "+2 -1 words  against ○ SmolLM2-135M-Instruct"
+    assert texts[1].startswith("+2 -1 words  against ○ SmolLM") or texts[1] == "+2 -1 words"
+    assert texts[2] == "+2 -1 words"
+    same = difference_hint(word_difference("one", "one"), against, 60)
+    assert same[0] == ("no word differs", "dim")
 
 
 def test_without_colours_the_differing_words_have_marks() -> None:

@@ -170,7 +170,7 @@ def test_dialogs(album: Album, keys: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_the_pool_under_the_cursor(album: Album, size: tuple[int, int]) -> None:
-    picture(album, StagedApp("busy", 40.0), size, "1", "tab", "n", "n", "n", "n", "n")
+    picture(album, StagedApp("busy", 40.0), size, "1", "tab", "tab", "n", "n", "n", "n", "n")
 
 
 @pytest.mark.parametrize("size", [SMALL, HOME], ids=["80x24", "120x40"])

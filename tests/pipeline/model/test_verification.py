@@ -87,6 +87,7 @@ def test_a_good_adapter_is_verified_alone_and_in_a_mixed_batch(
         for comparison in found:
             assert comparison.equal_tokens == comparison.tokens == 16
             assert comparison.largest_logit < 1e-3 < comparison.range_logit
+            assert comparison.passes and 0 < comparison.mean_limit < 1e-2
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.9, 1.05])
@@ -102,6 +103,7 @@ def test_an_adapter_that_is_served_otherwise_than_its_files_say_is_found_out(
     found, is_right = verify(runner, "all")
     assert not is_right
     assert {c.adapter for c in found if c.largest_logit > 1e-3} == {"all"}
+    assert {c.adapter for c in found if not c.passes} == {"all"}
 
 
 def test_files_that_changed_are_not_compared_with(model: Path, tmp_path: Path) -> None:
@@ -173,7 +175,9 @@ def test_merged_weights_answer_as_the_adapter_and_only_in_steps_of_its_own(
 ) -> None:
     heard: list[Any] = []
     entries = tuple(f"{name}={path}" for name, path in adapters.items())
-    runner, _ = start_runner(model, heard, adapter=entries)
+    runner, started = start_runner(model, heard, adapter=entries)
+    memory = {info.key: info.merged_bytes for info in started.adapters}
+    assert memory["all"] > memory["mlp"] + memory["attention"] > memory["mlp"] > 0
     (apart,) = generate(runner, "all")
     mixed = generate(runner, "all", None, "mlp")
     runner.use_merged(runner.adapters.merge("all"))

@@ -21,12 +21,15 @@ from loraconsole.pipeline.messages import (
     Message,
     ReadAdapter,
     Request,
+    SampledToken,
     SamplingParams,
+    Tokens,
+    UnloadAdapter,
     WeightsMerged,
     WorkerReady,
 )
 from loraconsole.pipeline.router.core import RouterCore
-from loraconsole.pipeline.router.effects import AdapterFetched, FetchAdapter, Send
+from loraconsole.pipeline.router.effects import AdapterFetched, Announcement, FetchAdapter, Send
 
 NOW = 1000.0
 
@@ -190,3 +193,48 @@ def test_a_merge_of_workers_that_are_gone_holds_its_adapter_no_longer(
     assert adapter.held == 0
     core.handle_message(WeightsMerged(0, "one@1"), NOW)  # what the old worker said comes late
     assert not adapter.merged and adapter.held == 0
+
+
+def told(core: RouterCore) -> list[str]:
+    """The events since the last call."""
+    pending = core.effects.take_pending()
+    return [e.text for e in pending if isinstance(e, Announcement)]
+
+
+def test_an_eviction_is_an_event_with_its_cause_and_so_is_the_end_of_an_adapter(
+    make_core: Callable[..., RouterCore],
+) -> None:
+    """Each takes 40 of 64 pages, so a request for one evicts the other."""
+    core = make_core("one=/one", "two=/two")
+    core.handle_message(worker_ready(), NOW)
+    for adapter in core.registry:
+        answer = AdapterRead(0, adapter.reading, info_of(adapter.key, pages=40))
+        core.handle_message(answer, NOW)
+
+    def use(name: str) -> list[str]:
+        params = SamplingParams(max_tokens=1)
+        request = Request(
+            request_id=name, adapter=name, prompt_ids=(1, 2), params=params, arrived_at=NOW
+        )
+        core.handle_message(request, NOW)
+        core.send_adapter_orders()
+        core.handle_message(AdapterPlaced(0, core.scheduler.epoch, f"{name}@1"), NOW)
+        batch = core.plan_step(NOW)
+        assert batch is not None
+        tokens = tuple(SampledToken(row.sequence, 7) for row in batch.rows)
+        core.handle_message(Tokens(batch.epoch, batch.step, 0, tokens, busy_us=900), NOW)
+        core.finish_step(batch.step, NOW)
+        return told(core)
+
+    told(core)
+    assert use("one") == ["adapter one is on the device: rank 8, 40 pages"]
+    assert use("two") == [
+        "adapter one is evicted for adapter two: 40 pages",
+        "adapter two is on the device: rank 8, 40 pages",
+    ]
+    one, two = core.adapter_table(NOW).adapters
+    assert (one.reason, one.evictions, one.device_us) == ("evicted for adapter two", 1, 900)
+    assert (two.reason, two.evictions, two.device_us) == ("", 0, 900)
+    core.handle_message(UnloadAdapter(order="1", reply_to="server", name="two"), NOW)
+    core.plan_step(NOW)
+    assert told(core) == ["adapter two is unloading", "adapter two unloaded"]

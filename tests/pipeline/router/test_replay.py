@@ -61,23 +61,25 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
         with ThreadPoolExecutor(10) as pool:
             asking = [pool.submit(ask, number) for number in range(10)]
-            for policy in ("vtc_fair", "merged", "pets", "cluster"):
-                ring.cli("scheduler", policy, "--fair-weight", "pirate=2")
+            try:
+                for policy in ("vtc_fair", "merged", "pets", "cluster"):
+                    ring.cli("scheduler", policy, "--fair-weight", "pirate=2")
+                    serve()
+                ring.cli("scheduler", "credit", "--max-per-adapter", "1")
+                ring.cli("adapters", "pin", "again")
+                ring.kill("worker-0")
+                wait_for(lambda: ring.http.get("/health").status_code != 200)
+                ring.wait_ready()
+                ring.cli("adapters", "reload", "again")
+                ring.cli("adapters", "unload", "again")
+                ring.cli("scheduler", "abort", "--slo-seconds", "0.8", "--max-wait-tokens", "10")
                 serve()
-            ring.cli("scheduler", "credit", "--max-per-adapter", "1")
-            ring.cli("adapters", "pin", "again")
-            ring.kill("worker-0")
-            wait_for(lambda: ring.http.get("/health").status_code != 200)
-            ring.wait_ready()
-            ring.cli("adapters", "reload", "again")
-            ring.cli("adapters", "unload", "again")
-            ring.cli("scheduler", "abort", "--slo-seconds", "0.8", "--max-wait-tokens", "10")
-            serve()
-            ring.kill("detokenizer")
-            ring.wait_ready()
-            ring.cli("scheduler", "lifo", "--max-wait-tokens", "0")
-            serve()
-            stop.set()
+                ring.kill("detokenizer")
+                ring.wait_ready()
+                ring.cli("scheduler", "lifo", "--max-wait-tokens", "0")
+                serve()
+            finally:  # else the pool waits forever for those that ask
+                stop.set()
             for one in asking:
                 one.result()
         ring.wait_idle()

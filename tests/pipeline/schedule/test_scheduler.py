@@ -369,7 +369,9 @@ def test_pages_lost_to_others_make_the_youngest_give_way() -> None:
         scheduler.accept_tokens(worker.run(batch), 0.0)
     phases = {r.request_id: (r.phase, r.reason) for r in scheduler.view(0.0).requests}
     assert phases["old"][0] == "decode"
-    assert phases["young"][0] == "waiting" and phases["young"][1].startswith("no KV pages")
+    assert phases["young"][0] == "waiting" and phases["young"][1].startswith(
+        "waits for running requests to free KV pages: "
+    )
     give_back(scheduler)
     outputs = drive(scheduler, worker, first_index=None)
     assert outputs["old"] == alone(old)[-len(outputs["old"]) :]
@@ -396,8 +398,40 @@ def test_who_does_not_fit_waits_with_the_reason() -> None:
     assert scheduler.next_batch(0.0) is not None
     big, second, third = scheduler.view(0.0).requests
     assert (big.phase, big.reason) == ("decode", "")
-    assert second.phase == "waiting" and second.reason.startswith("no KV pages")
-    assert third.reason == "behind another: no KV pages"
+    wanted = "waits for running requests to free KV pages: 19 at worst, 10 usable"
+    assert (second.phase, second.reason) == ("waiting", wanted)
+    assert third.reason == "behind second, which waits for KV pages"
+    assert [view.place for view in (big, second, third)] == [0, 1, 2]
+
+
+def test_a_full_batch_says_who_is_next_and_every_place_in_the_queue() -> None:
+    scheduler = make_scheduler(num_pages=100, max_running=1, budget=100)
+    for at, name in enumerate(("runs", "first", "second")):
+        scheduler.add_request(make_request(name, [1] * 4, 4, at=at), 0.0)
+    assert scheduler.next_batch(0.0) is not None
+    _, first, second = scheduler.view(0.0).requests
+    assert first.reason == "batch is full: 1 request runs"
+    assert second.reason == "behind first: the batch is full"
+    assert (first.place, second.place) == (1, 2)
+
+
+@pytest.mark.parametrize(("policy", "places"), [("fcfs", [1, 2]), ("lifo", [2, 1])])
+def test_the_place_in_the_queue_is_that_of_the_policy(policy: str, places: list[int]) -> None:
+    scheduler = make_scheduler(num_pages=100, max_running=1, budget=100, policy=policy)
+    for at, name in enumerate("abc"):
+        scheduler.add_request(make_request(name, [1] * 4, 4, at=at), 0.0)
+    assert scheduler.next_batch(0.0) is not None
+    views = scheduler.view(0.0).requests
+    assert [view.place for view in views if view.phase == "waiting"] == places
+
+
+@pytest.mark.parametrize("policy", ["vtc_fair", "cluster"])
+def test_a_policy_that_does_not_go_by_age_promises_no_place(policy: str) -> None:
+    scheduler = make_scheduler(num_pages=100, max_running=1, budget=100, policy=policy)
+    for at, name in enumerate("abc"):
+        scheduler.add_request(make_request(name, [1] * 4, 4, at=at), 0.0)
+    assert scheduler.next_batch(0.0) is not None
+    assert {view.place for view in scheduler.view(0.0).requests} == {0}
 
 
 def limit_of_next(scheduler: Scheduler) -> StepLimit:
@@ -641,6 +675,8 @@ def test_what_pinned_adapters_leave_no_room_for_is_refused_or_passed() -> None:
     )
     phases = {view.request_id: view.phase for view in scheduler.view(0.0).requests}
     assert phases == {"early": "waiting", "small": "decode"}
+    (early,) = [v for v in scheduler.view(0.0).requests if v.request_id == "early"]
+    assert early.reason == "needs 9 KV pages, more than pinned adapters leave: unpin one"
     more = registry.register_adapter("chat2", "/chat", 0.0, pinned=True)
     ADAPTERS["chat2"] = 3
     read(more)

@@ -6,17 +6,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import islice
 
+from rich.cells import cell_len
+
 from ...state.adapter_history import Mark, MarkKind
 from ...state.board import AdapterRow, Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, crop, length, line
 from ...text.stack import stack_rows
-from .pane import Pane
+from ..widgets.pane import Pane
 
 AXIS = 6
 """Cells of the axis labels, at the left."""
 MOST_LAYERS = 6
 """Adapters with a layer of their own; all others share one."""
+MOST_NAME = 16
+"""Most cells of a name in the legend."""
 LEAST_EDGE = 24
 """Cells of the upper edge for the frame, the caption and an ellipsis."""
 OTHERS = "dim"
@@ -48,7 +52,8 @@ class AdapterPlotPane(Pane):
         room = self.size.width - LEAST_EDGE - length(spans)
         rows = layered(board)
         for at, row in enumerate(rows):
-            name = "base" if row.is_base else units.fit_name(row.name, min(16, len(row.name)))
+            width = min(MOST_NAME, cell_len(row.name))
+            name = "base" if row.is_base else units.fit_name(row.name, width, row.differs_at)
             entry: list[TextSpan] = [(" ■ ", row.color), (name, "text")]
             if length(entry) > room:
                 return [*spans, (" …", "dim")] if at else spans
@@ -64,7 +69,7 @@ class AdapterPlotPane(Pane):
         rate = sum(row.tokens_s for row in board.adapters)
         return ((units.rate(rate), "number"), (" tok/s", "dim"))
 
-    def origin(self, board: Board) -> tuple[int, float] | None:
+    def origin(self, board: Board) -> tuple[int, float, float] | None:
         return self.origin_of(board.adapter_speed, AXIS)
 
     def hint(self, board: Board) -> Sequence[TextSpan]:
@@ -91,7 +96,7 @@ class AdapterPlotPane(Pane):
         found = []
         for y, spans in enumerate(stack_rows([*layers, (OTHERS, rest)], above, top)):
             label = top if y == 0 else 0 if y == above - 1 else None
-            text = " " * AXIS if label is None else f"{units.count(label):>{AXIS - 1}} "
+            text = " " * AXIS if label is None else f"{units.tick(label):>{AXIS - 1}} "
             found.append(line((text, "dim"), *spans))
         if timelines:
             found.append(self._timeline(board, plot_width))
@@ -104,8 +109,8 @@ class AdapterPlotPane(Pane):
         """The events of the adapter under the cursor."""
         row = self._selected()
         if row is None or row.is_base:
-            return line((f"{'events':<{AXIS}}", "dim"), ("none of the base model", "dim"))
-        name = units.fit_name(row.name, AXIS - 1)
+            return line((f"{'base':>{AXIS - 1}} ", "base"), ("always on the device", "dim"))
+        name = units.fit_name(row.name, AXIS - 1, row.differs_at)
         return line((f"{name} ", row.color), *self._marks(board, row.marks, cells, row.color))
 
     def _marks(
