@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from .adapter_name import objection
 from .errors import OperatorError, UsageError
-from .messages import POLICY_ALIASES, PROTOCOL, ClientWeight, SchedulerSettings
+from .messages import POLICY_ALIASES, PROTOCOL, ClientWeight, EvictionRule, SchedulerSettings
 from .run_directory import absolute_path, default_run_directory, spell
 
 DEFAULT_BATCH_ADAPTERS = 8
@@ -65,6 +65,7 @@ DECISIVE = (
     "chunk_tokens",
     "max_waiting",
     "no_prefetch",
+    "evict",
 )
 """Settings by which the router decides about requests and pages."""
 
@@ -193,6 +194,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(description="most running requests of one adapter; 0: no limit", ge=0),
     ] = 0
+    evict: Annotated[
+        EvictionRule,
+        Meta(
+            description="the idle adapter that loses its pages first: the one requested least "
+            "recently (lru), with the fewest requests (lfu), or with the most pages (largest)"
+        ),
+    ] = "lru"
     profile_table: Annotated[
         str,
         Meta(description="JSON file of prefill latencies for pets; empty: a linear estimate"),

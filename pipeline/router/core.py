@@ -94,7 +94,9 @@ class RouterCore:
         """`incarnation` differs from that of every earlier router; `table` has the latencies of
         `--profile-table`. Raises `OperatorError` on settings that cannot be used."""
         self.config = config
-        self.registry = AdapterRegistry(config.adapters(), config.model, now=now)
+        self.registry = AdapterRegistry(
+            config.adapters(), config.model, now=now, evict=config.evict
+        )
         self.scheduler = Scheduler(
             self.registry,
             settings=config.scheduling(),

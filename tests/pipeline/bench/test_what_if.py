@@ -172,15 +172,23 @@ def test_an_answer_keeps_its_length_and_one_that_was_cut_off_gets_its_adapters_m
 def test_settings_are_named_as_flags_and_others_are_refused() -> None:
     config, names = changed_config(
         Config(run="/r"),
-        ["policy=vtc_fair", "pool=4096", "fair-weight=a=2", "fair_weight=b=3", "no_prefetch=true"],
+        [
+            "policy=vtc_fair",
+            "pool=4096",
+            "fair-weight=a=2",
+            "fair_weight=b=3",
+            "no_prefetch=true",
+            "evict=lfu",
+        ],
     )
     assert (config.scheduler, config.max_total_tokens) == ("vtc_fair", 4096)
     assert config.fair_weight == ("a=2", "b=3") and config.no_prefetch is True
-    assert names == {"scheduler", "max_total_tokens", "fair_weight", "no_prefetch"}
+    assert names == {"scheduler", "max_total_tokens", "fair_weight", "no_prefetch", "evict"}
     for wrong, what in (
         ("port=1", "is not NAME=VALUE"),
         ("policy", "is not NAME=VALUE"),
         ("policy=best", "Invalid enum value"),
+        ("evict=random", "Invalid enum value"),
         ("pool=-1", "Expected `int`"),
     ):
         with pytest.raises(UsageError, match=what):
