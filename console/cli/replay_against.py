@@ -55,6 +55,7 @@ def show_both(command: ReplayCommand) -> int:
             def grows() -> bool:
                 return maker.poll() is None
 
+            print("the log is played, then simulated …", file=sys.stderr)  # a day: half a minute
             if not all(wait_for_file(file, grows) for file in files):
                 _decode(*maker.communicate(), maker.returncode)
                 raise OperatorError("the replay made no recording", f"see: {output}")
