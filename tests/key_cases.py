@@ -135,7 +135,7 @@ class Scene:
 async def _played() -> AsyncIterator[tuple[ConsoleApp, Pilot[str]]]:
     with tempfile.TemporaryDirectory() as directory:
         path = record_shift(Path(directory, "shift.rec"), 150)
-        async with played(path, lambda: 0.0) as (app, pilot):
+        async with played(path, lambda: 0.0, other=path, comparison=lambda: None) as (app, pilot):
             app.seek_to("1:15")
             await wait(lambda: app.board.playback.position_s == 75.0)
             yield app, pilot
@@ -224,6 +224,15 @@ def speed(s: Scene) -> float:
     playback = s.app.store.board(0.0).playback
     assert playback is not None
     return playback.speed
+
+
+def side(s: Scene) -> str:
+    playback = s.app.store.board(0.0).playback
+    assert playback is not None
+    return playback.side
+
+
+COMPARED = "the replay, real and what if"
 
 
 def on_top(kind: type[Widget]) -> Callable[[Scene], bool]:
@@ -596,6 +605,8 @@ CASES: dict[str, Case] = {
     "seek-start": Case(is_played=True, see=position, was=75, becomes=0),
     "seek-end": Case(is_played=True, see=position, was=75, becomes=150),
     "play-slower": Case(is_played=True, see=speed, was=1.0, becomes=0.5),
+    "other-side": Case(is_played=True, see=side, was="real", becomes="what if"),
+    "compare-sides": Case(is_played=True, see=title, was="MainScreen", becomes=COMPARED),
     "play-faster": Case(is_played=True, see=speed, was=1.0, becomes=2.0),
     "jump": Case(see=on_top(JumpScreen)),
     "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="MainScreen"),
