@@ -190,7 +190,7 @@ class AdapterRow(Struct, frozen=True):
     """The style of its name; it never changes."""
     costs: CostShares = CostShares()
     differs_at: int = 0
-    """The letter of its name by which it is told from the other names."""
+    """The first letter of its name that distinguishes it from the other names."""
     marks: tuple[Mark, ...] = ()
     """What happened to it since this console is attached, oldest first."""
     is_measured: bool = True

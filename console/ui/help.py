@@ -42,6 +42,9 @@ TERMS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("span", "a named stretch of time in one process; r records them"),
     ),
     "Adapters": (
+        ("device, tokens", "its share of the steps' device time and of all tokens, last minute"),
+        ("TTFT, wait", "arrival to first token and to admission, last 10 minutes"),
+        ("KV, LoRA pages", "pages of its running requests and of its weights"),
         ("rank", "inner dimension of the adapter's matrices: its size and cost"),
         ("on device", "its weights are in pages of the pool, so a step can use them"),
         ("pool hit", "a request that found its adapter on the device"),
