@@ -495,6 +495,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     # -- adapters
 
+    @cached_property
+    def fastest_adapter_s(self) -> float:
+        """The most output tokens a second of an adapter or the base; 0 without any."""
+        return max((row.tokens_s for row in self.adapters), default=0.0)
+
     def color_of(self, adapter: str | None) -> str:
         """The style of an adapter's name; None is the base."""
         return "base" if adapter is None else self.adapter_colors.get(adapter, "text")
