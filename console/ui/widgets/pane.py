@@ -54,6 +54,12 @@ TICKS = 3
 """Ticks on the time axis of a plot, the first at its left edge."""
 
 
+def wrapped_field(name: str, text: str, style: str, width: int) -> list[TextLine]:
+    """A field of a list of details whose text may take several lines of `width` cells."""
+    parts = units.wrap(text, max(8, width - len(field(name)[0][0])))
+    return [line(*field("" if at else name), (part, style)) for at, part in enumerate(parts)]
+
+
 class PaintedApp(NoticeApp):
     """The app's interface for panes: the board to draw, styles, settings, orders."""
 
@@ -98,6 +104,10 @@ class PaintedApp(NoticeApp):
     def ask_spans(self, stamp: str) -> None:
         """Requests the newest spans if they differ from those of `stamp`; they arrive in
         `Board.spans`."""
+        raise NotImplementedError
+
+    def reload_settings(self) -> None:
+        """Applies the settings file if it has changed."""
         raise NotImplementedError
 
     def wake(self) -> None:
