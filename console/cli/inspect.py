@@ -129,7 +129,7 @@ def _reason(process: ProcessView) -> str:
     """The reason of its state, and before it why the process fell if that is not mended."""
     if not process.is_recovering or process.fall_reason in ("", process.reason):
         return process.reason
-    return f"fell ({process.fall_reason}); {process.reason}".rstrip("; ")
+    return f"died ({process.fall_reason}); {process.reason}".rstrip("; ")
 
 
 def where(config: Config, command: WhereCommand) -> int:

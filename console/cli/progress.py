@@ -33,6 +33,8 @@ class StageBar(tqdm):  # type: ignore[type-arg]
     def show(self, message: Progress) -> None:
         self.total, self.n = _whole(message.total), int(message.current)
         self._elapsed_s = message.elapsed_s
+        if message.failed:
+            self.desc = f"{message.stage} failed: "
         self.refresh()
 
 

@@ -228,7 +228,10 @@ class Scenario:
         self._fell[name], self._fall_reasons[name] = now, why
         self._recovering[name] = takes_s
         text = f"{name} died ({why}); starting again in {BACKOFF_S:.0f} s"
+        self._number += 1
+        said = LogLine(self._number, now, "supervisor", "ERROR", f"supervisor: {text}")
         self._announced.append(("supervisor", Event(now, "error", "supervisor", text)))
+        self._announced.append(("supervisor", LogLines((said,))))
         self._changes.append((now + BACKOFF_S, name, ProcessState.STARTING))
         if takes_s < math.inf:
             self._changes.append((now + BACKOFF_S + takes_s, name, ProcessState.READY))
@@ -454,7 +457,7 @@ class Scenario:
             self._set("worker-0", ProcessState.FAILED, why)
             yield (
                 "supervisor",
-                Event(now - 42.0, "warning", "supervisor", "worker-0 fell, again in 4 s"),
+                Event(now - 42.0, "warning", "supervisor", "worker-0 died; starting again in 4 s"),
             )
             yield "supervisor", Event(now - 20.0, "error", "supervisor", f"worker-0 failed: {why}")
             return
@@ -631,6 +634,8 @@ class Scenario:
             odd = (log for each, log in ODD_LOGS.items() if number % each == 0)
             usual = LOGS[zlib.crc32(str(number).encode()) % len(LOGS)]
             source, level, text = next(odd, usual)
+            if not self._computes and source in ("worker-0", "supervisor"):
+                source, level, text = "router", "INFO", "waiting for worker-0"
             lines.append(LogLine(number, at, source, level, text.format(n=number)))
         yield "supervisor", LogLines(tuple(lines))
 
@@ -901,8 +906,9 @@ def _limit_of(requests: Sequence[RequestView]) -> StepLimit:
     """What the reasons of the waiting requests say: the last that was examined blocks the rest."""
     reasons = [view.reason for view in requests if view.phase == "waiting"]
     for start, limit in (
-        ("no KV pages", StepLimit.KV_PAGES),
+        ("waits for running requests to free KV pages", StepLimit.KV_PAGES),
         ("batch is full", StepLimit.ROWS),
+        ("prompt tokens", StepLimit.PROMPT_TOKENS),
         ("adapter", StepLimit.ADAPTER),
     ):
         if any(reason.startswith(start) for reason in reasons):

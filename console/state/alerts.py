@@ -119,10 +119,10 @@ def _restarted(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
         fell_at = process.fell_at
         if is_back and fell_at is not None and board.now - fell_at < RESTARTED_S:
             ago = units.age(max(0.0, board.now - fell_at))
-            times = f"{process.falls} fall{'s' if process.falls > 1 else ''} so far"
+            times = f"; it has died {process.falls} times" if process.falls > 1 else ""
             why = process.fall_reason or (how(process.exit_code) if process.exit_code else "")
             why = f" ({why})" if why else ""
-            text = f"{process.name} fell {ago} ago{why} and is back; {times}"
+            text = f"{process.name} died {ago} ago{why} and is back{times}"
             log_reference = LogReference(process.name, fell_at)
             yield AlertFinding("warn", text, process.name, "Logs", process.name, log_reference)
 
@@ -223,7 +223,7 @@ RULES: tuple[Rule, ...] = (
         "process down",
         "",
         "A process of the ring has ended and is not ready again. The supervisor starts it after 1, "
-        "2, 4 … seconds; after five falls in a minute it gives up.",
+        "2, 4 … seconds; after five deaths in a minute it gives up.",
         "Its last lines are under Processes, the rest under Logs. r there starts it again.",
         _fallen,
         is_event=True,
@@ -249,9 +249,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process restarted",
         "",
-        "A process fell and is back. Requests that ran were computed again, or ended with an "
+        "A process died and is back. Requests that ran were computed again, or ended with an "
         "error.",
-        "Its log says why it fell. If the worker ran out of memory, set a smaller "
+        "Its log says why it died. If the worker ran out of memory, set a smaller "
         "--max-total-tokens.",
         _restarted,
         is_event=True,

@@ -7,6 +7,7 @@ several of them are cached properties, so a hidden panel costs nothing.
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Literal
@@ -192,11 +193,18 @@ class AdapterRow(Struct, frozen=True):
     """The letter of its name by which it is told from the other names."""
     marks: tuple[Mark, ...] = ()
     """What happened to it since this console is attached, oldest first."""
+    is_measured: bool = True
+    """Whether `tokens_s` was measured: not before the second table of a fresh console."""
 
     @property
     def has_failed(self) -> bool:
         """Whether loading failed; requests for it are then refused."""
         return self.view.state is AdapterState.FAILED
+
+    @property
+    def rate_text(self) -> str:
+        """Its tokens a second; a dash until they are measured."""
+        return units.rate(self.tokens_s) if self.is_measured else units.NOTHING
 
     @property
     def mark(self) -> str:
@@ -260,6 +268,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     """What happened to the adapters since this console is attached, oldest first, without hits."""
     base_model: str = ""
     decode_rate: float = 0.0
+    is_measured: bool = True
+    """Whether `decode_rate` was measured: not before the second report of the router."""
     prefill_rate: float = 0.0
     request_rate: float = 0.0
     step_rate: float = 0.0
@@ -301,6 +311,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     playback: PlaybackView | None = None
     """Where a recording that is played stands; None for a pipeline. No process can be queried."""
 
+    @property
+    def decode_text(self) -> str:
+        """Decoded tokens a second; a dash until they are measured."""
+        return units.rate(self.decode_rate) if self.is_measured else units.NOTHING
+
     # -- the machine as a whole
 
     @cached_property
@@ -334,7 +349,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             failed = [p for p in self.processes if p.state is ProcessState.FAILED]
             ill = "; ".join(f"{p.name}: {p.reason or p.state.value}" for p in failed)
             return Condition(word, "bad", ill)
-        if state is not ProcessState.STOPPING:
+        if state not in (ProcessState.STOPPING, ProcessState.STOPPED):
             if fallen := [p for p in self.processes if p.is_fallen]:
                 return Condition(RECOVERING, "bad", self._recoveries(fallen))
             if self.table.down_since is not None:
@@ -342,7 +357,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return Condition(word, STATE_LEVELS[state], self._stage())
 
     def _recoveries(self, fallen: Sequence[ProcessRow]) -> str:
-        """`24 requests wait 6 s for worker-0 (restarting: weights 41 %)`."""
+        """`24 requests wait 6 s for worker-0 (weights 41 %)`."""
         since = [p.fell_at for p in fallen if p.fell_at is not None]
         return self._wait(fallen, min(since, default=self.now))
 
@@ -353,27 +368,27 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     def _wait(self, down: Sequence[ProcessRow], since: float) -> str:
         age = units.age(max(0.0, self.now - since))
-        names = ", ".join(f"{p.name} ({self.mending(p)})" for p in down)
+        names = ", ".join(f"{p.name} ({self.progress_of(p) or self.mending(p)})" for p in down)
         if not names:
             return f"down for {age}"
         return f"{self.standstill} {age} for {names}" if self.standstill else f"{names} for {age}"
 
     def recovery(self, process: ProcessRow) -> str:
-        """`worker-0 fell 6 s ago (killed by SIGKILL), restarting: weights 41 %`."""
+        """`worker-0 died 6 s ago (killed by SIGKILL), restarting: weights 41 %`."""
         return f"{self.fall(process)}, {self.mending(process)}"
 
     def fall(self, process: ProcessRow) -> str:
-        """`worker-0 fell 6 s ago (killed by SIGKILL)`."""
+        """`worker-0 died 6 s ago (killed by SIGKILL)`."""
         ago = ""
         if process.fell_at is not None:
             ago = f" {units.age(max(0.0, self.now - process.fell_at))} ago"
         why = process.fall_reason or process.reason
-        return f"{process.name} fell{ago}{f' ({why})' if why else ''}"
+        return f"{process.name} died{ago}{f' ({why})' if why else ''}"
 
     def mending(self, process: ProcessRow) -> str:
         """What is done about a fall at present."""
         if process.retry_at is not None:
-            return f"starts again in {units.duration(max(0.0, process.retry_at - self.now))}"
+            return f"restarts in {self._seconds_to(process.retry_at)}"
         if process.state in (ProcessState.READY, ProcessState.DRAINING):
             ring = (p for p in self.processes if p.name not in (SUPERVISOR, "fetch"))
             waits = next((p for p in ring if not p.is_up), None)
@@ -381,10 +396,15 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return f"{process.word}: {self.progress_of(process)}".rstrip(": ")
 
     def progress_of(self, process: ProcessRow) -> str:
-        """How far the start of a process is: `weights 41 %`; else the reason of its state."""
-        if process.state is ProcessState.STARTING and (bar := self._bar_of(process)):
-            return _progress(bar)
-        return process.reason
+        """How far the start of a process is: `weights 41 %`; else what it does, if it says so."""
+        if process.state is not ProcessState.STARTING:
+            return ""
+        bar = self._bar_of(process)
+        return _progress(bar) if bar else process.reason
+
+    def _seconds_to(self, at: float) -> str:
+        """The time until `at` in whole seconds, so that it changes once a second: `1 s`."""
+        return units.age(math.ceil(max(0.0, at - self.now)))
 
     def _bar_of(self, process: ProcessRow) -> Progress | None:
         """The present stage of the start of a process."""
@@ -417,8 +437,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             if process.held:
                 return f"{process.name} stopped by an operator"
             if process.retry_at is not None:
-                again = units.duration(max(0.0, process.retry_at - self.now))
-                return f"{process.name} down, starts again in {again}"
+                return f"{process.name} down, restarts in {self._seconds_to(process.retry_at)}"
             if not process.is_up and process.state is not ProcessState.STOPPED:
                 bar = self._bar_of(process)
                 share = units.percent(bar.current / bar.total) if bar and bar.total else ""

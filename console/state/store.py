@@ -413,6 +413,7 @@ class Store:
             adapter_marks=self._adapter_history.of_all,
             base_model=latest.adapters.base_model if latest.adapters else "",
             decode_rate=rates["decode"].rate if ready else 0.0,
+            is_measured=rates["decode"].is_known,
             prefill_rate=rates["prefill"].rate if ready else 0.0,
             request_rate=rates["requests"].rate if ready else 0.0,
             step_rate=rates["steps"].rate if ready else 0.0,
@@ -454,6 +455,11 @@ class Store:
         self._pulses = {name: p for name, p in self._pulses.items() if name == SUPERVISOR}
         before, self._latest = self._latest, LatestTelemetry()
         self._latest.processes, self._latest.progress = before.processes, before.progress
+        self._steps.replace(())
+        self._sync_points.replace(())
+        self._step_number = 0
+        self._ttft.clear()
+        self._inter_token.clear()
 
     def is_alive(self, name: str, now: float) -> bool:
         """Whether the last heartbeat of process `name` is recent."""
@@ -577,6 +583,7 @@ class Store:
                 name=name or table.base_model,
                 is_base=not name,
                 tokens_s=self._adapter_tokens[name].rate,
+                is_measured=self._adapter_tokens[name].is_known,
                 speed=self._adapter_series[name].track,
                 color=self._adapter_colors.by_name.get(name, "base"),
                 costs=shares[name],

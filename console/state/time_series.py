@@ -77,6 +77,11 @@ class Counter:
         self._last_at, self.last = at, value
 
     @property
+    def is_known(self) -> bool:
+        """Whether there are two samples, so that `rate` was measured."""
+        return len(self._window) >= 2
+
+    @property
     def rate(self) -> float:
         """Growth per second; 0 with fewer than two samples."""
         first, last = self._window.oldest, self._window.newest
@@ -503,6 +508,9 @@ class Buckets:
         if sum(counts) < sum(self._window.newest or ()):
             self._window.clear()
         self._window.add(at, counts)
+
+    def clear(self) -> None:
+        self._window.clear()
 
     def counts(self, now: float) -> tuple[int, ...]:
         """Counts per bucket within the window, one more than `bounds`: the last has no bound. All

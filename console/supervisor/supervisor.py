@@ -200,8 +200,8 @@ class Supervisor(Process):
             return False
         recent = sum(1 for fall in child.falls if now - fall < FALL_WINDOW_SECONDS)
         if recent >= FALLS_ALLOWED:
-            self._become(child, ProcessState.FAILED, f"fell {recent} times in a minute: {reason}")
-            self.event("error", f"{child.name} is given up after {recent} falls: {reason}")
+            self._become(child, ProcessState.FAILED, f"died {recent} times in a minute: {reason}")
+            self.event("error", f"{child.name} is given up after it died {recent} times: {reason}")
             return False
         delay = BACKOFF_SECONDS[recent - 1]
         child.retry_at = time.time() + delay

@@ -461,7 +461,7 @@ class ConsoleApp(PlaybackKeys):
                 self.active_panel.paint(self.board)
 
     def on_resize(self, event: events.Resize) -> None:
-        super().on_resize(event)
+        """Textual calls that of `TerminalApp` as well."""
         self.screen_stack[0].set_class(is_too_small(event.size), "-too-small")
 
     # -- keys that always work

@@ -68,7 +68,7 @@ TERMS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("loop lag", "how late the process's event loop runs"),
         ("refused", "messages of a wrong type, dropped at the socket"),
         ("drain", "running requests finish, new ones get 503"),
-        ("BACKOFF", "the pause before a process that fell is started again"),
+        ("BACKOFF", "the pause before a process that died is started again"),
     ),
     "Alerts": (
         ("firing", "true now"),

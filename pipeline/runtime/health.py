@@ -55,12 +55,12 @@ def is_late(state: ProcessState, age_s: float | None) -> bool:
 
 def describe_process(process: ProcessView) -> str:
     """`worker-0 is starting: reading weights`, `worker-0 is stopped by an operator`,
-    `worker-0 fell (killed by SIGKILL) and is starting again: reading weights`."""
+    `worker-0 died (killed by SIGKILL) and is starting again: reading weights`."""
     if process.held and process.state is ProcessState.STOPPED:
         return f"{process.name} is {process.reason}"
     if process.is_recovering and process.state is not ProcessState.FAILED:
         why = f" ({process.fall_reason})" if process.fall_reason else ""
-        return f"{process.name} fell{why} and {_mending(process)}"
+        return f"{process.name} died{why} and {_mending(process)}"
     return f"{process.name} is {process.state.value}: {process.reason}".rstrip(": ")
 
 

@@ -61,6 +61,10 @@ NOT_FOR_THE_BASE = {
 
 
 BASE = "base · "
+MOST_NAME = 48
+"""Most cells of the column of names, unless there is room."""
+SPARED = 9
+"""Columns of a lower rank stay although a name is cut."""
 
 
 def _name(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
@@ -114,7 +118,7 @@ def _share(share: float | None) -> TextSpan:
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     """A bar relative to the fastest adapter, and the number."""
     most = max((other.tokens_s for other in board.adapters), default=0.0)
-    figure = f"{units.rate(row.tokens_s):>6}"
+    figure = f"{row.rate_text:>6}"
     filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, width - len(figure))
     return ((filled, row.color), (rest, "rest"), (figure, "number"))
 
@@ -198,7 +202,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
             right=True,
             rank=1,
             descends=True,
-            value=lambda r: r.tokens_s,
+            value=lambda r: r.tokens_s if r.is_measured else None,
             field="tokens_per_s",
         ),
         number_column(
@@ -354,6 +358,20 @@ class AdapterTablePane(TablePane[AdapterRow]):
             spans.append(("costliest of the last minute first  ", "dim"))
         return (*spans, *super().caption(board))
 
+    def _fitting(
+        self, width: int, rows: Sequence[AdapterRow]
+    ) -> list[tuple[Column[AdapterRow], int]]:
+        """A name that is cut takes the cells of the columns that matter least."""
+        whole = super()._fitting(width, rows)
+        wanted = min(MOST_NAME, max(map(_wanted, rows), default=0))
+        kept = [c for c in self.columns if c.rank < SPARED or c is self.sort_column]
+        free = width - sum(column.width + 1 for column in kept) + 1
+        reserved = min(wanted - self.columns[0].width, free)
+        if wanted <= whole[0][1] or reserved <= 0:
+            return whole
+        (name, cells), *others = super()._fitting(width - reserved, rows)
+        return [(name, cells + reserved), *others]
+
     def _cells(
         self,
         row: AdapterRow,
@@ -393,7 +411,7 @@ class SpeedPane(Pane):
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return ((units.rate(row.tokens_s), "number"), (" tok/s", "dim")) if row else ()
+        return ((row.rate_text, "number"), (" tok/s", "dim")) if row else ()
 
     def origin(self, board: Board) -> tuple[int, float, float] | None:
         row = self._table.selected

@@ -14,12 +14,12 @@ from ...client.telemetry import ABORTED
 from ...state.board import Board, RequestRow
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
+from ...text.records import Record
 from ..widgets.column import Column, number_column, text_column
 from ..widgets.details import DetailsPane
 from ..widgets.dialogs import LineSource, LiveDialog
 from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field, wrapped_field
-from ..widgets.records import Record
 from ..widgets.table import TablePane
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}

@@ -209,7 +209,7 @@ def _model(board: Board) -> tuple[tuple[TextSpan, ...], tuple[TextSpan, ...]]:
 def _speed(board: Board) -> tuple[TextSpan, ...]:
     if board.router is None or board.is_stopped:
         return ()
-    return ((f"  {units.rate(board.decode_rate):>6}", "number"), (" tok/s", "dim"))
+    return ((f"  {board.decode_text:>6}", "number"), (" tok/s", "dim"))
 
 
 def _load(board: Board) -> tuple[TextSpan, ...]:

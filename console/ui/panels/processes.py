@@ -51,7 +51,7 @@ def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
         return ((f"last beat {units.duration(row.age_s or 0.0)} ago", "warn"),)
     if row.is_fallen and row.state is not ProcessState.FAILED:
         why = row.fall_reason or row.reason
-        mending = board.mending(row)
+        mending = board.progress_of(row) or board.mending(row)
         return ((units.visible(f"{why}, {mending}" if why else mending), row.level),)
     if row.reason:
         return ((units.visible(row.reason), row.level if row.level != "good" else "dim"),)
@@ -144,7 +144,11 @@ class ProcessTablePane(TablePane[ProcessRow]):
             "messages_per_s",
         ),
         number_column(
-            "falls", 5, lambda r: r.falls, style=lambda r: "warn" if r.falls else "dim", rank=2
+            "restarts",
+            8,
+            lambda r: r.restarts,
+            style=lambda r: "warn" if r.falls else "dim",
+            rank=2,
         ),
         Column("why", 10, _why, grows=True, rank=1),
     )
@@ -250,6 +254,8 @@ class TailPane(Pane):
         row = self._table.selected
         if row is None:
             return []
+        if row.is_fallen and (crash := crash_lines(row, board, width, height - 3)):
+            return crash[1:]
         tail = []
         for entry in reversed(board.logs):
             if entry.source == row.name:
@@ -321,13 +327,10 @@ class ProcessDetails:
         row = board.process(self._name)
         if row is None:
             return [line(("it is not in the supervisor's list any more", "dim"))]
+        ((why, style),) = _why(row, board, width)
         found = [
             line(*field("state"), *_state(row, board, width)),
-            *(
-                part
-                for text, style in _why(row, board, width)
-                for part in wrapped_field("why", cause_first(text) or units.NOTHING, style, width)
-            ),
+            *wrapped_field("why", cause_first(why) or units.NOTHING, style, width),
             line(*field("pid"), (f"{row.pid or units.NOTHING}", "text")),
         ]
         for name, at in (("started", row.started_at), ("state since", row.since)):
@@ -337,16 +340,15 @@ class ProcessDetails:
         if kernels := _kernels(row, board):
             found += wrapped_field("kernels", kernels, "text", width)
         beat = "never" if row.age_s is None else f"{units.age(row.age_s)} ago"
-        last = "" if row.exit_code is None else f"  the one before: {how(row.exit_code)}"
         found += [
             line(*field("last beat"), (beat, "text")),
-            line(*field("falls"), (f"{row.falls}", "text"), (last, "dim")),
+            *wrapped_field("restarts", _restarts(row), "text", width),
             line(*field("cpu"), (f"{row.cpu_fraction * 100:.0f} % of a core", "text")),
             line(*field("memory"), (units.size(row.rss_bytes), "text")),
             line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),
             line(*field("protocol"), (f"{row.protocol or units.NOTHING}", "text")),
+            *(crash_lines(row, board, width, self.FRAMES) if row.falls else ()),
             *self._history(board, width),
-            *self._crash(row, board, width),
             *self._last_words(board, width),
             TextLine(),
             line(("sockets", "title")),
@@ -377,24 +379,6 @@ class ProcessDetails:
             found += wrapped_field(units.clock(event.at), text, style, width)
         return found
 
-    def _crash(self, row: ProcessRow, board: Board, width: int) -> Sequence[TextLine]:
-        """The stack of its last crash, innermost frame first; nothing if it has not fallen."""
-        crash = last_crash(self._name, board.logs) if row.falls else None
-        if crash is None:
-            return ()
-        more = len(crash.frames) - self.FRAMES
-        tail = f"{more} more frames are in its log" if more > 0 else ""
-        if others := crash.other_threads:
-            threads = f"{others} other threads" if others > 1 else "another thread"
-            tail = f"{tail}; " * bool(tail) + f"the stack of {threads} is in its log"
-        found = [
-            TextLine(),
-            line(("where it crashed", "title"), (f"  {units.clock(crash.at)}", "dim")),
-            *(line((part, "bad")) for part in units.wrap(units.visible(crash.error), width)),
-            *(line((units.visible(f"  {f}"), "text")) for f in crash.frames[: self.FRAMES]),
-        ]
-        return [*found, line((f"  {tail}", "dim"))] if tail else found
-
     def _last_words(self, board: Board, width: int) -> Sequence[TextLine]:
         """Its last warnings and errors."""
         words = (e for e in reversed(board.logs) if e.source == self._name and _is_ill(e))
@@ -403,6 +387,35 @@ class ProcessDetails:
             return ()
         lines = [log_line(entry, width, with_source=False) for entry in reversed(last)]
         return [TextLine(), line(("last warnings and errors", "title")), *lines]
+
+
+def crash_lines(row: ProcessRow, board: Board, width: int, most_frames: int) -> Sequence[TextLine]:
+    """The stack of a process's last crash below an empty line, innermost frame first; nothing if
+    it left none."""
+    crash = last_crash(row.name, board.logs)
+    if crash is None:
+        return ()
+    rest = []
+    if (more := len(crash.frames) - most_frames) > 0:
+        rest.append(f"{more} more frame{'s' if more > 1 else ''}")
+    if others := crash.other_threads:
+        rest.append(f"{others} other thread{'s' if others > 1 else ''}")
+    found = [
+        TextLine(),
+        line(("where it crashed", "title"), (f"  {units.clock(crash.at)}", "dim")),
+        *(line((part, "bad")) for part in units.wrap(units.visible(crash.error), width)),
+        *(line((f"  {units.visible(frame)}", "text")) for frame in crash.frames[:most_frames]),
+    ]
+    return [*found, line((f"  and {', '.join(rest)} in its log", "dim"))] if rest else found
+
+
+def _restarts(row: ProcessRow) -> str:
+    """`3  died twice, the last time: killed by SIGKILL`."""
+    if not row.falls:
+        return f"{row.restarts}"
+    times = {1: "once", 2: "twice"}.get(row.falls, f"{row.falls} times")
+    why = row.fall_reason or (how(row.exit_code) if row.exit_code is not None else "")
+    return f"{row.restarts}  died {times}{f', the last time: {why}' if why else ''}"
 
 
 def _is_ill(entry: LogLine) -> bool:

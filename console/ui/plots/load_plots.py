@@ -36,8 +36,9 @@ class ThroughputPane(PlotPane):
         return over_time(self.TITLE, board)
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        decode: float | None = board.decode_rate
-        prefill: float | None = board.prefill_rate
+        is_measured = board.is_measured
+        decode = board.decode_rate if is_measured else None
+        prefill = board.prefill_rate if is_measured else None
         if self.cursor_at is not None:
             decode, prefill = (
                 self.value(self.plotted(track, board, self._cells), board)

@@ -110,8 +110,7 @@ def _number(row: AdapterRow, title: str, cells: int) -> TextSpan:
             waiting = row.view.waiting
             return (f"{waiting:>{cells}}", "warn" if waiting else "dim")
         case "tok/s":
-            rate = units.rate(row.tokens_s)
-            return (f"{rate:>{cells}}", "number" if row.tokens_s else "dim")
+            return (f"{row.rate_text:>{cells}}", "number" if row.tokens_s else "dim")
         case _:
             running = row.view.running
             return (f"{running:>{cells}}", "number" if running else "dim")

@@ -22,9 +22,9 @@ from ...state.time_series import Track, Window, is_hour
 from ...text import units
 from ...text.ascii import plain
 from ...text.lines import TextLine, TextSpan, crop, length, line
+from ...text.selection import Selection, shown_selected
 from .clipboard import copy_text
 from .notices import NoticeApp
-from .selection import Selection, shown_selected
 from .styles import TextStyles
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
     from ...settings.ui_state import UiState
     from ...state.alert_book import AlertBook
     from ...state.store import Store
-
-
-BESIDE_CELLS = 180
-"""Width from which the details of a row are shown beside its list."""
 
 
 def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
@@ -425,10 +421,6 @@ class Panel(Widget):
         for pane in self.panes:
             if pane.display:
                 pane.paint_if_due(board)
-
-    def on_resize(self, event: events.Resize) -> None:
-        """Shows details beside the lists if there is room."""
-        self.set_class(event.size.width >= BESIDE_CELLS, "-beside")
 
     @property
     def panes(self) -> list[Pane]:

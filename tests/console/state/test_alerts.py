@@ -11,14 +11,14 @@ from stage import START, StagedApp, screen_text, staged
 from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.settings.settings import settings_path
 from loraconsole.console.state.alert_book import CALM_S, AlertBook, AlertState
-from loraconsole.console.state.alerts import RULES, AlertLimits, findings
+from loraconsole.console.state.alerts import RECENT_S, RULES, AlertLimits, findings
 from loraconsole.console.state.board import Board, ProcessRow
 from loraconsole.console.state.store import Store
 from loraconsole.console.text import units
 from loraconsole.console.ui.notifications import SETTLE_SECONDS
 from loraconsole.console.ui.panels.alerts import RulePane
 from loraconsole.console.ui.screens import PAGES, PANELS
-from loraconsole.pipeline.messages import AdapterState, ProcessState
+from loraconsole.pipeline.messages import AdapterState, Heartbeat, ProcessState
 
 
 def busy() -> Board:
@@ -87,7 +87,7 @@ WRONG: dict[str, tuple[Callable[[], Board], AlertLimits, str]] = {
             processes=process("worker-0", falls=2, fell_at=BUSY.now - 60, exit_code=-9)
         ),
         QUIET,
-        "worker-0 fell 1 m 00 s ago (killed by SIGKILL) and is back; 2 falls so far",
+        "worker-0 died 1 m 00 s ago (killed by SIGKILL) and is back; it has died 2 times",
     ),
     "process late": (
         lambda: changed(processes=process("server", loop_lag_ms=800.0)),
@@ -392,3 +392,68 @@ def test_the_terminal_rings_as_the_settings_say(bell: str, sent: list[str], home
     written = asyncio.run(act())
     assert len(written) == len(sent)
     assert all(text.startswith(start) for text, start in zip(written, sent, strict=True))
+
+
+# --- what is old is no news ---------------------------------------------------------------------
+
+SLOW = AlertLimits(sync_wait_p99_ms=0.01, ttft_p99_ms=1, queue=0.5, no_step_seconds=0)
+"""Limits that the busy scenario is above."""
+
+
+def names_of(board: Board) -> set[str]:
+    return {finding.rule for finding in findings(board, SLOW)}
+
+
+def test_a_wait_of_steps_that_are_a_minute_old_is_no_alert() -> None:
+    board = on_a_gpu(BUSY)
+    last = max(step.at for step in board.steps)
+    at_the_edge = msgspec.structs.replace(board, now=last + RECENT_S - 1)
+    assert "synchronize wait" in names_of(at_the_edge)
+    assert "synchronize wait" not in names_of(msgspec.structs.replace(board, now=last + RECENT_S))
+
+
+def test_a_step_of_a_cpu_is_not_called_a_wait() -> None:
+    assert "synchronize wait" in names_of(on_a_gpu(BUSY))
+    assert "synchronize wait" not in names_of(BUSY)
+
+
+def stopped_store() -> tuple[Store, float]:
+    """A store that has heard a busy pipeline stop, and the time a while later."""
+    store, scenario = Store("/run/here"), Scenario("busy", start=START)
+    now = START
+    for tick in range(150):
+        now = START + tick * 0.2
+        if tick == 100:
+            scenario.stop()
+        for name, message in scenario.advance(now):
+            if tick < 130 or name == "router":  # the others have ended
+                store.fold_message(message, now)
+    return store, now
+
+
+def test_a_stopped_pipeline_has_no_alerts() -> None:
+    store, now = stopped_store()
+    board = store.board(now)
+    assert board.condition.word == "STOPPED"
+    assert findings(board, SLOW) == ()
+    book = AlertBook(SLOW)
+    assert book.update(on_a_gpu(BUSY))
+    book.update(board)
+    assert book.firing == ()
+
+
+def test_a_console_that_saw_the_pipeline_before_judges_the_new_one_as_a_fresh_one_does() -> None:
+    store, now = stopped_store()
+    again = Scenario("empty", start=now)
+    again._incarnations = {name: 7_000 + n for n, name in enumerate(again._incarnations)}
+    fresh = Store("/run/here")
+    for tick in range(1, 20):
+        now += 0.2
+        for _, message in again.advance(now):
+            if isinstance(message, Heartbeat) and message.name == "supervisor":
+                message = msgspec.structs.replace(message, incarnation=5_555)
+            store.fold_message(message, now)
+            fresh.fold_message(message, now)
+        assert tick < 10 or names_of(store.board(now)) == names_of(fresh.board(now)) == set()
+    assert store.board(now).condition.word == "READY"
+    assert store.board(now).steps == ()

@@ -758,15 +758,15 @@ def test_a_fall_is_said_until_the_pipeline_is_ready_again() -> None:
     scenario.fall("worker-0", "killed by SIGKILL", 6.0)
     board = hear(START + 10.75)
     (worker,) = [p for p in board.processes if p.name == "worker-0"]
-    assert board.recovery(worker).startswith("worker-0 fell 0 s ago (killed by SIGKILL), starts ag")
+    assert board.recovery(worker).startswith(
+        "worker-0 died 0 s ago (killed by SIGKILL), restarts in"
+    )
     board = hear(START + 14.5)
     (worker,) = [p for p in board.processes if p.name == "worker-0"]
     assert board.recovery(worker) == (
-        "worker-0 fell 4 s ago (killed by SIGKILL), restarting: weights 58 %"
+        "worker-0 died 4 s ago (killed by SIGKILL), restarting: weights 58 %"
     )
-    assert board.condition.detail == (
-        "24 requests wait 4 s for worker-0 (restarting: weights 58 %)"
-    )
+    assert board.condition.detail == ("24 requests wait 4 s for worker-0 (weights 58 %)")
     assert board.stall == "worker-0 restarting, 58 %"
     assert board.is_restarting and not board.is_starting
     hear(START + 16.75)
@@ -776,7 +776,7 @@ def test_a_fall_is_said_until_the_pipeline_is_ready_again() -> None:
     assert set(words[2:]) == {("READY", "good", False)} and board.stall == ""
     (restarted,) = findings(board, AlertLimits())
     assert restarted.rule == "process restarted"
-    assert "(killed by SIGKILL) and is back; 1 fall so far" in restarted.text
+    assert "(killed by SIGKILL) and is back" in restarted.text
 
 
 def test_a_restart_by_an_order_is_no_start_and_no_alert() -> None:
@@ -830,10 +830,26 @@ def test_only_what_computes_stalls_the_batch() -> None:
 
     assert board.stall == ""
     down = {"state": ProcessState.BACKOFF, "is_recovering": True, "retry_at": board.now + 0.5}
-    assert with_state("worker-0", **down).stall == "worker-0 down, starts again in 0.50 s"
+    assert with_state("worker-0", **down).stall == "worker-0 down, restarts in 1 s"
     assert with_state("router", age_s=5.0).stall == "router silent for 5 s"
     held = {"state": ProcessState.STOPPED, "held": True}
     assert with_state("worker-0", **held).stall == "worker-0 stopped by an operator"
     failed = with_state("worker-0", state=ProcessState.FAILED, reason="no memory")
     assert failed.stall == "worker-0 failed"
     assert with_state("detokenizer", **down).stall == with_state("server", **down).stall == ""
+
+
+def test_a_rate_that_is_not_measured_yet_is_a_dash_and_no_nought() -> None:
+    scenario, store = Scenario("busy", start=START), Store("/run/here")
+    scenario.advance(START + 30)
+    store.fold_snapshot(scenario.snapshot(), START + 30)
+    board = store.board(START + 30)
+    assert board.adapters and board.router is not None and board.router.running
+    assert {row.rate_text for row in board.adapters} == {units.NOTHING}
+    assert board.decode_text == units.NOTHING
+    for tick in range(1, 26):
+        for _, message in scenario.advance(START + 30 + tick / 5):
+            store.fold_message(message, START + 30 + tick / 5)
+    board = store.board(START + 35)
+    assert all(float(row.rate_text) > 0 for row in board.adapters if row.view.running)
+    assert board.decode_text == units.rate(board.decode_rate) != units.NOTHING

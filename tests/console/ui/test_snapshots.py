@@ -106,7 +106,7 @@ def _keep_results(directory: Path) -> None:
         os.utime(path, (START + 4000 * number, START + 4000 * number))
 
 
-@pytest.mark.parametrize("scenario", ["empty", "loading", "busy", "failed", "none"])
+@pytest.mark.parametrize("scenario", ["empty", "loading", "busy", "failed", "recovering", "none"])
 def test_every_screen_at_every_size(
     album: Album, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: str
 ) -> None:
@@ -116,7 +116,7 @@ def test_every_screen_at_every_size(
     images: dict[str, str] = {}
 
     async def visit() -> None:
-        seconds = 40.0 if scenario == "busy" else 4.0
+        seconds = 40.0 if scenario in ("busy", "recovering") else 4.0
         app = StagedApp(None if scenario == "none" else scenario, seconds)  # type: ignore[arg-type]
         if scenario == "busy":
             _keep_results(Path(os.environ["XDG_DATA_HOME"]) / "loraconsole" / "bench")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from loraconsole.console.cli.printing import Bars
@@ -20,15 +21,16 @@ def test_a_bar_publishes_its_way_and_its_end() -> None:
     assert not published[0].done
 
 
-def test_a_bar_left_by_an_error_is_failed() -> None:
+@pytest.mark.parametrize("total", [10, 3, None])
+def test_a_bar_left_by_an_error_is_failed_whatever_it_has_counted(total: int | None) -> None:
     published: list[Progress] = []
     with (
         pytest.raises(OSError),
-        ProgressBar(total=10, publish=published.append, source="fetch", stage="fetch") as bar,
+        ProgressBar(total=total, publish=published.append, source="fetch", stage="fetch") as bar,
     ):
         bar.update(3)
         raise OSError
-    assert published[-1].failed and published[-1].current == 3
+    assert published[-1].done and published[-1].failed and published[-1].current == 3
 
 
 def test_a_bar_draws_nothing_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,3 +77,16 @@ def test_a_rate_is_of_the_time_the_stage_took_even_if_it_is_heard_of_at_its_end(
     bars.close()
     last = capsys.readouterr().err.rpartition("\r")[2]
     assert "98.4M/98.4M [00:00<00:00, 197MB/s]" in last
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_stage_that_failed_is_not_called_done(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal, raising=False)
+    bars = Bars()
+    failed = msgspec.structs.replace(said(0.0, 0.0, 0.1), done=True, failed=True, total=None)
+    bars.show(failed)
+    bars.close()
+    shown = capsys.readouterr().err
+    assert "weights failed" in shown and "done" not in shown
