@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from .adapter_name import objection
 from .errors import OperatorError, UsageError
-from .messages import POLICY_ALIASES, PROTOCOL, ClientWeight, SchedulerSettings
+from .messages import POLICY_ALIASES, PROTOCOL, ClientWeight, EvictionRule, SchedulerSettings
 from .run_directory import absolute_path, default_run_directory, spell
 
 DEFAULT_BATCH_ADAPTERS = 8
@@ -50,6 +50,24 @@ CONTRADICTIONS: tuple[tuple[str, str, str], ...] = (
 def flag_of(name: str) -> str:
     """A setting's flag: `--dummy`."""
     return "--" + name.replace("_", "-")
+
+
+DECISIVE = (
+    "scheduler",
+    "fair_weight",
+    "batch_num_adapters",
+    "slo_seconds",
+    "max_wait_tokens",
+    "max_per_adapter",
+    "max_total_tokens",
+    "max_running",
+    "max_prefill_tokens",
+    "chunk_tokens",
+    "max_waiting",
+    "no_prefetch",
+    "evict",
+)
+"""Settings by which the router decides about requests and pages."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,6 +194,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(description="most running requests of one adapter; 0: no limit", ge=0),
     ] = 0
+    evict: Annotated[
+        EvictionRule,
+        Meta(
+            description="the idle adapter that loses its pages first: the one requested least "
+            "recently (lru), with the fewest requests (lfu), or with the most pages (largest)"
+        ),
+    ] = "lru"
     profile_table: Annotated[
         str,
         Meta(description="JSON file of prefill latencies for pets; empty: a linear estimate"),

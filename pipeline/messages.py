@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -171,6 +171,9 @@ POLICIES: Mapping[str, str] = {
     "credit": "merged while one adapter fills the batch, else mixed",
 }
 """What each policy admits first, in a line; more in pipeline/schedule."""
+EvictionRule: TypeAlias = Literal["lru", "lfu", "largest"]
+"""Which idle adapter loses its pages first: requested least recently, with the fewest requests, or
+with the most pages."""
 POLICY_ALIASES: dict[str, str] = {"slora": "fcfs", "peft": "merged"}
 """S-LoRA's names of two policies."""
 

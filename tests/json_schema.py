@@ -19,6 +19,7 @@ from loraconsole.console.cli import settings as settings_verb
 from loraconsole.console.client.ssh_tunnel import Place
 from loraconsole.pipeline.bench.ablation import AblationDocument
 from loraconsole.pipeline.bench.results import ResultRow
+from loraconsole.pipeline.bench.what_if_results import WhatIfDocument
 from loraconsole.pipeline.messages import LogLine, Snapshot
 from loraconsole.pipeline.router.replay import ReplayDocument
 
@@ -60,6 +61,7 @@ DOCUMENTS: dict[str, Any] = {
     "adapters verify --against": against.ComparisonDocument,
     "adapters plan": documents.PlansDocument,
     "replay": ReplayDocument,
+    "replay --against": WhatIfDocument,
     "profile": documents.ProfileDocument,
     "spans": tuple[profile.SpanTotal, ...],
     "transcripts list": transcripts.ConversationsDocument,

@@ -32,6 +32,9 @@ from loraconsole.console.client.transcripts import Turn, open_default
 from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.state.alerts import AlertLimits
 from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.chat.editor import PromptEditor
+from loraconsole.console.ui.chat.model_picker import ModelPicker, PickerList
+from loraconsole.console.ui.chat.recall import RecallDialog
 from loraconsole.console.ui.help import HelpDialog
 from loraconsole.console.ui.jump import JumpScreen
 from loraconsole.console.ui.palette import PaletteDialog, PalettePane
@@ -46,15 +49,13 @@ from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane
 from loraconsole.console.ui.panels.logs import LogPane, SearchInput, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.pool import PoolPane
+from loraconsole.console.ui.panels.settings import SettingInput
 from loraconsole.console.ui.plots.step_plots import PartsPane
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
-from loraconsole.console.ui.widgets.editor import PromptEditor
 from loraconsole.console.ui.widgets.filter_input import FilterInput
-from loraconsole.console.ui.widgets.model_picker import ModelPicker, PickerList
 from loraconsole.console.ui.widgets.pane import Pane
 from loraconsole.console.ui.widgets.path_input import PathInput
-from loraconsole.console.ui.widgets.recall import RecallDialog
 from loraconsole.console.ui.widgets.save_dialog import SaveDialog
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.console.ui.widgets.table import TablePane
@@ -134,7 +135,7 @@ class Scene:
 async def _played() -> AsyncIterator[tuple[ConsoleApp, Pilot[str]]]:
     with tempfile.TemporaryDirectory() as directory:
         path = record_shift(Path(directory, "shift.rec"), 150)
-        async with played(path, lambda: 0.0) as (app, pilot):
+        async with played(path, lambda: 0.0, other=path, comparison=lambda: None) as (app, pilot):
             app.seek_to("1:15")
             await wait(lambda: app.board.playback.position_s == 75.0)
             yield app, pilot
@@ -223,6 +224,15 @@ def speed(s: Scene) -> float:
     playback = s.app.store.board(0.0).playback
     assert playback is not None
     return playback.speed
+
+
+def side(s: Scene) -> str:
+    playback = s.app.store.board(0.0).playback
+    assert playback is not None
+    return playback.side
+
+
+COMPARED = "the replay, real and what if"
 
 
 def on_top(kind: type[Widget]) -> Callable[[Scene], bool]:
@@ -595,6 +605,8 @@ CASES: dict[str, Case] = {
     "seek-start": Case(is_played=True, see=position, was=75, becomes=0),
     "seek-end": Case(is_played=True, see=position, was=75, becomes=150),
     "play-slower": Case(is_played=True, see=speed, was=1.0, becomes=0.5),
+    "other-side": Case(is_played=True, see=side, was="real", becomes="what if"),
+    "compare-sides": Case(is_played=True, see=title, was="MainScreen", becomes=COMPARED),
     "play-faster": Case(is_played=True, see=speed, was=1.0, becomes=2.0),
     "jump": Case(see=on_top(JumpScreen)),
     "jump-stay": Case(way="ctrl+o", see=title, was="JumpScreen", becomes="MainScreen"),
@@ -720,6 +732,7 @@ CASES: dict[str, Case] = {
         becomes=2,
     ),
     "event-up": _events(way="down down", see=lambda s: s.desk(EventPane)._cursor, was=2, becomes=1),
+    "event-copy": _events(see=lambda s: s.app.clipboard != ""),
     "event-down": _events(see=lambda s: s.desk(EventPane)._cursor, was=0, becomes=1),
     "trace": _events(see=panel, was="Overview", becomes="Logs"),
     "acknowledge": Case(
@@ -862,6 +875,25 @@ CASES: dict[str, Case] = {
     "bench-baseline": _bench(arrange=two_results, see=lambda s: bool(s.desk(ResultTable).baseline)),
     "bench-file": _bench(see=on_top(FileDialog)),
     "file-leave": _bench(way="o", see=on_top(FileDialog), was=True, becomes=False),
+    # -- settings
+    "setting-edit": Case(on="Settings", see=has_focus(SettingInput)),
+    "setting-write": Case(
+        on="Settings",
+        way="down enter ctrl+u =2",
+        see=lambda s: s.app.chosen.settings.fps,
+        was=5.0,
+        becomes=2.0,
+    ),
+    "setting-leave": Case(
+        on="Settings", way="enter", see=has_focus(SettingInput), was=True, becomes=False
+    ),
+    "setting-default": Case(
+        on="Settings",
+        way="down down enter",
+        see=lambda s: s.app.chosen.settings.low_bandwidth,
+        was=True,
+        becomes=False,
+    ),
     # -- the command line
     "command-do": Case(way="colon =pause", see=lambda s: s.app.is_paused),
     "command-leave": Case(

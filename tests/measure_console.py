@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -216,6 +217,38 @@ def stream(given: argparse.Namespace) -> dict[str, Figures]:
     return {"streaming answer, 100 tokens/s": found}
 
 
+def pick(given: argparse.Namespace) -> dict[str, Figures]:
+    """Prompt's picker of 1 000 models: CPU of opening it and of a letter, which draws every row of
+    the list; milliseconds from a letter to its echo."""
+    letters = "tenant-042"
+    with mock("--scenario", "busy", "--adapters", "1000", "--logs", "0") as run:
+        terminal = PseudoTerminal(console(run))
+        try:
+            terminal.wait_for("q Quit")
+            terminal.send("5")
+            terminal.pump(3.0)
+            rest = window(terminal, 0.5, 5.0)["cpu_percent"] / 100
+            took, echoed = {"open": 0.0, "letter": 0.0}, []
+            for _ in range(5):
+                before, at = terminal.cpu_seconds(), time.monotonic()
+                terminal.send("\x07")
+                terminal.pump(1.0)
+                took["open"] += terminal.cpu_seconds() - before - rest * (time.monotonic() - at)
+                before, at = terminal.cpu_seconds(), time.monotonic()
+                for letter in letters:
+                    echoed.append(terminal.echo_ms(letter, re.escape(letter)) or 5000.0)
+                    terminal.pump(0.1)
+                took["letter"] += terminal.cpu_seconds() - before - rest * (time.monotonic() - at)
+                terminal.send("\x1b")
+                terminal.pump(1.0)
+        finally:
+            terminal.close()
+    p50, p95 = percentiles(echoed)
+    found = {"open_cpu_ms": 1e3 * took["open"] / 5, "key_p50_ms": p50, "key_p95_ms": p95}
+    found["letter_cpu_ms"] = 1e3 * took["letter"] / len(echoed)
+    return {"picker of 1 000 models": found}
+
+
 def hour(given: argparse.Namespace) -> dict[str, Figures]:
     """An hour of a mock shift, recorded without a clock and played sixty times as fast."""
     from loraconsole.console.mock.demo_scenario import DemoScenario
@@ -331,7 +364,9 @@ def tour(terminal: PseudoTerminal, speed: float) -> Figures:
     }
 
 
-SUITES = {suite.__name__: suite for suite in (idle, busy, ssh, keys, thin, stream, hour, shift)}
+SUITES = {
+    suite.__name__: suite for suite in (idle, busy, ssh, keys, thin, stream, pick, hour, shift)
+}
 
 
 def main() -> None:

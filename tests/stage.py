@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
 from loraconsole.console.client import open_conversation
-from loraconsole.console.client.recording import RecordingPlayer, RecordingTelemetry
+from loraconsole.console.client.recording import RecordingPlayer, RecordingTelemetry, Sides
 from loraconsole.console.client.tape import Tape
 from loraconsole.console.client.telemetry import PipelineOrder
 from loraconsole.console.mock.demo_scenario import DemoScenario
 from loraconsole.console.mock.scenario import Scenario, ScenarioKind
 from loraconsole.console.mock.server import MockRing
+from loraconsole.console.state.playback import Comparison
 from loraconsole.console.supervisor.span_files import span_ends
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.console.ui.screens import PAGES, PANELS
@@ -231,17 +232,24 @@ def record_shift(path: Path, seconds: int) -> Path:
 
 @asynccontextmanager
 async def played(
-    path: Path, clock: Callable[[], float], size: tuple[int, int] = (120, 40)
+    path: Path,
+    clock: Callable[[], float],
+    size: tuple[int, int] = (120, 40),
+    other: Path | None = None,
+    comparison: Comparison | None = None,
 ) -> AsyncIterator[tuple[ConsoleApp, Pilot[str]]]:
-    """A console on a recording, once the file has been read to its end."""
-    with closing(Tape(path)) as tape:
-        player = RecordingPlayer(tape, clock=clock)
+    """A console on a recording, or on two sides, once the file has been read to its end."""
+    with ExitStack() as stack:
+        paths = [path] if other is None else [path, other]
+        tapes = [stack.enter_context(closing(Tape(each))) for each in paths]
+        tape = tapes[0]
+        sides = Sides([RecordingPlayer(each, clock=clock) for each in tapes], comparison)
         app = ConsoleApp(
             Config(run=str(path)),
             is_read_only=True,
             label="RECORDING",
-            clock=player.now,
-            source=partial(RecordingTelemetry, player),
+            clock=sides.now,
+            source=partial(RecordingTelemetry, sides),
         )
         async with app.run_test(size=size, notifications=True) as pilot:
             await wait(lambda: tape.is_whole and app.board.playback is not None)

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -20,9 +19,6 @@ from ..commands.consoles import ReplayCommand
 from ..terminal import splash
 from ..ui import session
 
-START_SECONDS = 20.0
-"""Most seconds until the replay process has written its first message, or has refused the file."""
-
 
 def run_replay(command: ReplayCommand) -> int:
     """Exit status 0 if all decisions are the same; 1 if one differs or the file is not a log."""
@@ -30,6 +26,12 @@ def run_replay(command: ReplayCommand) -> int:
         raise UsageError("--speed goes with --console")
     if command.speed is not None and not 0 < command.speed < float("inf"):
         raise UsageError(f"--speed {command.speed:g} is not above 0", "1 is the original speed")
+    if command.against:
+        from . import replay_against
+
+        if command.show:
+            raise UsageError("--show goes without --against")
+        return (replay_against.show_both if command.console else replay_against.print_both)(command)
     words = [sys.executable, "-P", "-m", "loraconsole.pipeline.router.replay", command.file]
     if command.console:
         return show_in_console(words, command)
@@ -67,14 +69,11 @@ def show_in_console(words: list[str], command: ReplayCommand) -> int:
 
 def _play(recording: Path, maker: subprocess.Popen[str], command: ReplayCommand) -> None:
     """Opens the console on a recording that is being written; not if there is none."""
-    from ..client.tape import Tape
+    from ..client.tape import Tape, wait_for_file
 
-    until = time.monotonic() + START_SECONDS
-    while not recording.exists() and maker.poll() is None and time.monotonic() < until:
-        time.sleep(0.02)
-    if recording.exists():
-        with (
-            splash.title_shown("loraconsole"),
-            closing(Tape(recording, lambda: maker.poll() is None)) as tape,
-        ):
-            session.run_recording(tape, command.screen, "REPLAY", command.speed or 1.0)
+    def grows() -> bool:
+        return maker.poll() is None
+
+    if wait_for_file(recording, grows):
+        with splash.title_shown("loraconsole"), closing(Tape(recording, grows)) as tape:
+            session.run_recording([tape], command.screen, "REPLAY", command.speed or 1.0)

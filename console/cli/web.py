@@ -13,6 +13,7 @@ import shlex
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...pipeline.config import Config
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 COOKIE = "loraconsole"
+PAGE = Path(__file__).with_name("web_page")
+"""The directory of the page's template, which textual-serve fills in."""
 LEAVE_SECONDS = 1.0
 """Time for open pages to close at the end; aiohttp's default is a minute."""
 
@@ -73,7 +76,7 @@ def make_server(command: str, port: int, key: str) -> Any:
         """Checks each request before textual-serve sees it."""
 
         def __init__(self) -> None:
-            super().__init__(command, HOST, port, title="loraconsole")
+            super().__init__(command, HOST, port, title="loraconsole", templates_path=PAGE)
             self.key = key
 
         def serve(self, debug: bool = False) -> None:

@@ -53,7 +53,7 @@ class WorkloadChoice(NamedTuple):
     usual: Mapping[str, Any] = MappingProxyType({})
 
 
-_OPEN = ("requests", "at_once", "rate", "cv")
+_OPEN = ("models", "requests", "at_once", "rate", "cv")
 _ALL = {"requests": None, "at_once": None}
 """Defaults of a file or a suite, which determines the number and times of its requests."""
 
@@ -88,7 +88,7 @@ WORKLOADS = {
         "S-LoRA's published settings, a run for each",
         (),
         (
-            *("suite", "scale", "seconds", "requests", "at_once"),
+            *("suite", "models", "scale", "seconds", "requests", "at_once"),
             *("adapters", "prompt", "tokens", "slo"),
         ),
         {**_ALL, "tokens": None},
@@ -96,13 +96,16 @@ WORKLOADS = {
     "script": WorkloadChoice(
         "requests listed in a file: ind, input_lens, output_lens, intervals",
         ("--workload", "script"),
-        ("file", "speed", "requests", "at_once", "slo"),
+        ("file", "models", "speed", "requests", "at_once", "slo"),
         _ALL,
     ),
     "trace": WorkloadChoice(
         "a CSV file of Azure's LLM services or of BurstGPT",
         ("--workload", "trace"),
-        ("file", "speed", "seconds", "requests", "at_once", "alpha", "adapters", "slo"),
+        (
+            *("file", "models", "speed", "seconds", "requests", "at_once"),
+            *("alpha", "adapters", "slo"),
+        ),
         _ALL,
     ),
 }
@@ -131,6 +134,8 @@ class BenchPlan(msgspec.Struct, frozen=True, kw_only=True):
     workload: str = "chat"
     file: str = ""
     suite: str = "num-adapter"
+    models: tuple[str, ...] = ()
+    """Names of the models asked in turn; all if empty."""
     speed: float = 1.0
     scale: float = 1.0
     seconds: float | None = None
@@ -154,7 +159,10 @@ class BenchPlan(msgspec.Struct, frozen=True, kw_only=True):
         _, flags, takes, _ = WORKLOADS[self.workload]
         found = list(flags)
         is_chat = self.workload == "chat"
+        found += [word for name in self.models for word in ("--model", name)]
         for name in takes:
+            if name == "models":
+                continue
             value = getattr(self, name)
             if value is None or (is_chat and self.at_once and name in ("rate", "cv")):
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from ...pipeline.messages import Event, Message, Snapshot
 from ...pipeline.runtime.recording import RecordedMessage
 from ...pipeline.runtime.sockets import InboxFull
 from ..commands.read_only import NO_ORDERS
-from ..state.playback import PlaybackView, playback_text
+from ..state.playback import Comparison, PlaybackView, playback_text
 from ..state.store import HISTORY_S, Store
 from .tape import Tape, time_of
 from .telemetry import PipelineOrder, TelemetryClient
@@ -30,6 +30,8 @@ WHOLE_S = 600.0
 SPARSE = (b'"type":"RouterStats"', b'"type":"Event"', b'"type":"PoolMap"')
 """Messages of the hour before those that are read too: for plots of the hour, the list of events,
 and a pool that does not change."""
+SIDES = ("real", "what if")
+"""Of a replay beside another: as it was, and with other settings."""
 TAG_BYTES = 80
 """Bytes of a line that hold its message's tag."""
 
@@ -162,18 +164,45 @@ class RecordingPlayer:
             self._advance()
 
 
+class Sides:
+    """The players of one recording, or of a replay and of the same with other settings."""
+
+    def __init__(
+        self, players: Sequence[RecordingPlayer], comparison: Comparison | None = None
+    ) -> None:
+        self.players, self.comparison = players, comparison
+        self.current = players[0]
+        if len(players) > 1:
+            for player, name in zip(players, SIDES, strict=True):
+                player.side = name
+
+    def now(self) -> float:
+        """The time in the recording that is shown."""
+        return self.current.now()
+
+    def switch(self) -> None:
+        """Shows the next one, at the pace of the present one."""
+        before = self.current
+        self.current = self.players[(self.players.index(before) + 1) % len(self.players)]
+        self.current.speed, self.current.is_paused = before.speed, before.is_paused
+
+
 class RecordingTelemetry(TelemetryClient):
     """Telemetry of a recording; orders are refused."""
 
     def __init__(
-        self, player: RecordingPlayer, config: Config, store: Store, *more: Any, **named: Any
+        self, sides: Sides, config: Config, store: Store, *more: Any, **named: Any
     ) -> None:
         super().__init__(config, store, *more, **named)
-        self._player = player
+        self._sides = sides
         self._wanted: float | None = None
         self._changed = asyncio.Event()
-        store.playback = player.view
+        store.playback = lambda: self._player.view()
         self.controls = self
+
+    @property
+    def _player(self) -> RecordingPlayer:
+        return self._sides.current
 
     # -- controls
 
@@ -188,6 +217,19 @@ class RecordingTelemetry(TelemetryClient):
     @property
     def position(self) -> float:
         return self._player.now() if self._wanted is None else self._wanted
+
+    @property
+    def has_sides(self) -> bool:
+        return len(self._sides.players) > 1
+
+    @property
+    def comparison(self) -> Comparison | None:
+        return self._sides.comparison
+
+    def switch_side(self) -> None:
+        at = self.position
+        self._sides.switch()
+        self.seek(at)
 
     def seek(self, at: float) -> None:
         self._wanted = max(self.start, min(at, self.end))
@@ -205,21 +247,23 @@ class RecordingTelemetry(TelemetryClient):
     # -- messages
 
     async def run(self) -> None:
-        player, has_announced_end, shown = self._player, False, ""
+        has_announced_end, shown = False, ""
         try:
             while True:
                 self._changed.clear()
+                player = self._player
                 if self._wanted is not None:
                     await self._move()
                     has_announced_end = False
+                    player = self._player
                 for heard in player.take():
                     fold_recorded(self._store, heard)
-                self._store.drain_events()  # old events are listed, not notified
                 if player.is_over and not has_announced_end:
                     has_announced_end = True
                     now = player.now()
                     end = Event(now, "info", "recording", "the recording ends here")
                     self._store.fold_message(end, now)
+                self._store.drain_events()  # old events are listed, not notified
                 if (text := playback_text(player.view())) != shown:
                     shown = text
                     self._store.moves += 1

@@ -173,6 +173,13 @@ class Tape:
         self.is_whole = True
 
 
+def wait_for_file(path: Path, grows: Callable[[], bool]) -> bool:
+    """Waits until another process has made a file; False if it ends without."""
+    while not path.exists() and grows():
+        time.sleep(GROWTH_SECONDS)
+    return path.exists()
+
+
 def time_of(line: bytes) -> float:
     """The time of a message's line, without decoding it."""
     return float(line[1 : line.index(b",")])

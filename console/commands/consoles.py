@@ -75,6 +75,14 @@ class ReplayCommand(Command, frozen=True, kw_only=True):
     ]
     json: Json = False
     speed: Annotated[float | None, Argument("X times the original speed", metavar="X")] = None
+    against: Annotated[
+        tuple[str, ...],
+        Argument(
+            "simulate it with another setting too, side by side: policy=vtc_fair, pool=4096 "
+            "(tokens), max_running=16 …; repeat for more",
+            metavar="NAME=VALUE",
+        ),
+    ] = ()
     show: Annotated[bool, Argument("print each decision")] = False
     console: Annotated[bool, Argument("show it in the console")] = False
     screen: ScreenOptions = ScreenOptions()

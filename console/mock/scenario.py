@@ -906,8 +906,9 @@ def _limit_of(requests: Sequence[RequestView]) -> StepLimit:
     """What the reasons of the waiting requests say: the last that was examined blocks the rest."""
     reasons = [view.reason for view in requests if view.phase == "waiting"]
     for start, limit in (
-        ("no KV pages", StepLimit.KV_PAGES),
+        ("waits for running requests to free KV pages", StepLimit.KV_PAGES),
         ("batch is full", StepLimit.ROWS),
+        ("prompt tokens", StepLimit.PROMPT_TOKENS),
         ("adapter", StepLimit.ADAPTER),
     ):
         if any(reason.startswith(start) for reason in reasons):

@@ -40,6 +40,7 @@ GROUPS: Mapping[str, str] = {
     "ScrollPane": "in a text",
     "AdapterForm": "in a form",
     "PathInput": "in a path",
+    "SettingInput": "in a setting",
     "PaletteDialog": "in the palette",
     "JumpScreen": "while jumping",
     "PlaybackKeys": "in a recording",

@@ -24,6 +24,7 @@ from ..terminal.frame_pacer import THIN_FPS
 from ..terminal.splash import BROWSER
 from ..text.fuzzy import did_you_mean, with_choices
 from .toml_document import Document, DocumentError, Problem
+from .toml_edit import toml_value
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,7 +39,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = False
     ascii: Annotated[bool, Meta(description="borders, bars and plots in plain ASCII")] = False
     mouse: Annotated[
-        bool, Meta(description="clicks and the wheel; off leaves both to the terminal")
+        bool, Meta(description="clicks and the wheel, else the terminal's; from the next start on")
     ] = True
     bell: Annotated[
         Literal["off", "bell", "osc9"],
@@ -279,10 +280,15 @@ def setting_fields() -> dict[str, tuple[Any, Any, str, str]]:
     return found
 
 
+def theme_names() -> list[str]:
+    """Names of the theme files."""
+    return [file.stem for file in theme_files()]
+
+
 def allowed_words(name: str) -> str:
     """The allowed values of a setting in words."""
     if name == "theme":  # from file names: parsing the files would import Textual
-        return f"one of {', '.join(file.stem for file in theme_files())}"
+        return f"one of {', '.join(theme_names())}"
     return setting_fields()[name][3]
 
 
@@ -310,13 +316,7 @@ def example() -> str:
         if head != table:
             rows += ["", f"[{head}]  # 0 turns a rule off"]
             table = head
-        rows.append(f"{tail} = {_toml(default)}  # {help}; {allowed_words(name)}")
+        rows.append(f"{tail} = {toml_value(default)}  # {help}; {allowed_words(name)}")
     rows += ["", '[keys]  # id = "key" or ["key", "key"]; `loraconsole settings --keys` lists ids']
     rows.append('# pause = "p"')
     return "\n".join(rows) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else f"{value:g}"

@@ -349,7 +349,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             failed = [p for p in self.processes if p.state is ProcessState.FAILED]
             ill = "; ".join(f"{p.name}: {p.reason or p.state.value}" for p in failed)
             return Condition(word, "bad", ill)
-        if state is not ProcessState.STOPPING:
+        if state not in (ProcessState.STOPPING, ProcessState.STOPPED):
             if fallen := [p for p in self.processes if p.is_fallen]:
                 return Condition(RECOVERING, "bad", self._recoveries(fallen))
             if self.table.down_since is not None:

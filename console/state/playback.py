@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
+
+from ...pipeline.bench.what_if_results import WhatIfDocument
 
 
 class PlaybackView(Struct, frozen=True):
@@ -22,6 +25,10 @@ class PlaybackView(Struct, frozen=True):
     """Of two replays side by side, the one that is shown."""
 
 
+Comparison: TypeAlias = Callable[[], WhatIfDocument | None]
+"""Returns None while the comparison is being made. Raises `OperatorError` if it could not be."""
+
+
 class PlaybackControls(Protocol):
     """What can be done to a recording. Times are unix seconds of the recording."""
 
@@ -36,6 +43,17 @@ class PlaybackControls(Protocol):
     @property
     def position(self) -> float:
         """Where it stands, or to where it moves."""
+
+    @property
+    def has_sides(self) -> bool:
+        """Whether it is a replay beside another."""
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """Compares the sides; None if there is one only."""
+
+    def switch_side(self) -> None:
+        """Shows the other side, at the same time."""
 
     def seek(self, at: float) -> None:
         """Moves to a time; soon, and once if asked for several times."""

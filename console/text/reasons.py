@@ -1,4 +1,5 @@
-"""`reason_first`: reasons of errors for a narrow place, the cause first and paths short."""
+"""`reason_first`: reasons of errors for a narrow place, the cause first and paths short;
+`cause_first`: the same with whole paths."""
 
 from __future__ import annotations
 
@@ -17,6 +18,15 @@ def reason_first(text: str) -> str:
         head, path, cause = found.groups()
         return f"{head or ''}{_shortened(cause)} ({short_path(path)})"
     return _shortened(text)
+
+
+def cause_first(text: str) -> str:
+    """`no rank (/home/me/adapters/sql/adapter_config.json)`: as `reason_first`, with whole paths,
+    for a place where the text is wrapped."""
+    if found := _LEADING.match(text):
+        head, path, cause = found.groups()
+        return f"{head or ''}{cause} ({path})"
+    return text
 
 
 def _shortened(text: str) -> str:

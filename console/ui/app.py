@@ -55,7 +55,7 @@ from .widgets.clipboard import copy_text
 from .widgets.dialogs import ChoiceDialog, LiveDialog, LiveScreen
 from .widgets.filter import FilterPane
 from .widgets.order_asked import OrderAsked, OrdersAsked
-from .widgets.pane import Panel
+from .widgets.pane import Pane, Panel
 from .widgets.styles import MainScreen
 from .widgets.too_small import TooSmallPane, is_too_small
 
@@ -271,6 +271,10 @@ class ConsoleApp(PlaybackKeys):
             self.pace.fps = settings.fps
         self.is_ascii = settings.ascii
         self.set_class(settings.ascii, "-ascii")
+        if settings.ascii != before.ascii and self.is_running:
+            for pane in self.screen_stack[0].query(Pane):
+                pane.release()
+                pane.refresh()
         self.set_keymap(settings.keys)
         self.alert_book.limits = settings.alerts
 
@@ -280,21 +284,26 @@ class ConsoleApp(PlaybackKeys):
         missing = missing_theme(self.chosen, self.themes)
         return [*self.chosen.problems, *self._shelf.problems, *missing]
 
-    def _look_around(self) -> None:
-        """Checks state that no message reports: changed files, alerts, free disk space."""
-        now = self._looked_at = time.monotonic()
-        is_seldom = now - self._seldom_looked_at >= SELDOM_SECONDS
-        # Only the user's own themes are edited; to look at all takes 200 us of an idle console.
-        has_changed = (is_seldom or user_themes().is_dir()) and self._take_themes()
+    def reload_settings(self) -> None:
         if (stamp := settings_stamp()) != self._settings_stamp:
             self._settings_stamp = stamp
             before, self.chosen = self.chosen, self._choose()
             if before.settings != self.chosen.settings:
                 self._wear(self.chosen.settings, before.settings)
-            has_changed = True
-        if has_changed:
-            self.notifier.tell_problems(self.complaints)
-            self._paint_active()
+            self._tell_problems()
+
+    def _tell_problems(self) -> None:
+        self.notifier.tell_problems(self.complaints)
+        self._paint_active()
+
+    def _look_around(self) -> None:
+        """Checks state that no message reports: changed files, alerts, free disk space."""
+        now = self._looked_at = time.monotonic()
+        is_seldom = now - self._seldom_looked_at >= SELDOM_SECONDS
+        # Only the user's own themes are edited; to look at all takes 200 us of an idle console.
+        if (is_seldom or user_themes().is_dir()) and self._take_themes():
+            self._tell_problems()
+        self.reload_settings()
         memory_trim.forget_borders()
         memory_trim.trim_caches()
         if is_seldom:
@@ -452,7 +461,7 @@ class ConsoleApp(PlaybackKeys):
                 self.active_panel.paint(self.board)
 
     def on_resize(self, event: events.Resize) -> None:
-        super().on_resize(event)
+        """Textual calls that of `TerminalApp` as well."""
         self.screen_stack[0].set_class(is_too_small(event.size), "-too-small")
 
     # -- keys that always work

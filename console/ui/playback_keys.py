@@ -11,6 +11,8 @@ from ..state.playback import PlaybackControls, parse_clock
 from .screen_app import ScreenApp
 
 ACTIONS = ("seek", "seek_start", "seek_end", "play_speed")
+OF_SIDES = ("switch_side", "compare_sides")
+"""Actions on a replay beside another."""
 
 
 class PlaybackKeys(ScreenApp):
@@ -47,6 +49,17 @@ class PlaybackKeys(ScreenApp):
             id="play-faster",
             tooltip="twice the speed of the recording",
         ),
+        Binding(
+            *("equals_sign", "switch_side", "Other side"),
+            key_display="=",
+            id="other-side",
+            tooltip="the replay as it was, or with other settings",
+        ),
+        Binding(
+            *("V", "compare_sides", "Compare"),
+            id="compare-sides",
+            tooltip="the replay beside the one with other settings",
+        ),
     ]
 
     @property
@@ -56,6 +69,8 @@ class PlaybackKeys(ScreenApp):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ACTIONS and self.playback is None:
+            return False
+        if action in OF_SIDES and (self.playback is None or not self.playback.has_sides):
             return False
         return super().check_action(action, parameters)
 
@@ -74,6 +89,18 @@ class PlaybackKeys(ScreenApp):
     def action_play_speed(self, steps: int) -> None:
         if controls := self.playback:
             controls.change_speed(steps)
+
+    def action_switch_side(self) -> None:
+        if controls := self.playback:
+            controls.switch_side()
+
+    def action_compare_sides(self) -> None:
+        from .panels.comparison import comparison_lines
+        from .widgets.dialogs import LiveDialog
+
+        if (controls := self.playback) and (read := controls.comparison):
+            title = "the replay, real and what if"
+            self.push_screen(LiveDialog(title, lambda _, width: comparison_lines(read, width)))
 
     def seek_to(self, text: str) -> None:
         """Moves to `3:07`, or by `+90` or `-1:30`. Raises `OperatorError`."""

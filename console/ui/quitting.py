@@ -35,7 +35,7 @@ def ask_quit(app: ScreenApp) -> None:
             "The pipeline belongs to the supervisor and goes on without a screen. "
             + quit_costs(app.board),
             (
-                Choice("l", "leave", "Leave it running"),
+                Choice("l", "leave", "Leave it running (ctrl+c)"),
                 Choice("s", "stop", "Stop the pipeline as well"),
                 Choice("c", "", "Stay here"),
             ),

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..client.telemetry import TelemetryClient
     from ..commands.base import ScreenOptions
     from ..commands.consoles import AttachCommand, PlayCommand
+    from ..state.playback import Comparison
 
 
 def need_terminal(hint: str) -> None:
@@ -106,23 +107,29 @@ def play(command: PlayCommand) -> int:
     from ..client.tape import Tape
 
     with contextlib.closing(Tape(Path(command.file))) as tape:
-        run_recording(tape, command.screen, "RECORDING", command.speed)
+        run_recording([tape], command.screen, "RECORDING", command.speed)
     return 0
 
 
-def run_recording(tape: Tape, screen: ScreenOptions, label: str, speed: float) -> None:
-    """Runs the console on a recording until the user leaves. Raises `UsageError` for a speed of
-    0."""
-    from ..client.recording import RecordingPlayer, RecordingTelemetry
+def run_recording(
+    tapes: Sequence[Tape],
+    screen: ScreenOptions,
+    label: str,
+    speed: float,
+    comparison: Comparison | None = None,
+) -> None:
+    """Runs the console on a recording until the user leaves; with two, on a replay and on what it
+    would have been, which `comparison` compares. Raises `UsageError` for a speed of 0."""
+    from ..client.recording import RecordingPlayer, RecordingTelemetry, Sides
 
-    player = RecordingPlayer(tape, speed)
+    sides = Sides([RecordingPlayer(tape, speed) for tape in tapes], comparison)
     run_console(
-        Config(run=str(tape.path.absolute())),
+        Config(run=str(tapes[0].path.absolute())),
         screen,
         is_read_only=True,
         label=label,
-        clock=player.now,
-        source=partial(RecordingTelemetry, player),
+        clock=sides.now,
+        source=partial(RecordingTelemetry, sides),
     )
 
 

@@ -60,6 +60,10 @@ from .effects import (
 )
 from .event_lines import Answered, Decided, Got, RanksDiffered, StepFailed, line_of_message
 
+STEPS_IN_FLIGHT = 2
+"""Step n+1 is sent before step n's tokens are back, so the workers never wait for the router."""
+VIEW_SECONDS = 0.1
+"""Between two looks at requests that the policy gives up with time, and between two views."""
 CLIENT_GONE = "client gone"
 """Reason of an `Abort` without an answer, since no client would read it."""
 
@@ -90,7 +94,9 @@ class RouterCore:
         """`incarnation` differs from that of every earlier router; `table` has the latencies of
         `--profile-table`. Raises `OperatorError` on settings that cannot be used."""
         self.config = config
-        self.registry = AdapterRegistry(config.adapters(), config.model, now=now)
+        self.registry = AdapterRegistry(
+            config.adapters(), config.model, now=now, evict=config.evict
+        )
         self.scheduler = Scheduler(
             self.registry,
             settings=config.scheduling(),

@@ -20,10 +20,10 @@ from ..messages import (
     Snapshot,
 )
 from ..runtime.recording import Recorder
-from .core import RouterCore
+from .core import VIEW_SECONDS, RouterCore
 from .effects import Announcement, Effect, EnterState
 from .request_times import RequestTimes
-from .router import MAP_SECONDS, TABLE_SECONDS, VIEW_SECONDS
+from .router import MAP_SECONDS, TABLE_SECONDS
 
 STATS_SECONDS = 0.5
 MOST_BYTES = float(4 << 30)

@@ -29,7 +29,7 @@ from ..messages import (
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull
 from ..schedule.pets import LatencyTable
-from .core import RouterCore
+from .core import STEPS_IN_FLIGHT, VIEW_SECONDS, RouterCore
 from .effects import (
     AdapterFetched,
     Announcement,
@@ -45,11 +45,8 @@ from .effects import (
 from .event_log import EventLog
 from .reading_bar import ReadingBar
 
-STEPS_IN_FLIGHT = 2
-"""Step n+1 is sent before step n's tokens are back, so the workers never wait for the router."""
 PREFILL_SPANS = ("_prefill_batch", "model_rpcs.prefill_batch")
 DECODE_SPANS = ("_decode_batch", "model_rpcs.decode_batch")
-VIEW_SECONDS = 0.1
 TABLE_SECONDS = 2.0
 MAP_SECONDS = 1.0
 

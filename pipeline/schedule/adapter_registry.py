@@ -7,10 +7,10 @@ model never answers for an unknown name, and a request keeps the generation it a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from ..adapter_name import objection
-from ..messages import AdapterInfo, AdapterState, AdapterView
+from ..messages import AdapterInfo, AdapterState, AdapterView, EvictionRule
 from ..runtime.wording import counted
 from .tally import Tally
 
@@ -174,13 +174,30 @@ class AdapterRecord:
         )
 
 
+EVICTION_ORDERS: Mapping[EvictionRule, Callable[[AdapterRecord], tuple[int, int]]] = {
+    "lru": lambda adapter: (adapter.used, 0),
+    "lfu": lambda adapter: (adapter.tally.requests, adapter.used),
+    "largest": lambda adapter: (-len(adapter.pages), adapter.used),
+}
+"""Sort keys of idle adapters, the first to be evicted first; equals go by their last request."""
+
+
 class AdapterRegistry:
     """Current generations by name, next generations being read, generations being unloaded, and
     the base model's record."""
 
-    def __init__(self, adapters: dict[str, str], base_model: str = "", *, now: float) -> None:
-        """`adapters` are paths by name; `base_model` is the name of the base in requests."""
+    def __init__(
+        self,
+        adapters: dict[str, str],
+        base_model: str = "",
+        *,
+        now: float,
+        evict: EvictionRule = "lru",
+    ) -> None:
+        """`adapters` are paths by name; `base_model` is the name of the base in requests; `evict`
+        orders idle adapters."""
         self._base_model = base_model
+        self._eviction_order = EVICTION_ORDERS[evict]
         self.base = AdapterRecord("", "", now)
         self.base.change_state(AdapterState.GPU, now)
         self._current = {name: AdapterRecord(name, path, now) for name, path in adapters.items()}
@@ -227,7 +244,7 @@ class AdapterRegistry:
 
     def idle(self, *, unwanted: bool = False) -> Iterator[AdapterRecord]:
         """Adapters that may be evicted, in order of eviction: placed, not pinned, without a running
-        sequence. First those without waiting requests, least recently used first (with `unwanted`
+        sequence. First those without waiting requests, in the order of the rule (with `unwanted`
         only those); then the others, most recently used first. Nothing is computed before the first
         is requested."""
         idle = [
@@ -239,9 +256,10 @@ class AdapterRegistry:
             and not (unwanted and adapter.waiting)
         ]
 
-        def eviction_rank(adapter: AdapterRecord) -> tuple[bool, int]:
-            is_wanted = adapter.waiting > 0
-            return is_wanted, -adapter.used if is_wanted else adapter.used
+        def eviction_rank(adapter: AdapterRecord) -> tuple[bool, tuple[int, int]]:
+            if adapter.waiting > 0:
+                return True, (-adapter.used, 0)
+            return False, self._eviction_order(adapter)
 
         yield from sorted(idle, key=eviction_rank)
 

@@ -28,9 +28,10 @@ class Waits:
     def percentiles_ms(self, now: float) -> tuple[float | None, float | None]:
         """p50 and p99 in milliseconds, by nearest rank; None without samples."""
         samples = self._samples
-        while samples and samples[0][0] < now - WAITS_SECONDS:
-            samples.popleft()
+        if samples and samples[0][0] < now - WAITS_SECONDS:
             self._known = None
+            while samples and samples[0][0] < now - WAITS_SECONDS:
+                samples.popleft()
         if self._known is None:
             ordered = sorted(seconds for _, seconds in samples)
             p50, p99 = percentile(ordered, 0.5), percentile(ordered, 0.99)
@@ -65,11 +66,6 @@ class Tally:
         self._marks: deque[tuple[float, float, int]] = deque([(-math.inf, 0.0, 0)])
         """(time, device_us, tokens) after changes, at most one each `MARK_SECONDS`."""
 
-    @property
-    def tokens(self) -> int:
-        """Prompt and output tokens."""
-        return self.prompt_tokens + self.output_tokens
-
     def recent_cost(self, now: float) -> tuple[float, int]:
         """Device time, in microseconds, and tokens of about the last `COST_SECONDS` seconds.
 
@@ -77,11 +73,14 @@ class Tally:
         An adapter without work gets none, so that a thousand of them cost little.
         """
         marks = self._marks
+        device_us, tokens = self.device_us, self.prompt_tokens + self.output_tokens
+        at, last_us, last_tokens = marks[-1]
+        if device_us == last_us and tokens == last_tokens:
+            if len(marks) == 1:
+                return 0.0, 0  # most of a thousand adapters do nothing
+        elif now - at >= MARK_SECONDS:
+            marks.append((now, device_us, tokens))
         while len(marks) > 1 and marks[1][0] <= now - COST_SECONDS:
             marks.popleft()
-        device_us, tokens = self.device_us, self.tokens
-        at, last_us, last_tokens = marks[-1]
-        if (device_us, tokens) != (last_us, last_tokens) and now - at >= MARK_SECONDS:
-            marks.append((now, device_us, tokens))
         _, before_us, before_tokens = marks[0]
         return device_us - before_us, tokens - before_tokens

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from ....pipeline.messages import AdapterPlan, AdapterState, AdapterView, Comparison
 from ....pipeline.runtime.wording import counted
 from ...state.adapter_costs import tokens_of
+from ...state.adapter_history import MarkKind
 from ...state.board import WHERE, AdapterRow, AdapterVerification, Board, Level
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
-from ...text.reasons import reason_first
-from ..widgets.pane import field
+from ...text.reasons import cause_first, reason_first
+from ..plots.adapter_plot import SIGNS
+from ..widgets.pane import field, wrapped_field
 
 STATES: dict[AdapterState, tuple[str, Level]] = {
     AdapterState.GPU: ("●", "good"),
@@ -40,6 +42,8 @@ MODULES = {
     "up_proj": "up",
     "down_proj": "down",
 }
+HISTORY = 6
+"""Most changes that the details list, the newest first."""
 PINNED, MERGED, ODD = "⚑", "⊕", "△"
 
 
@@ -76,15 +80,19 @@ def remark(row: AdapterRow) -> TextSpan | None:
     """The reason of its state, or a warning, the cause first; None if there is neither."""
     view = row.view
     if view.reason:
-        style = "dim" if view.state is AdapterState.HOST else STATES[view.state][1]
-        return (reason_first(units.visible(view.reason)), style)
+        return (reason_first(units.visible(view.reason)), _reason_style(view))
     if view.warning:
         return (f"{ODD} {reason_first(units.visible(view.warning))}", "warn")
     return None
 
 
+def _reason_style(view: AdapterView) -> str:
+    """That of its state; an eviction, which is the reason of one in memory, is no fault."""
+    return "dim" if view.state is AdapterState.HOST else STATES[view.state][1]
+
+
 class AdapterDetails:
-    """The lines of an adapter's dialog: state, identity, work, verification."""
+    """The lines of an adapter's dialog: state, cost, work, weights, history, verification."""
 
     def __init__(self, row: AdapterRow) -> None:
         self._row = row
@@ -99,22 +107,19 @@ class AdapterDetails:
         head: TextSpan = state(row, board) if now else ("○ gone", "dim")
         lines = [line(*field("state"), head, (f"  for {ago}", "dim"))]
         if view.reason:
-            lines += _wrapped("why", view.reason, STATES[view.state][1], width)
+            lines += wrapped_field("why", cause_first(view.reason), _reason_style(view), width)
         if view.warning:
-            lines += _wrapped("warning", view.warning, "warn", width)
+            lines += wrapped_field("warning", cause_first(view.warning), "warn", width)
+        lines += [TextLine(), line(("cost", "title")), *_costs(row)]
+        lines += [TextLine(), line(("work", "title")), *_work(row)]
+        lines += [TextLine(), line(("weights", "title"))]
         if not row.is_base:
             lines += _identity(view)
-        lines += _wrapped("path", view.path, "text", width)
-        pages = f"  {counted(view.pages, 'page')} of the pool for its weights"
-        lines += [
-            line(*field("size"), (units.size(view.num_bytes), "text"), (pages, "dim")),
-            TextLine(),
-            line(("cost", "title")),
-            *_costs(row),
-            TextLine(),
-            line(("work", "title")),
-            *_work(row),
-        ]
+        lines.append(line(*field("size"), (units.size(view.num_bytes), "text")))
+        lines += wrapped_field("path", view.path, "text", width)
+        if history := [mark for mark in row.marks if mark[1] != "hit"][-HISTORY:]:
+            lines += [TextLine(), line(("since this console is attached", "title"))]
+            lines += [_happened(at, kind) for at, kind in reversed(history)]
         result = None if row.is_base else board.verifications.get(row.name)
         if result is not None:
             lines += [
@@ -149,13 +154,21 @@ def _costs(row: AdapterRow) -> list[TextLine]:
         line(
             *field(name),
             (f"{units.part(now):>5}", "number"),
-            (" in the last minute, ", "dim"),
-            (units.part(run), "number"),
-            (f" since the router started ({amount})", "dim"),
+            (" last minute  ", "dim"),
+            (f"{units.part(run):>5}", "number"),
+            (f" since start, {amount}", "dim"),
         )
         for name, now, run, amount in rows
     ]
-    lines.append(line(*field("KV pages"), (f"{view.kv_pages:>5}", "number"), (" held now", "dim")))
+    lines.append(
+        line(
+            *field("pages now"),
+            (f"{view.kv_pages:>5}", "number"),
+            (" KV  ", "dim"),
+            (f"{view.pages:>5}", "number"),
+            (" weights", "dim"),
+        )
+    )
     times = (
         ("TTFT", view.ttft_p50_ms, view.ttft_p99_ms),
         ("queue wait", view.wait_p50_ms, view.wait_p99_ms),
@@ -163,11 +176,11 @@ def _costs(row: AdapterRow) -> list[TextLine]:
     return lines + [
         line(
             *field(name),
-            ("p50 ", "dim"),
-            (units.milliseconds(p50), "number"),
+            (" p50 ", "dim"),
+            (f"{units.milliseconds(p50):>7}", "number"),
             ("  p99 ", "dim"),
-            (units.milliseconds(p99), "number"),
-            (" at the router, last 10 minutes", "dim"),
+            (f"{units.milliseconds(p99):>7}", "number"),
+            (" last 10 minutes", "dim"),
         )
         for name, p50, p99 in times
     ]
@@ -210,14 +223,14 @@ def _work(row: AdapterRow) -> list[TextLine]:
     return lines
 
 
+def _happened(at: float, kind: MarkKind) -> TextLine:
+    """`03:10:47 ↓ evicted`."""
+    sign, style, meaning = SIGNS[kind]
+    return line(*field(units.clock(at)), (f"{sign} ", style), (meaning, "text"))
+
+
 def _times(number: int) -> str:
     return f"{units.count(number)} time{'s' if number != 1 else ''}"
-
-
-def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
-    """A field whose text may take several lines."""
-    parts = units.wrap(text, max(8, width - 12))
-    return [line(*field("" if at else name), (part, style)) for at, part in enumerate(parts)]
 
 
 def _residency(view: AdapterView) -> str:
@@ -308,7 +321,7 @@ def unload_costs(row: AdapterRow) -> str:
 def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
     """The plan of loading a directory; the first line tells whether it fits."""
     if plan.reason:
-        return _wrapped("✗ refused", plan.reason, "bad", width)
+        return wrapped_field("✗ refused", cause_first(plan.reason), "bad", width)
     if plan.fits:
         room: TextSpan = ("✓ fits now", "good")
     else:
@@ -324,9 +337,9 @@ def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
         line(*field("takes"), (f"{units.count(plan.kv_tokens)} tokens of KV", "text")),
     ]
     if plan.evicts:
-        lines += _wrapped("evicts", ", ".join(plan.evicts), "warn", width)
+        lines += wrapped_field("evicts", ", ".join(plan.evicts), "warn", width)
     modules = f"{targets(plan.target_modules)}, rank {plan.rank}"
-    lines += _wrapped("modules", modules, "text", width)
+    lines += wrapped_field("modules", modules, "text", width)
     if plan.warning:
-        lines += _wrapped("warning", plan.warning, "warn", width)
+        lines += wrapped_field("warning", cause_first(plan.warning), "warn", width)
     return lines

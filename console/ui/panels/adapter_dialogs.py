@@ -20,6 +20,7 @@ from ...commands.adapters import LoadCommand, PlanCommand
 from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
+from ...text.reasons import cause_first
 from ..widgets.dialogs import LiveScreen
 from ..widgets.form_field import FormField
 from ..widgets.pane import PaintedApp, Pane
@@ -169,7 +170,7 @@ class AdapterForm(LiveScreen[str]):
             self._note.show_plans(reply.plans)
             self.planned(reply.plans)
         else:
-            self._note.show_word(units.visible(reply.text), "bad")
+            self._note.show_word(cause_first(units.visible(reply.text)), "bad")
         return True
 
     def planned(self, plans: Sequence[AdapterPlan]) -> None:
@@ -249,7 +250,7 @@ class LoadDialog(AdapterForm):
         if reply.status == 200:
             self.dismiss(reply.name)
             return False
-        self._note.show_word(units.visible(reply.text), "bad")
+        self._note.show_word(cause_first(units.visible(reply.text)), "bad")
         return True
 
     def paint(self, board: Board) -> None:

@@ -61,6 +61,10 @@ NOT_FOR_THE_BASE = {
 
 
 BASE = "base · "
+MOST_NAME = 48
+"""Most cells of the column of names, unless there is room."""
+SPARED = 9
+"""Columns of a lower rank stay although a name is cut."""
 
 
 def _name(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
@@ -353,6 +357,20 @@ class AdapterTablePane(TablePane[AdapterRow]):
         if not spans and self.sort_column is None:
             spans.append(("costliest of the last minute first  ", "dim"))
         return (*spans, *super().caption(board))
+
+    def _fitting(
+        self, width: int, rows: Sequence[AdapterRow]
+    ) -> list[tuple[Column[AdapterRow], int]]:
+        """A name that is cut takes the cells of the columns that matter least."""
+        whole = super()._fitting(width, rows)
+        wanted = min(MOST_NAME, max(map(_wanted, rows), default=0))
+        kept = [c for c in self.columns if c.rank < SPARED or c is self.sort_column]
+        free = width - sum(column.width + 1 for column in kept) + 1
+        reserved = min(wanted - self.columns[0].width, free)
+        if wanted <= whole[0][1] or reserved <= 0:
+            return whole
+        (name, cells), *others = super()._fitting(width - reserved, rows)
+        return [(name, cells + reserved), *others]
 
     def _cells(
         self,

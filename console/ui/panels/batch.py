@@ -14,12 +14,12 @@ from ...client.telemetry import ABORTED
 from ...state.board import Board, RequestRow
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
+from ...text.records import Record
 from ..widgets.column import Column, number_column, text_column
 from ..widgets.details import DetailsPane
 from ..widgets.dialogs import LineSource, LiveDialog
 from ..widgets.order_asked import OrderAsked
-from ..widgets.pane import Panel, field
-from ..widgets.records import Record
+from ..widgets.pane import Panel, field, wrapped_field
 from ..widgets.table import TablePane
 
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
@@ -254,7 +254,7 @@ class RequestDetails:
         ]
         if self.is_live and (reason := board.stall or view.reason):
             style = "bad" if board.stall else "warn"
-            found += _wrapped("waits for", units.visible(reason), style, width)
+            found += wrapped_field("waits for", units.visible(reason), style, width)
             if view.place:
                 found.append(line(*field("queue"), (f"#{view.place}", "number"), _queue(board)))
         done = min(view.num_computed, view.num_prompt)
@@ -304,12 +304,6 @@ class RequestDetails:
 def _queue(board: Board) -> TextSpan:
     waiting = sum(row.view.phase == "waiting" for row in board.requests)
     return (f" of {waiting} that wait", "dim")
-
-
-def _wrapped(name: str, text: str, style: str, width: int) -> list[TextLine]:
-    """A detail in as many lines as it needs."""
-    parts = units.wrap(text, max(8, width - 12))
-    return [line(*field("" if at else name), (part, style)) for at, part in enumerate(parts)]
 
 
 class RequestStage(NamedTuple):

@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ....pipeline.bench.results import describe_load
+from ....pipeline.bench.stats import Live
 from ....pipeline.errors import OperatorError
 from ...client.bench_metrics import METRICS, Metric
 from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
@@ -60,7 +61,7 @@ class ResultTable(TablePane[Kept]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New run", id="bench-new", tooltip="a workload, against this pipeline"),
         Binding("c", "cancel", "Cancel", id="bench-cancel", tooltip="end the run under way"),
-        Binding("b", "baseline", "Baseline", id="bench-baseline", tooltip="hold others against it"),
+        Binding("b", "baseline", "Baseline", id="bench-baseline", tooltip="set as baseline"),
         Binding("o", "file", "Open file", id="bench-file", tooltip="results of another file"),
     ]
 
@@ -134,13 +135,14 @@ class ResultTable(TablePane[Kept]):
         return f"{_when(row.at)} {describe_load(config)} {config.server} {row.path.name}"
 
     def held_against(self) -> Kept | None:
-        """The baseline; if none is chosen, the last run of the same load before the selected."""
+        """The baseline; if none is chosen, the last run of the same load before the selected. None
+        if there is none, or it is the selected one."""
         rows, selected = self._files.rows(), self.selected
-        for row in rows:
-            if self.row_key(row) == self.baseline:
-                return row
         if selected is None:
             return None
+        for row in rows:
+            if self.row_key(row) == self.baseline:
+                return row if self.row_key(selected) != self.baseline else None
         load = selected.row.config.load_key()
         older = (r for r in rows if r.at < selected.at and r.row.config.load_key() == load)
         return next(older, None)
@@ -187,16 +189,15 @@ class RunPane(Pane):
         run = self.run
         if run is None:
             return [
-                line(("n", "key"), (" runs a workload against this pipeline. Its", "dim")),
-                line(("clients run in a process of their own; the", "dim")),
-                line(("results are kept.", "dim")),
+                line(("n", "key"), (" runs a workload against this pipeline.", "dim")),
+                line(("It runs in its own process; results are saved.", "dim")),
             ]
         live = run.live
         if live is None:
             if run.error:
                 return [line((text, "bad")) for text in units.wrap(run.error, width)]
             return [line(("starting the clients", "dim"))]
-        filled, rest = plot.gauge(live.done / max(1, live.total), max(8, width - 44))
+        filled, rest = plot.gauge(live.done / max(1, live.total), max(8, width - 6))
         left, took = run.left_s, units.duration(live.seconds)
         found = [
             spread(
@@ -204,26 +205,19 @@ class RunPane(Pane):
                 ((f"run {live.run} of {live.runs}", "dim"),) if live.runs > 1 else (),
                 width,
             ),
+            line(
+                (filled, "info"),
+                (rest, "rest"),
+                (f" {units.percent(live.done / max(1, live.total)):>5}", "number"),
+            ),
             spread(
-                (
-                    (filled, "info"),
-                    (rest, "rest"),
-                    (f" {units.percent(live.done / max(1, live.total)):>5}", "number"),
-                    (f"  {live.done} of {live.total} requests", "dim"),
-                ),
+                ((f"{live.done} of {live.total} requests", "text"),),
                 ((f"{units.duration(left)} left", "text"),)
                 if left is not None
                 else ((f"{took} so far" if run.is_running else f"took {took}", "dim"),),
                 width,
             ),
-            line(
-                (number(live.done / live.seconds if live.seconds else None), "number"),
-                (" requests/s  ", "dim"),
-                (number(live.tokens / live.seconds if live.seconds else None), "number"),
-                (" tokens/s  ", "dim"),
-                (f"{live.errors}", "bad" if live.errors else "number"),
-                (" errors", "dim"),
-            ),
+            self._rates(run, live),
             line((f"{'':<14}", "dim"), *((f"{name:>10}", "dim") for name in ("p50", "p90", "p99"))),
             *(
                 line(
@@ -242,6 +236,22 @@ class RunPane(Pane):
         if rows >= 2 and run.speeds:
             found += self._plot(run, width, rows)
         return found
+
+    def _rates(self, run: BenchRun, live: Live) -> TextLine:
+        """Rates so far; dashes before the first token. While it runs, of the tokens streamed."""
+        tokens = live.streamed if run.is_running else live.tokens
+        requests_s, tokens_s = (
+            count / live.seconds if count and live.seconds else None
+            for count in (live.done, tokens)
+        )
+        return line(
+            (number(requests_s), "number"),
+            (" requests/s  ", "dim"),
+            (number(tokens_s), "number"),
+            (" tokens/s  ", "dim"),
+            (f"{live.errors}", "bad" if live.errors else "number"),
+            (" errors", "dim"),
+        )
 
     def origin(self, board: Board) -> tuple[int, float, float] | None:
         """Of the plot, whose ticks are seconds before the run's end, or before now."""
@@ -276,14 +286,23 @@ class ComparePane(Pane):
         row = self._table.selected
         return (("comparison of ", "dim"), (describe_load(row.row.config), "title")) if row else ()
 
+    def caption(self, board: Board) -> Sequence[TextSpan]:
+        """What the selected run is compared with."""
+        row = self._table.selected
+        if row is None:
+            return ()
+        if self._table.held_against() is None:
+            is_baseline = self._table.row_key(row) == self._table.baseline
+            return (("the baseline" if is_baseline else "the first of its load", "dim"),)
+        which = "the baseline" if self._table.baseline else "the last one"
+        return (("against ", "dim"), (which, "text"))
+
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return [line(("nothing to compare yet", "dim"))]
         base = self._table.held_against()
-        if base is not None and self._table.row_key(base) == self._table.row_key(row):
-            base = None
-        against = f"{'against':>12}  {_when(base.at)}" if base else "  b marks what to compare with"
+        against = f"{'against':>12}  {_when(base.at)}" if base else "  b sets a baseline"
         found = [
             line((f"{'':<{HEAD}}", "dim"), (f"{'this':>10}", "title"), (against, "dim")),
         ]
@@ -387,7 +406,9 @@ class BenchPanel(Panel):
         self._ask()
 
     def _ask(self, wrong: str = "") -> None:
-        self.app.push_screen(BenchDialog(self._plans, self._workload, wrong), self._start)
+        models = [row.name for row in self.query_one(RunPane).painted_app.board.adapters]
+        dialog = BenchDialog(self._plans, self._workload, wrong, models)
+        self.app.push_screen(dialog, self._start)
 
     def on_result_table_file_asked(self) -> None:
         self.app.push_screen(FileDialog(), self._open)
@@ -427,6 +448,8 @@ class BenchPanel(Panel):
         await run.run(self.query_one(RunPane).painted_app.wake)
         if not self.is_attached:
             return
+        if not run.error:
+            self._show_result(run)
         if self.display:
             for pane in self.panes:
                 pane.paint()
@@ -436,7 +459,26 @@ class BenchPanel(Panel):
         elif run.error and run.error != CANCELLED:
             self.notify(run.error, title="bench", severity="error", markup=False)
         elif not run.error:
-            self.notify(f"{run.plan.workload} is finished; it is in {run.out}", title="bench")
+            self.notify(f"{run.plan.workload} is finished{self._gain()}", title="bench")
+
+    def _show_result(self, run: BenchRun) -> None:
+        """Puts the cursor on the run's last result; it is compared with the last of its load."""
+        table = self.query_one(ResultTable)
+        found = [row for row in self._files.rows() if row.path == run.out]
+        if found:
+            table.go_to(table.row_key(found[0]))
+
+    def _gain(self) -> str:
+        """`: 262 tokens/s, 1.04x of the last one`: the selected result in short."""
+        table = self.query_one(ResultTable)
+        if (row := table.selected) is None:
+            return ""
+        speed = row.row.result.tokens_s
+        base = table.held_against()
+        before = base.row.result.tokens_s if base else None
+        which = "the baseline" if table.baseline else "the last one"
+        ratio = f", {speed / before:.2f}x of {which}" if speed and before else ""
+        return f": {number(speed)} tokens/s{ratio}"
 
     def on_unmount(self) -> None:
         if self._run is not None:

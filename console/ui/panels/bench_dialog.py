@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -10,11 +10,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.suggester import SuggestFromList
+from textual.suggester import Suggester, SuggestFromList
 from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ...client.bench_run import SUITES, WORKLOADS, BenchPlan
+from ...text.fuzzy import did_you_mean, with_choices
 from ..widgets.form_field import FormField
 from ..widgets.path_input import PathInput, PathKind
 
@@ -26,15 +27,15 @@ RESULTS = PathKind(suffixes=(".jsonl", ".json"))
 
 
 def _above_zero(text: str) -> float:
-    return _checked(text, float, lambda number: number > 0, "a number above 0, please")
+    return _checked(text, float, lambda number: number > 0, "a number above 0")
 
 
 def _whole(text: str) -> int:
-    return _checked(text, int, lambda number: number > 0, "a whole number above 0, please")
+    return _checked(text, int, lambda number: number > 0, "a whole number above 0")
 
 
 def _count(text: str) -> int:
-    return _checked(text, int, lambda number: number >= 0, "a whole number, 0 or more, please")
+    return _checked(text, int, lambda number: number >= 0, "a whole number, 0 or more")
 
 
 def _checked(text: str, kind: Callable[[str], N], holds: Callable[[N], bool], what: str) -> N:
@@ -55,13 +56,13 @@ def _lengths(text: str) -> tuple[int, int]:
     except ValueError:
         lengths = 0, 0
     if not 1 <= lengths[0] < lengths[1]:
-        raise ValueError("a number of tokens above 0, or two like 8-512, please")
+        raise ValueError("a number of tokens above 0, or two like 8-512")
     return lengths
 
 
 def _file(text: str) -> str:
     if not text:
-        raise ValueError("name the file, please")
+        raise ValueError("a file is required")
     path = Path(text).expanduser()
     try:
         path.open("rb").close()
@@ -72,8 +73,12 @@ def _file(text: str) -> str:
 
 def _suite(text: str) -> str:
     if text not in SUITES:
-        raise ValueError(f"there are {', '.join(SUITES)}")
+        raise ValueError(with_choices(did_you_mean(text, SUITES), SUITES))
     return text
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
 class WorkloadField(NamedTuple):
@@ -92,11 +97,12 @@ FIELDS = {
     "suite": WorkloadField("suite", "cv, alpha, …; → completes it", _suite, typed=r"[A-Za-z0-9-]*"),
     "speed": WorkloadField("speed", "multiplies the arrival rate", _above_zero),
     "scale": WorkloadField("scale", "multiplies the arrival rate", _above_zero),
+    "models": WorkloadField("models", "a, b; empty = all", _names, True, typed=r".*"),
     "seconds": WorkloadField("seconds", "of arrivals", _above_zero, True),
-    "requests": WorkloadField("requests", "in total; of a file, the first", _whole, True),
-    "at_once": WorkloadField("at once", "empty: at their arrival times", _whole, True),
-    "rate": WorkloadField("a second", "requests, unless N at once", _above_zero),
-    "cv": WorkloadField("cv", "of the gaps; 1 is Poisson", _above_zero),
+    "requests": WorkloadField("requests", "total (first N of a file)", _whole, True),
+    "at_once": WorkloadField("at once", "empty = open loop", _whole, True),
+    "rate": WorkloadField("a second", "open-loop rate", _above_zero),
+    "cv": WorkloadField("cv", "burstiness (CV); 1 = Poisson", _above_zero),
     "alpha": WorkloadField("alpha", "1 is uniform, less is skewed", _above_zero),
     "adapters": WorkloadField("adapters", "of those loaded", _count, True),
     "prompt": WorkloadField("prompt", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
@@ -106,7 +112,7 @@ FIELDS = {
 MUST_BE = ("requests", "tokens")
 """Fields that cannot be emptied if their default is not empty: an unbounded generator would never
 end."""
-WIDE = ("file", "suite")
+WIDE = ("file", "suite", "models")
 
 
 def _shown(value: Any) -> str:
@@ -114,11 +120,27 @@ def _shown(value: Any) -> str:
     match value:
         case None:
             return ""
-        case (low, high):
+        case (int(low), int(high)):
             return f"{low}" if high == low + 1 else f"{low}-{high}"
         case float():
             return f"{value:g}"
+        case tuple():
+            return ", ".join(value)
     return str(value)
+
+
+class NamesSuggester(Suggester):
+    """Completes the last of several names with commas between them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self._names = names
+
+    async def get_suggestion(self, value: str) -> str | None:
+        head, comma, last = value.rpartition(",")
+        begin = last.lstrip()
+        near = next((name for name in self._names if begin and name.startswith(begin)), None)
+        return None if near is None else f"{head}{comma}{last[: len(last) - len(begin)]}{near}"
 
 
 class BenchDialog(ModalScreen[BenchPlan | None]):
@@ -130,11 +152,16 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
     ]
 
     def __init__(
-        self, plans: Mapping[str, BenchPlan], workload: str = "chat", wrong: str = ""
+        self,
+        plans: Mapping[str, BenchPlan],
+        workload: str = "chat",
+        wrong: str = "",
+        models: Sequence[str] = (),
     ) -> None:
-        """`wrong` is the reason why the last plan was refused."""
+        """`wrong` is the reason why the last plan was refused. `models` are the names that may be
+        asked."""
         super().__init__()
-        self._workload, self._wrong = workload, wrong
+        self._workload, self._wrong, self._models = workload, wrong, models
         self._typed = {
             name: {field: _shown(getattr(plan, field)) for field in WORKLOADS[name].takes}
             for name, plan in plans.items()
@@ -153,8 +180,11 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
                     for name, field in FIELDS.items():
                         with Horizontal(classes="field"):
                             yield Label(field.label)
-                            yield self._input(name, field)
+                            given = self._input(name, field)
+                            yield given
                             yield Static(field.hint, classes="hint", markup=False)
+                        if isinstance(given, PathInput):
+                            yield given.candidates
             yield Static("", id="what")
             yield Static(self._wrong, id="wrong", markup=False)
             with Horizontal(classes="buttons"):
@@ -162,17 +192,26 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
                 yield Button("Cancel", compact=True, id="cancel")
 
     def _input(self, name: str, field: WorkloadField) -> Input:
+        if name == "file":
+            path = PathInput(id=name)
+            path.add_class("wide")
+            return path
         given = Input(
             compact=True,
             id=name,
             placeholder="all" if name in ("requests", "seconds", "adapters") else "",
             restrict=field.typed,
             max_length=0 if name in WIDE else 9,
-            suggester=SuggestFromList(SUITES) if name == "suite" else None,
+            suggester=self._suggester(name),
             classes="wide" if name in WIDE else "",
         )
         given.cursor_blink = False
         return given
+
+    def _suggester(self, name: str) -> Suggester | None:
+        if name == "suite":
+            return SuggestFromList(SUITES)
+        return NamesSuggester(self._models) if name == "models" else None
 
     def on_mount(self) -> None:
         workloads = self.query_one(OptionList)
@@ -186,7 +225,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
         if name and name != self._workload and event.option_index == event.option_list.highlighted:
             self._typed[self._workload] = self._read()
             self._show(name)
-            self.query_one("#wrong", Static).update("")
+            self._complain("")
 
     def _read(self) -> dict[str, str]:
         """The texts of the workload's fields."""
@@ -202,6 +241,21 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
             given.parent.display = name in typed
             given.value = typed.get(name, "")
         self.query_one("#what", Static).update(WORKLOADS[workload].what)
+
+    def _complain(self, what: str, name: str = "") -> None:
+        """Marks a field and says below the form what is wrong with it; "" unmarks all."""
+        self.query_one("#wrong", Static).update(f"{FIELDS[name].label}: {what}" if name else what)
+        for field in FIELDS:
+            row = self.query_one(f"#{field}", Input).parent
+            assert isinstance(row, Horizontal)
+            row.set_class(field == name, "-wrong")
+        if name:
+            self.query_one(f"#{name}", Input).focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        row = event.input.parent
+        if isinstance(row, Horizontal) and row.has_class("-wrong"):
+            self._complain("")
 
     def on_option_list_option_selected(self) -> None:
         self._run()
@@ -224,12 +278,20 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
             must_be = name in MUST_BE and getattr(usual, name) is not None
             try:
                 is_left = not text and field.may_be_empty and not must_be
-                values[name] = None if is_left else field.read(text)
+                values[name] = None if is_left and name != "models" else field.read(text)
+                if name == "models":
+                    self._check(values[name])
             except ValueError as error:
-                self.query_one("#wrong", Static).update(f"{field.label}: {error}")
-                self.query_one(f"#{name}", Input).focus()
+                self._complain(str(error), name)
                 return
         self.dismiss(BenchPlan(workload=self._workload, **values))
+
+    def _check(self, names: Sequence[str]) -> None:
+        """Raises `ValueError` for a model that the pipeline does not have."""
+        for name in names:
+            if self._models and name not in self._models:
+                meant = did_you_mean(name, self._models)
+                raise ValueError(f"no model {name}; {meant}".rstrip("; "))
 
     def action_leave(self) -> None:
         self.dismiss(None)

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from rich.cells import cell_len
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
@@ -16,6 +17,7 @@ from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ...text.reasons import reason_first
+from ..widgets.clipboard import copy_text
 from ..widgets.filter import FilterPane
 from ..widgets.styles import LEVEL_STYLES
 
@@ -32,6 +34,7 @@ class EventPane(FilterPane):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="event-up"),
         Binding("down,j", "move(1)", "Down", show=False, id="event-down"),
+        Binding("y", "copy", "Copy", show=False, id="event-copy", tooltip="its text"),
         Binding("enter", "trace", "Trace", id="trace", tooltip="to its line, or where it shows"),
     ]
 
@@ -49,6 +52,8 @@ class EventPane(FilterPane):
         self._sources: list[Event | AlertFinding] = []
         """The events and alerts that are shown."""
         self._texts: list[str] = []
+        self._owners: list[int] = []
+        """The event or alert in each row."""
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         alerts = self.painted_app.alert_book.findings(board)
@@ -77,6 +82,7 @@ class EventPane(FilterPane):
             word = "nothing matches the filter" if self.filter else "no events yet"
             return [line((word, "dim"))]
         self._cursor = max(0, min(self._cursor, len(blocks) - 1))
+        self._owners = [at for at, block in enumerate(blocks) for _ in block]
         if self.has_focus:
             here = blocks[self._cursor]
             blocks[self._cursor] = [shown._replace(ground="cursor") for shown in here]
@@ -99,6 +105,25 @@ class EventPane(FilterPane):
     def action_move(self, lines: int) -> None:
         self._cursor += lines
         self.paint()
+
+    def action_copy(self) -> None:
+        """Copies the event's time, process and text, or the alert's text."""
+        if not self._sources:
+            return
+        source = self._sources[self._cursor]
+        text = source.text
+        if isinstance(source, Event):
+            text = f"{units.clock(source.at)} {source.source} {text}"
+        copy_text(self, units.clean(text), units.glimpse(text))
+
+    def on_click(self, event: events.Click) -> None:
+        """Chooses an event; a double click goes to its line."""
+        row = event.y - 1  # the frame
+        if self._sources and 0 <= row < len(self._owners):
+            self._cursor = self._owners[row]
+            self.paint()
+            if event.chain == 2:
+                self.action_trace()
 
     def action_match(self, step: int) -> None:
         number = len(self._texts)

@@ -19,13 +19,13 @@ from ...state.board import Board
 from ...text import ansi, units
 from ...text.filter import Filter
 from ...text.lines import TextLine, TextSpan, broken, length, line, thumb_of
+from ...text.records import Record, for_file
 from ..widgets.clipboard import copy_text
 from ..widgets.details import Details, DetailsPane
 from ..widgets.dialogs import LiveDialog
 from ..widgets.filter import FilterPane
 from ..widgets.filter_input import FilterInput
 from ..widgets.pane import Panel, field
-from ..widgets.records import Record, for_file
 from ..widgets.styles import LEVEL_STYLES
 
 RATE_SECONDS = 5.0

@@ -11,8 +11,8 @@ from textual.binding import Binding, BindingType
 from ...state.board import AdapterRow, Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, length, line
-from ..widgets.editor import WriteAsked
-from ..widgets.model_picker import agree_to_many
+from ..chat.editor import WriteAsked
+from ..chat.model_picker import agree_to_many
 from ..widgets.pane import Pane
 
 CHIP = "▸[x] ● "

@@ -27,11 +27,12 @@ from ...state.crash import is_stack_line, last_crash
 from ...state.signals import SIGNALS, how
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ...text.reasons import cause_first
 from ..widgets.column import Column, number_column, text_column
 from ..widgets.details import DetailsPane
 from ..widgets.dialogs import Choice, ChoiceDialog, LineSource, RowDialog, bindings_of
 from ..widgets.order_asked import OrderAsked
-from ..widgets.pane import Pane, Panel, field
+from ..widgets.pane import Pane, Panel, field, wrapped_field
 from ..widgets.styles import LEVEL_STYLES
 from ..widgets.table import TablePane
 from .logs import log_line
@@ -326,9 +327,10 @@ class ProcessDetails:
         row = board.process(self._name)
         if row is None:
             return [line(("it is not in the supervisor's list any more", "dim"))]
+        ((why, style),) = _why(row, board, width)
         found = [
             line(*field("state"), *_state(row, board, width)),
-            *_wrapped("why", _why(row, board, width), width),
+            *wrapped_field("why", cause_first(why) or units.NOTHING, style, width),
             line(*field("pid"), (f"{row.pid or units.NOTHING}", "text")),
         ]
         for name, at in (("started", row.started_at), ("state since", row.since)):
@@ -336,11 +338,11 @@ class ProcessDetails:
                 ago = units.age(board.now - at)
                 found.append(line(*field(name), (units.clock(at), "text"), (f"  {ago} ago", "dim")))
         if kernels := _kernels(row, board):
-            found.append(line(*field("kernels"), (units.fit(kernels, width - 12), "text")))
+            found += wrapped_field("kernels", kernels, "text", width)
         beat = "never" if row.age_s is None else f"{units.age(row.age_s)} ago"
         found += [
             line(*field("last beat"), (beat, "text")),
-            *_wrapped("restarts", ((_restarts(row), "text"),), width),
+            *wrapped_field("restarts", _restarts(row), "text", width),
             line(*field("cpu"), (f"{row.cpu_fraction * 100:.0f} % of a core", "text")),
             line(*field("memory"), (units.size(row.rss_bytes), "text")),
             line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),
@@ -373,10 +375,8 @@ class ProcessDetails:
         found = [TextLine(), line(("what happened", "title"))]
         for event in about[: -self.EVENTS - 1 : -1]:
             style = LEVEL_STYLES.get(event.level.lower(), "text")
-            clock = f"{units.clock(event.at)}  "
-            for part in units.wrap(units.visible(event.text), max(8, width - len(clock))):
-                found.append(line((clock, "dim"), (part, style)))
-                clock = " " * len(clock)
+            text = cause_first(units.visible(event.text))
+            found += wrapped_field(units.clock(event.at), text, style, width)
         return found
 
     def _last_words(self, board: Board, width: int) -> Sequence[TextLine]:
@@ -407,15 +407,6 @@ def crash_lines(row: ProcessRow, board: Board, width: int, most_frames: int) -> 
         *(line((f"  {units.visible(frame)}", "text")) for frame in crash.frames[:most_frames]),
     ]
     return [*found, line((f"  and {', '.join(rest)} in its log", "dim"))] if rest else found
-
-
-def _wrapped(name: str, spans: Sequence[TextSpan], width: int) -> list[TextLine]:
-    """A field whose one text may be longer than a line."""
-    found: list[TextLine] = []
-    for text, style in spans:
-        for part in units.wrap(text, max(8, width - 12)):
-            found.append(line(*field("" if found else name), (part, style)))
-    return found or [line(*field(name))]
 
 
 def _restarts(row: ProcessRow) -> str:

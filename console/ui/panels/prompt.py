@@ -19,11 +19,11 @@ from ...client.open_conversation import OpenConversation
 from ...client.transcripts import Transcripts, Turn, open_default
 from ...state.board import AdapterRow, Board
 from ...text import units
-from ..widgets.editor import PromptEditor
-from ..widgets.model_picker import MANY, ModelPicker, PickedModels, agree_to_many
+from ..chat.editor import PromptEditor
+from ..chat.model_picker import MANY, ModelPicker, PickedModels, agree_to_many
+from ..chat.parameters import ParameterForm
+from ..chat.recall import RecallDialog
 from ..widgets.pane import Pane, Panel
-from ..widgets.parameters import ParameterForm
-from ..widgets.recall import RecallDialog
 from ..widgets.save_dialog import SaveDialog
 from .answer_grid import AnswerGrid
 from .models import ModelsPane
@@ -249,9 +249,13 @@ class PromptPanel(Panel):
         if models.painted_app.refuses("send"):
             raise OperatorError(models.painted_app.refusal, "the prompt stays")
         board = models.painted_app.board
-        if board.is_stopped:
+        if board.is_start_given:
+            raise OperatorError("The pipeline is starting", "the prompt stays: try again later")
+        if board.is_down:
+            hint = "escape, then S starts it; the prompt stays"
             raise OperatorError(
-                "The pipeline is stopped", "escape, then S starts it; the prompt stays"
+                "The pipeline is stopped" if board.is_stopped else "No supervisor answers",
+                hint if models.painted_app.can_start else "the prompt stays",
             )
         if not board.adapters:
             raise OperatorError("No model answers yet", "the prompt stays: try again later")

@@ -75,7 +75,7 @@ class RingPane(Pane):
     def _absent(self, board: Board, height: int) -> Sequence[TextLine]:
         first = line(("No pipeline answers yet in ", "title"), (board.run, "text"), (".", "title"))
         if height < 5:
-            return [first]
+            return [line(*first.spans, (" loraconsole doctor", "key"), (" finds why", "dim"))]
         return [
             TextLine(),
             first,

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.suggester import SuggestFromList
+from textual.widget import Widget
+from textual.widgets import Input, Static
 
-from ...settings.settings import Chosen, SettingRow, settings_path
+from ....pipeline.errors import OperatorError
+from ...settings.settings import Chosen, SettingRow, settings_path, theme_names
 from ...settings.toml_document import Problem, tidy
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.column import Column, text_column
+from ..widgets.filter_input import LineInput
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.table import TablePane
 
@@ -29,9 +36,20 @@ def _value(row: SettingRow, board: Board, width: int) -> Sequence[TextSpan]:
 
 
 class SettingTable(TablePane[SettingRow]):
-    """One row per setting; values other than the default are highlighted, with their origin."""
+    """One row per setting; values other than the default are highlighted, with their origin. Enter
+    edits the value of a row in the file; of a switch or an enumeration it takes the next one."""
 
     TITLE = "settings"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "edit", "Edit", id="setting-edit", tooltip="the value, in the file"),
+        Binding(
+            "backspace",
+            "default",
+            "Default",
+            id="setting-default",
+            tooltip="take the setting out of the file",
+        ),
+    ]
     columns = (
         text_column("setting", 24, lambda r: r.name),
         Column("value", 12, _value, value=lambda r: _shown(r.value)),
@@ -59,7 +77,124 @@ class SettingTable(TablePane[SettingRow]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Disables `open`: the pane below shows the selected setting."""
-        return action != "open" and super().check_action(action, parameters)
+        return action not in ("open", "mark", "mark_all") and super().check_action(
+            action, parameters
+        )
+
+    async def action_edit(self) -> None:
+        """Writes the next value of few; for others opens a field over the value."""
+        from ...settings.setting_file import choices_of
+
+        row = self.selected
+        if row is None:
+            return
+        if choices := choices_of(row.name):
+            self.write(row, choices[(choices.index(row.value) + 1) % len(choices)])
+            return
+        panel = next(node for node in self.ancestors if isinstance(node, Panel))
+        edited = SettingLine(self, row)
+        await panel.mount(edited)
+        self.screen.set_focus(edited.given)  # at once: the next key is meant for it
+
+    def action_default(self) -> None:
+        if (row := self.selected) is not None:
+            self.write(row, None)
+
+    def write(self, row: SettingRow, value: Any) -> str:
+        """Writes a value into the settings file, None for the default, and applies it. Returns why
+        that failed, "" if it did not."""
+        from ...settings.setting_file import write_setting
+
+        app = self.painted_app
+        try:
+            path = write_setting(row.name, value)
+        except OperatorError as error:
+            self.notify(error.hint, title=error.what, severity="error", markup=False)
+            return str(error)
+        app.reload_settings()
+        self.paint()
+        self.post_message(self.Moved())
+        origin = app.chosen.origins.get(row.name, "default")
+        if value is not None and not origin.startswith(path.name):
+            self.notify(f"{origin} comes before it in this console", title=f"{row.name} is written")
+        return ""
+
+    def value_place(self) -> tuple[int, int, int]:
+        """Where the value of the selected row is: cells and rows from the table's upper left, and
+        the cells up to its right edge."""
+        left = 2
+        for column, width in self._drawn_columns:
+            if column.title == "value":
+                break
+            left += width + 1
+        return left, 2 + self._index() - self._offset, max(1, self.size.width - left - 2)
+
+
+class SettingInput(LineInput):
+    """The field over a setting's value."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "Write", id="setting-write"),
+        Binding("escape", "leave", "Leave", key_display="esc", id="setting-leave"),
+    ]
+
+    def __init__(self, table: SettingTable, row: SettingRow) -> None:
+        names = theme_names() if row.name == "theme" else ()
+        super().__init__(
+            value=_shown(row.value),
+            compact=True,
+            suggester=SuggestFromList(names) if names else None,
+        )
+        self.cursor_blink = False  # a blinking cursor would cost CPU
+        self._table = table
+
+    def on_blur(self) -> None:
+        """Closes the field."""
+        if isinstance(self.parent, Widget):
+            self.parent.remove()
+
+    def action_leave(self) -> None:
+        self._table.focus(scroll_visible=False)
+
+
+class SettingLine(Horizontal):
+    """A setting being edited, over its row: the field, then the values allowed or the refusal."""
+
+    def __init__(self, table: SettingTable, row: SettingRow) -> None:
+        super().__init__()
+        self._table, self._row = table, row
+        self.given = SettingInput(table, row)
+        self._beside = Static(row.allowed, markup=False)
+
+    def compose(self) -> ComposeResult:
+        yield self.given
+        yield self._beside
+
+    def on_mount(self) -> None:
+        left, top, width = self._table.value_place()
+        self.styles.offset = (left, top)
+        self.styles.width = width
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._say("")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        from ...settings.setting_file import parse_setting
+
+        event.stop()
+        try:
+            why = self._table.write(self._row, parse_setting(self._row.name, event.value))
+        except ValueError as error:
+            why = str(error)
+        self._say(why)
+        if not why:
+            self.given.action_leave()
+
+    def _say(self, refusal: str) -> None:
+        """Shows a refusal beside the field; the values allowed for ""."""
+        self._beside.update(refusal or self._row.allowed)
+        self.set_class(bool(refusal), "-wrong")
 
 
 class FilePane(Pane):
@@ -75,7 +210,7 @@ class FilePane(Pane):
         number = len(self.painted_app.complaints)
         if number:
             return ((f"{number} mistake{'s' if number > 1 else ''}", "warn"),)
-        return (("nothing wrong", "good"),)
+        return (("no mistakes", "good"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found = [line(("△ ", "warn"), (text, "warn")) for text in self._problems(width)]
@@ -86,13 +221,13 @@ class FilePane(Pane):
             found += [
                 line(*field(key), (row.help, "text")),
                 line(*field("allowed"), (row.allowed, "text")),
-                line(*field("as shipped"), (_shown(row.default) or units.NOTHING, "text")),
+                line(*field("default"), (_shown(row.default) or units.NOTHING, "text")),
                 line(*field("written"), (f"{key} = …{where}", "text")),
             ]
         found.append(line(*field("path"), (tidy(str(path)), "text")))
         hint = "changes apply as soon as the file is saved"
         if not path.exists():
-            hint = "no such file yet; loraconsole settings --example prints one"
+            hint = "no such file yet; the first setting that is changed makes it"
         found.append(line(*field(""), (hint, "dim")))
         return found
 

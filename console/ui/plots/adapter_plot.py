@@ -28,8 +28,8 @@ OTHERS = "dim"
 SIGNS: dict[MarkKind, tuple[str, str, str]] = {
     "fail": ("✗", "bad", "failed"),
     "generation": ("◆", "info", "new generation"),
-    "evict": ("▽", "warn", "evicted"),
-    "load": ("▲", "good", "loaded"),
+    "evict": ("↓", "warn", "evicted"),
+    "load": ("↑", "good", "loaded"),
     "hit": ("·", "", "hit"),
 }
 """Mark, style ("" is the adapter's) and meaning, the most important first: one is shown a cell."""
@@ -39,7 +39,7 @@ _WEIGHT = {kind: -at for at, kind in enumerate(SIGNS)}
 class AdapterPlotPane(Pane):
     """The throughput of the costliest adapters and of all others together."""
 
-    PERIOD_S = 0.5
+    PERIOD_S = 1.0
 
     def __init__(self, selected: Callable[[], AdapterRow | None]) -> None:
         """`selected` is the adapter whose events have a line of their own."""
@@ -54,13 +54,13 @@ class AdapterPlotPane(Pane):
         for at, row in enumerate(rows):
             width = min(MOST_NAME, cell_len(row.name))
             name = "base" if row.is_base else units.fit_name(row.name, width, row.differs_at)
-            entry: list[TextSpan] = [(" ■ ", row.color), (name, "text")]
+            entry: list[TextSpan] = [(" ● ", row.color), (name, "text")]
             if length(entry) > room:
                 return [*spans, (" …", "dim")] if at else spans
             spans += entry
             room -= length(entry)
         others = len(board.adapters) - len(rows)
-        text = f" ■ {others} other{'s' if others > 1 else ''}"
+        text = f" ● {others} other{'s' if others > 1 else ''}"
         if others and len(text) <= room:
             spans.append((text, OTHERS))
         return spans
@@ -110,7 +110,8 @@ class AdapterPlotPane(Pane):
         row = self._selected()
         if row is None or row.is_base:
             return line((f"{'base':>{AXIS - 1}} ", "base"), ("always on the device", "dim"))
-        name = units.fit_name(row.name, AXIS - 1, row.differs_at)
+        name = units.fit_name(row.name, AXIS - 1, row.differs_at).rstrip()
+        name = units.fit(name, AXIS - 1, right=True)
         return line((f"{name} ", row.color), *self._marks(board, row.marks, cells, row.color))
 
     def _marks(

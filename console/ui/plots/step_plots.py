@@ -173,7 +173,7 @@ class PartsPane(PlotPane):
         # One slow step would flatten all others, so it is cut off, and the axis label says so.
         means = sorted(mean for mean in window.means if mean == mean)
         top = plot.top_of(percentile(means, TAX_SHARE) or 0.0)
-        axis = units.share(top) + (" and more" if means and means[-1] > top else "")
+        axis = units.share(top) + (" cut" if means and means[-1] > top else "")
         tax = board.decode_statistics.lora_tax
         now = tax_figure(tax)
         return Curve(

@@ -1,16 +1,28 @@
-"""`Column`: one column of a table; `text_column` and `number_column` make the usual ones."""
+"""`Column`: one column of a table; `text_column` and `number_column` make the usual ones.
+
+`record_of` gives a row's values, and `sort_letters` the letters that sort by a column after `s`.
+"""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextSpan
+from ...text.records import Record
 
 R = TypeVar("R")
+CELL = 400
+"""Cells that a text without a value of its own is taken from."""
+NEXT = "s"
+"""After `s`, sorts by the next visible column."""
+UNSORTED = "0"
+"""After `s`, shows the rows in their natural order."""
 
 
 @dataclass(frozen=True)
@@ -108,3 +120,36 @@ def number_column(
         value=value,
         field=field,
     )
+
+
+def record_of(row: R, columns: Sequence[Column[R]], board: Board) -> Record:
+    """The values of a row by the columns' names for exports."""
+    return {
+        column.field or column.title: _value(row, column, board)
+        for column in columns
+        if column.field or column.title
+    }
+
+
+def _value(row: R, column: Column[R], board: Board) -> Any:
+    """The column's value, or else the text of its cell."""
+    if column.value is None:
+        cell = column.cell(row, board, CELL)
+        return units.clean("".join(text for text, _ in cell)).strip()
+    value = column.value(row)
+    return value.value if isinstance(value, Enum) else value
+
+
+def sort_letters(titles: Sequence[str]) -> list[str]:
+    """A letter or digit for each title, all different: the first of its own characters that is
+    free; if none is, the first free letter of the alphabet. `NEXT` and `UNSORTED` are never
+    given."""
+    taken = {NEXT, UNSORTED}
+    found = []
+    for title in titles:
+        own = (character for character in title.lower() if character.isascii())
+        wanted = [*filter(str.isalnum, own), *string.ascii_lowercase]
+        letter = next(character for character in wanted if character not in taken)
+        taken.add(letter)
+        found.append(letter)
+    return found

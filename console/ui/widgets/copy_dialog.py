@@ -8,8 +8,8 @@ from textual.widget import Widget
 
 from ...text import units
 from .clipboard import copy_text
+from .column import sort_letters
 from .dialogs import Choice, ChoiceDialog
-from .sort_keys import sort_letters
 
 
 def ask_copy(node: Widget, texts: Mapping[str, str], of: str) -> None:

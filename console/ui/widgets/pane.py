@@ -22,9 +22,9 @@ from ...state.time_series import Track, Window, is_hour
 from ...text import units
 from ...text.ascii import plain
 from ...text.lines import TextLine, TextSpan, crop, length, line
+from ...text.selection import Selection, shown_selected
 from .clipboard import copy_text
 from .notices import NoticeApp
-from .selection import Selection, shown_selected
 from .styles import TextStyles
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
     from ...settings.ui_state import UiState
     from ...state.alert_book import AlertBook
     from ...state.store import Store
-
-
-BESIDE_CELLS = 180
-"""Width from which the details of a row are shown beside its list."""
 
 
 def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
@@ -56,6 +52,12 @@ def field(name: str) -> tuple[TextSpan, ...]:
 
 TICKS = 3
 """Ticks on the time axis of a plot, the first at its left edge."""
+
+
+def wrapped_field(name: str, text: str, style: str, width: int) -> list[TextLine]:
+    """A field of a list of details whose text may take several lines of `width` cells."""
+    parts = units.wrap(text, max(8, width - len(field(name)[0][0])))
+    return [line(*field("" if at else name), (part, style)) for at, part in enumerate(parts)]
 
 
 class PaintedApp(NoticeApp):
@@ -102,6 +104,10 @@ class PaintedApp(NoticeApp):
     def ask_spans(self, stamp: str) -> None:
         """Requests the newest spans if they differ from those of `stamp`; they arrive in
         `Board.spans`."""
+        raise NotImplementedError
+
+    def reload_settings(self) -> None:
+        """Applies the settings file if it has changed."""
         raise NotImplementedError
 
     def wake(self) -> None:
@@ -415,10 +421,6 @@ class Panel(Widget):
         for pane in self.panes:
             if pane.display:
                 pane.paint_if_due(board)
-
-    def on_resize(self, event: events.Resize) -> None:
-        """Shows details beside the lists if there is room."""
-        self.set_class(event.size.width >= BESIDE_CELLS, "-beside")
 
     @property
     def panes(self) -> list[Pane]:

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.screen import Screen
@@ -40,6 +41,8 @@ LEVEL_STYLES = {
 }
 """The style of a log level."""
 GROUNDS = ("cursor", "bar")
+BESIDE_CELLS = 180
+"""Width from which the details of a row are shown beside its list."""
 
 
 class MainScreen(Screen[None], inherit_bindings=False):
@@ -64,6 +67,10 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def notify_style_update(self) -> None:
         super().notify_style_update()
         self.text_styles.clear()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Sets the class of very wide screens; of the breakpoints Textual sets only one."""
+        self.set_class(event.size.width >= BESIDE_CELLS, "-beside")
 
 
 class TextStyles:

@@ -18,15 +18,14 @@ from ...client.telemetry import PipelineOrder
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, crop, line, thumb_of
+from ...text.records import Record, as_text, for_file
 from .clipboard import copy_text
-from .column import Column
+from .column import NEXT, UNSORTED, Column, record_of, sort_letters
 from .copy_dialog import ask_copy
 from .details import Details
 from .dialogs import LineSource
 from .filter import FilterPane
 from .order_asked import OrdersAsked
-from .records import Record, as_text, for_file, record_of
-from .sort_keys import NEXT, UNSORTED, sort_letters
 
 R = TypeVar("R")
 
@@ -199,9 +198,10 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
 
     def margin(self, y: int) -> TextSpan:
         """A bar beside a marked row."""
+        if not self.marked or not y:
+            return (" ", "text")
         at = self._offset + y - 1  # the head
-        is_row = self.marked and y and at < len(self._rows)
-        is_marked = is_row and self.row_key(self._rows[at]) in self.marked
+        is_marked = at < len(self._rows) and self.row_key(self._rows[at]) in self.marked
         return ("▌", "key") if is_marked else (" ", "text")
 
     def caption(self, board: Board) -> Sequence[TextSpan]:

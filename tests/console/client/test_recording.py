@@ -20,6 +20,7 @@ from loraconsole.console.client import tape as tape_module
 from loraconsole.console.client.recording import (
     RecordingPlayer,
     RecordingTelemetry,
+    Sides,
     fold_recorded,
 )
 from loraconsole.console.client.remote import NotRunning
@@ -79,7 +80,7 @@ def test_a_console_on_a_tape_shows_what_was_and_takes_no_orders(tmp_path: Path) 
     async def main() -> None:
         tape = RecordingPlayer(Tape(recorded(tmp_path / "tape")), speed=1000.0)
         store = Store("tape")
-        player = RecordingTelemetry(tape, Config(run=str(tmp_path)), store)
+        player = RecordingTelemetry(Sides([tape]), Config(run=str(tmp_path)), store)
         playing = asyncio.create_task(player.run())
         while not tape.is_over:
             await asyncio.sleep(0.02)
@@ -102,7 +103,7 @@ async def playing(path: Path, **options: Any) -> AsyncIterator[tuple[RecordingTe
     tape = Tape(path)
     player = RecordingPlayer(tape, **options)
     store = Store("tape")
-    telemetry = RecordingTelemetry(player, Config(run="/run/here"), store)
+    telemetry = RecordingTelemetry(Sides([player]), Config(run="/run/here"), store)
     task = asyncio.create_task(telemetry.run())
     await wait(lambda: tape.is_whole)
     try:

@@ -97,7 +97,7 @@ def test_a_real_pipeline_does_what_keys_order(real: Ring) -> None:
             steps: list[tuple[str, Callable[[], bool]]] = [
                 ("4 down p", is_pinned),
                 ("p", lambda: not is_pinned()),
-                ("m", is_merged),
+                ("m y", is_merged),
                 ("m", lambda: not is_merged()),
                 ("r", lambda: bool((now := view()) and now.generation > adapter.generation)),
                 ("v", lambda: is_shown("verification of one", "largest")),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from loraconsole.console.text import units
-from loraconsole.console.text.reasons import reason_first, short_path
+from loraconsole.console.text.reasons import cause_first, reason_first, short_path
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,12 @@ from loraconsole.console.text.reasons import reason_first, short_path
 )
 def test_the_cause_stands_before_the_path(whole: str, shown: str | None) -> None:
     assert reason_first(whole) == (whole if shown is None else shown)
+
+
+def test_where_a_text_is_wrapped_its_paths_stay_whole() -> None:
+    path = "/home/me/adapters/trunc/adapter_model.safetensors"
+    assert cause_first(f"{path}: the file is cut off") == f"the file is cut off ({path})"
+    assert cause_first(f"no adapter_config.json in {path}") == f"no adapter_config.json in {path}"
 
 
 def test_a_path_keeps_the_part_that_says_which() -> None:

@@ -9,6 +9,7 @@ from textual.pilot import Pilot
 
 from loraconsole.console.state.board import Board
 from loraconsole.console.text.lines import TextLine, length
+from loraconsole.console.ui.panels.adapters import SPARED, AdapterTablePane
 from loraconsole.console.ui.panels.events import MOST_ROWS, WITH_SOURCE, EventPane
 from loraconsole.console.ui.plots.adapter_plot import AdapterPlotPane
 from loraconsole.console.ui.widgets.adapter_list import AdapterListPane
@@ -111,7 +112,7 @@ def test_layers_add_up_to_the_whole_and_keep_their_order() -> None:
         seen = {style for line in lines[:8] for _, style in line.spans}
         shown = {row.color for row in app.board.adapters}
         assert shown <= seen, "an adapter has no layer"
-        assert "■ base" in screen_text(app) and "■ pirate" in screen_text(app)
+        assert "● base" in screen_text(app) and "● pirate" in screen_text(app)
 
     on_stage(act, panel="Adapters", seconds=20.0)
 
@@ -138,12 +139,17 @@ def test_the_timeline_shows_loads_evictions_and_generations_where_they_happened(
         app.show()
         pane = app.active_panel.query_one(AdapterPlotPane)
         *_, mine, every = texts(list(pane.draw_lines(app.board, 60, 10)))
-        assert mine.startswith("pi")
-        assert "▽" in mine and mine.index("▽") < mine.index("▲") < mine.index("◆")
-        assert mine.index("▲") - mine.index("▽") == 2, "four seconds a cell"
+        assert mine.startswith("pi…te ")
+        assert "↓" in mine and mine.index("↓") < mine.index("↑") < mine.index("◆")
+        assert mine.index("↑") - mine.index("↓") == 2, "four seconds a cell"
         assert every.startswith("  all") and every.index("◆") == mine.index("◆")
         assert "·" not in every
-        await pilot.press("g")
+        await pilot.press("enter")
+        await pilot.pause()
+        shown = screen_text(app)
+        words = [shown.index(word) for word in ("◆ new generation", "↑ loaded", "↓ evicted")]
+        assert words == sorted(words), "the newest is not first"
+        await pilot.press("escape", "g")
         *_, none, _ = texts(list(pane.draw_lines(app.board, 60, 10)))
         assert "base always on the device" in none
 
@@ -190,3 +196,22 @@ def test_the_cursor_of_the_events_takes_whole_events() -> None:
         assert isinstance(source, Event) and source.text.endswith("(1)")
 
     on_stage(act)
+
+
+@pytest.mark.parametrize("width", [60, 76, 100, 116, 140, 196])
+def test_names_take_the_cells_of_lesser_columns_and_of_no_other(width: int) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(AdapterTablePane)
+        few = pane._fitting(width, app.board.costliest)
+        board = board_with(app, another(app, LONG))
+        many = pane._fitting(width, board.costliest)
+        for found in (few, many):
+            assert sum(cells + 1 for _, cells in found) - 1 <= width
+        kept = {column.title for column, _ in many}
+        lost = [column for column, _ in few if column.title not in kept]
+        assert all(column.rank >= SPARED for column in lost)
+        assert many[0][1] >= few[0][1]
+        if width == 196:
+            assert many[0][1] >= len(LONG) + 2
+
+    on_stage(act, panel="Adapters")

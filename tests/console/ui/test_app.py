@@ -11,6 +11,7 @@ from stage import KEYS, StagedApp, screen_text, staged, wait
 from textual import events
 from textual.pilot import Pilot
 from textual.widgets import OptionList
+from textual.widgets._toast import Toast
 
 from loraconsole.console.client.telemetry import ABORTED, DRAIN_SECONDS
 from loraconsole.console.settings.ui_state import UiState
@@ -474,6 +475,9 @@ def test_a_notice_under_a_dialog_covers_none_of_it() -> None:
         await pilot.pause()
         rows = screen_text(app).splitlines()
         assert rows[:23] == before[:23] and "adapter sql failed" in rows[23]
+        await pilot.press("escape", "question_mark")
+        await pilot.pause()
+        assert not any(screen.query(Toast) for screen in app.screen_stack)
 
     on_stage(act, size=(80, 24))
 

@@ -21,7 +21,7 @@ from loraconsole.console.client.bench_run import (
     BenchRun,
 )
 from loraconsole.console.ui.app import ConsoleApp
-from loraconsole.console.ui.panels.bench import BenchPanel, ResultTable
+from loraconsole.console.ui.panels.bench import BenchPanel, ResultTable, RunPane
 from loraconsole.console.ui.panels.bench_dialog import BenchDialog
 from loraconsole.console.ui.widgets.dialogs import LiveDialog
 from loraconsole.pipeline.bench import workload as workloads
@@ -72,6 +72,72 @@ def test_every_generators_plan_is_what_the_bench_takes(name: str, at_once: int |
     (load,) = loads_of(plan)
     assert len(load.workload) == 12 and load.concurrency == at_once
     assert {arrival.output_len for arrival in load.workload.arrivals} == {16}
+
+
+def test_models_are_asked_for_by_name() -> None:
+    plan = BenchPlan(workload="chat", models=("sql", "pirate"))
+    given = make_parser().parse_args(["--url", "http://x", *plan.flags()])
+    assert given.model == ["sql", "pirate"]
+    assert make_parser().parse_args(["--url", "http://x", *BenchPlan().flags()]).model is None
+
+
+@pytest.mark.slow
+def test_names_of_models_are_completed_after_each_comma() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("n")
+        await pilot.pause()
+        given = app.screen.query_one("#models", Input)
+        given.focus()
+        await pilot.press(*"sq")
+        await pilot.pause(0.1)
+        await pilot.press("right", *", pi")
+        await pilot.pause(0.1)
+        await pilot.press("right")
+        assert given.value == "sql, pirate"
+
+    on_stage(act, panel="Bench")
+
+
+def live_run(done: int, streamed: int, tokens: int, is_running: bool = True) -> BenchRun:
+    run = BenchRun(BenchPlan(), "http://x", "", "x", Path("/x"))
+    run.live = Live(
+        load="chat 8 at once",
+        run=1,
+        runs=1,
+        done=done,
+        total=24,
+        seconds=2.0,
+        tokens=tokens,
+        streamed=streamed,
+    )
+    run.is_running = is_running
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "wanted"),
+    [
+        (live_run(0, 0, 0), "— requests/s  — tokens/s"),
+        (live_run(0, 30, 0), "— requests/s  15.0 tokens/s"),  # those of requests that run
+        (live_run(4, 90, 40), "2.00 requests/s  45.0 tokens/s"),
+        (live_run(24, 99, 60, is_running=False), "12.0 requests/s  30.0 tokens/s"),
+    ],
+)
+def test_no_rate_is_shown_before_the_first_token(run: BenchRun, wanted: str) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(RunPane)
+        pane.run = run
+        live = run.live
+        assert live is not None
+        for width in (40, 90):
+            lines = pane.draw_lines(app.board, width, 7)
+            rows = ["".join(text for text, _ in each.spans) for each in lines]
+            assert any(wanted in row for row in rows)
+            assert len(rows[1]) == width and rows[1].endswith("%")  # a bar as wide as the pane
+            assert any(f"{live.done} of 24 requests" in row for row in rows)
+
+    on_stage(act, panel="Bench")
 
 
 def loads_of(plan: BenchPlan) -> list[LoadSpec]:
@@ -138,6 +204,10 @@ def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
         assert run.live.streamed == 9 * 7  # the last piece of each has no token
         assert run.speeds and max(run.speeds) < 63 / 0.15
         app.paint(app.store.board(app.clock()))
+        table = panel.query_one(ResultTable)
+        assert table.selected is not None and table.selected.path == run.out  # the new result
+        assert "the first of its load" in screen_text(app)
+        assert any("chat is finished: " in note.message for note in app._notifications)
         await pilot.pause()
         text = screen_text(app)
         assert "chat 3 at once" in text and "finished" in text and "100 %" in text
@@ -241,13 +311,14 @@ def test_each_workload_shows_its_own_fields_and_keeps_what_was_typed() -> None:
 @pytest.mark.parametrize(
     ("workload", "fields", "what"),
     [
-        ("script", {"file": ""}, "file: name the file"),
+        ("script", {"file": ""}, "a file is required"),
         ("trace", {"file": "/nowhere/x.csv"}, "/nowhere/x.csv: No such file"),
         ("trace", {"file": "/"}, "/: Is a directory"),
-        ("suite", {"suite": "best"}, "suite: there are num-adapter, alpha"),
+        ("suite", {"suite": "best"}, "there are num-adapter, alpha"),
         ("slora", {"tokens": "9-9"}, "or two like 8-512"),
         ("slora", {"tokens": ""}, "a number of tokens above 0"),
         ("slora", {"adapters": "1.5"}, "0 or more"),
+        ("chat", {"models": "sql, pirat"}, "no model pirat; did you mean pirate?"),
     ],
 )
 def test_what_is_wrong_in_the_form_is_said_there(
@@ -340,6 +411,7 @@ def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> Non
         def row(label: str) -> str:
             return next(line for line in screen_text(app).splitlines() if label in line)
 
+        assert "against the last one" in screen_text(app)
         assert "1.33x ▲ better" in row("tokens/s ")  # against the run before it
         assert "0.75x ▲ better" in row("TTFT ms p50")
         await pilot.press("end", "b", "home")
@@ -356,7 +428,8 @@ def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> Non
 
         await pilot.press("end")
         await pilot.pause()
-        assert "b marks what to compare with" in screen_text(app)
+        assert "b sets a baseline" in screen_text(app)
+        assert "the first of its load" in screen_text(app)
         assert screen_text(app).count("SmolLM2-135M-Instruct") == 4  # in the head as well
 
     on_stage(act, panel="Bench")

@@ -11,12 +11,14 @@ from textual.pilot import Pilot
 
 from loraconsole.console.state.board import Board
 from loraconsole.console.text import units
+from loraconsole.console.text.records import as_csv, as_json, as_text
 from loraconsole.console.ui.panels.batch import BatchTable
+from loraconsole.console.ui.panels.events import EventPane
 from loraconsole.console.ui.panels.processes import ProcessTablePane
 from loraconsole.console.ui.widgets.dialogs import LiveDialog
-from loraconsole.console.ui.widgets.records import as_csv, as_json, as_text
 from loraconsole.console.ui.widgets.save_dialog import SaveDialog
 from loraconsole.console.ui.widgets.table import TablePane
+from loraconsole.pipeline.messages import Event
 
 SCREENS = {"2": "Batch", "4": "Adapters", "8": "Processes", "9": "Alerts", "comma": "Settings"}
 
@@ -126,6 +128,21 @@ def test_a_glimpse_of_a_text_fits_and_says_how_much_more_there_is() -> None:
     assert units.glimpse("one\ntwo\nthree", 20) == "one  +2 lines"
     assert units.glimpse("x" * 30 + "\ny", 20) == "x" * 10 + "…  +1 line"
     assert units.glimpse("") == ""
+
+
+@pytest.mark.slow
+def test_an_event_is_chosen_by_a_click_and_copied_with_its_time_and_process() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(EventPane)
+        row = pane._owners.index(2)
+        await pilot.click(EventPane, (5, row + 1))
+        assert pane._cursor == 2
+        await pilot.press("y")
+        event = pane._sources[2]
+        assert isinstance(event, Event)
+        assert app.clipboard == f"{units.clock(event.at)} {event.source} {event.text}"
+
+    on_stage(act, size=(120, 40), seconds=30.0)
 
 
 # --- files ----------------------------------------------------------------------------------------

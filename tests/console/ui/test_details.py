@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from stage import StagedApp, on_stage, screen_text
+from stage import StagedApp, on_stage, screen_text, wait
 from textual.pilot import Pilot
 
 from loraconsole.console.ui.panels.logs import LogPane
@@ -63,12 +63,12 @@ def test_details_cost_nothing_where_they_are_hidden(panel: str) -> None:
         await pilot.pause()
         assert not pane.display and pane.frames == 0
         await pilot.resize_terminal(200, 50)
-        await pilot.pause()
+        await wait(lambda: pane.display and bool(pane.size))
         app.advance(1.0)
         app.show()
         assert pane.display and pane.frames > 0
         await pilot.resize_terminal(179, 50)
-        await pilot.pause()
+        await wait(lambda: not pane.display)
         drawn = pane.frames
         app.advance(5.0)
         app.show()

@@ -18,14 +18,14 @@ from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.text.lines import length
 from loraconsole.console.text.word_diff import word_difference
 from loraconsole.console.ui.app import ConsoleApp
+from loraconsole.console.ui.chat.editor import PromptEditor
+from loraconsole.console.ui.chat.model_picker import MANY, ModelPicker, PickerList
+from loraconsole.console.ui.chat.parameters import ParameterForm, SystemEditor
 from loraconsole.console.ui.panels.answer import AnswerPane, answer_captions, difference_hint
 from loraconsole.console.ui.panels.answer_grid import ANSWER_LINES, AnswerGrid
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.prompt import PromptPanel
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog
-from loraconsole.console.ui.widgets.editor import PromptEditor
-from loraconsole.console.ui.widgets.model_picker import MANY, ModelPicker, PickerList
-from loraconsole.console.ui.widgets.parameters import ParameterForm, SystemEditor
 from loraconsole.console.ui.widgets.save_dialog import SaveDialog
 from loraconsole.pipeline.messages import AdapterTable
 
@@ -541,20 +541,34 @@ def test_what_was_typed_stays_when_a_new_conversation_begins() -> None:
     on_stage(act, panel="Prompt")
 
 
-def test_a_stopped_pipeline_is_named_and_so_is_the_key_that_starts_it() -> None:
+@pytest.mark.parametrize("is_stopped", [True, False], ids=["stopped", "no supervisor"])
+def test_a_pipeline_that_is_down_is_named_and_so_is_the_key_that_starts_it(
+    is_stopped: bool,
+) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         assert app.scenario is not None
-        app.scenario.stop()
-        app.advance(5.0)
+        app.starter = lambda: None
+        if is_stopped:
+            app.scenario.stop()
+            app.advance(20.0)
+        app.now += 20.0  # nothing is heard meanwhile
         app.show()
-        assert app.board.is_stopped
+        assert app.board.is_down and app.board.is_stopped is is_stopped
         await pilot.press(*"Hello", "enter")
         await pilot.pause()
-        notes = [f"{note.title} {note.message}" for note in app._notifications]
-        assert any("The pipeline is stopped" in note and "S starts it" in note for note in notes)
-        assert editor(app).text == "Hello" and not any("Errno" in note for note in notes)
+        assert editor(app).text == "Hello"
+        reason = "The pipeline is stopped" if is_stopped else "No supervisor answers"
+        assert f"{reason} escape, then S starts it; the prompt stays" in toasts(app)
+        app.store.note_start(True)
+        app.show()
+        await pilot.press("enter")
+        assert "The pipeline is starting" in toasts(app)[-1]
 
     on_stage(act, panel="Prompt")
+
+
+def toasts(app: ConsoleApp) -> list[str]:
+    return [f"{note.title} {note.message}" for note in app._notifications]
 
 
 def test_the_picker_shows_adapters_that_arrive_while_it_is_open() -> None:

@@ -8,14 +8,16 @@ from stage import StagedApp, on_stage, screen_text
 from textual.pilot import Pilot
 
 from loraconsole.console.state.board import Board
+from loraconsole.console.text.lines import length
 from loraconsole.console.ui.panels.adapter_details import unload_costs
 from loraconsole.console.ui.panels.adapters import AdapterDialog, AdapterTablePane
-from loraconsole.console.ui.panels.processes import ProcessDialog, ProcessTablePane
+from loraconsole.console.ui.panels.processes import ProcessDetails, ProcessDialog, ProcessTablePane
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.widgets.styles import MainScreen
 from loraconsole.pipeline.messages import (
     LoadAdapter,
     PinAdapter,
+    ProcessState,
     ReloadAdapter,
     RestartProcess,
     StopProcess,
@@ -161,3 +163,23 @@ def test_a_dialog_has_its_height_from_its_first_frame_on() -> None:
         assert isinstance(app.screen, LiveDialog) and len(set(heights)) == 1
 
     on_stage(act, panel="Adapters")
+
+
+def test_a_process_says_why_it_failed_in_full() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        row = app.board.process("worker-0")
+        assert row is not None
+        path = "/home/me/models/" + "a-long-name/" * 6 + "model.safetensors"
+        reason = f"{path}: the header says 12 345 678 bytes, the file has 12"
+        failed = msgspec.structs.replace(row, state=ProcessState.FAILED, reason=reason)
+        board = msgspec.structs.replace(
+            app.board,
+            processes=tuple(failed if r.name == row.name else r for r in app.board.processes),
+        )
+        lines = ProcessDetails(failed).lines(board, 60)
+        text = "".join("".join(t for t, _ in each.spans).strip() for each in lines[1:6])
+        assert text.startswith("why         the header says 12 345 678 bytes")
+        assert "model.safetensors)" in text.replace(" ", "")
+        assert all(length(each.spans) <= 60 for each in lines[1:6])
+
+    on_stage(act, panel="Processes")

@@ -8,11 +8,11 @@ from textual import events
 from textual.pilot import Pilot
 from textual.strip import Strip
 
+from loraconsole.console.text.selection import Selection, shown_selected
 from loraconsole.console.ui.panels.batch import BatchTable
 from loraconsole.console.ui.panels.processes import TailPane
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog, ScrollPane
 from loraconsole.console.ui.widgets.pane import Pane
-from loraconsole.console.ui.widgets.selection import Selection, shown_selected
 
 
 def test_a_selection_runs_from_cell_to_cell_over_whole_lines_between() -> None:

@@ -19,6 +19,7 @@ from loraconsole.pipeline.messages import (
     CheckAdapter,
     DropAdapter,
     EvictAdapter,
+    EvictionRule,
     PlaceAdapter,
     Request,
     SampledToken,
@@ -151,9 +152,14 @@ def take(scheduler: Scheduler, worker: FakeWorker, posted: Posted) -> list[Strea
 
 
 def make_scheduler(
-    num_pages: int, max_running: int = 8, budget: int = 8, policy: str = "fcfs"
+    num_pages: int,
+    max_running: int = 8,
+    budget: int = 8,
+    policy: str = "fcfs",
+    evict: EvictionRule = "lru",
 ) -> Scheduler:
-    registry = AdapterRegistry({name: f"/adapters/{name}" for name in ADAPTERS}, now=0.0)
+    paths = {name: f"/adapters/{name}" for name in ADAPTERS}
+    registry = AdapterRegistry(paths, now=0.0, evict=evict)
     scheduler = Scheduler(registry, policy=policy)
     scheduler.reset(1, limits(num_pages, max_running, budget), 0.0)
     for adapter in registry:
@@ -577,6 +583,27 @@ def test_an_adapter_is_evicted_when_its_room_is_needed_the_least_recently_used_f
     ]
     assert states["sql"].view(0.0).evictions == 1 and states["wide"].view(0.0).evictions == 0
     scheduler.check()
+
+
+@pytest.mark.parametrize(
+    ("evict", "asked", "order"),
+    [
+        ("lru", ("sql", "sql", "chat"), ["sql", "chat"]),
+        ("lfu", ("sql", "sql", "chat"), ["chat", "sql"]),
+        ("lfu", ("chat", "sql"), ["chat", "sql"]),  # equals: by their last request
+        ("largest", ("sql", "chat"), ["chat", "sql"]),
+        ("lru", ("sql", "chat"), ["sql", "chat"]),
+    ],
+)
+def test_the_rule_of_eviction_orders_idle_adapters(
+    evict: EvictionRule, asked: tuple[str, ...], order: list[str]
+) -> None:
+    scheduler = make_scheduler(num_pages=12, budget=100, evict=evict)
+    worker = FakeWorker(12)
+    for number, name in enumerate(asked):
+        scheduler.add_request(make_request(f"{name}-{number}", [1, 2], 2, name), 0.0)
+        drive(scheduler, worker, first_index=None)
+    assert [adapter.name for adapter in scheduler.registry.idle()] == order
 
 
 def test_an_adapter_evicted_for_kv_says_so_and_an_unloaded_one_is_not_evicted() -> None:

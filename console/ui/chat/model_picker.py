@@ -16,9 +16,9 @@ from ...state.board import WHERE, AdapterRow, Board
 from ...text import units
 from ...text.fuzzy import Fuzzy, fuzzy_matches
 from ...text.lines import TextLine, TextSpan, line, spread
-from .dialogs import Choice, ChoiceDialog, LiveScreen
-from .filter_input import LineInput
-from .pane import Pane
+from ..widgets.dialogs import Choice, ChoiceDialog, LiveScreen
+from ..widgets.filter_input import LineInput
+from ..widgets.pane import Pane
 
 MANY = 8
 """Most models that are marked by one key, or asked by one prompt, without a question."""

@@ -9,39 +9,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import msgspec
 
-from ...state.board import Board
-from ...text import units
-from .column import Column
-
-R = TypeVar("R")
 Record: TypeAlias = dict[str, Any]
 """Texts, numbers, booleans and None by name."""
-CELL = 400
-"""Cells that a text without a value of its own is taken from."""
-
-
-def record_of(row: R, columns: Sequence[Column[R]], board: Board) -> Record:
-    """The values of a row by the columns' names for exports."""
-    return {
-        column.field or column.title: _value(row, column, board)
-        for column in columns
-        if column.field or column.title
-    }
-
-
-def _value(row: R, column: Column[R], board: Board) -> Any:
-    """The column's value, or else the text of its cell."""
-    if column.value is None:
-        cell = column.cell(row, board, CELL)
-        return units.clean("".join(text for text, _ in cell)).strip()
-    value = column.value(row)
-    return value.value if isinstance(value, Enum) else value
 
 
 def as_text(records: Sequence[Record]) -> str:

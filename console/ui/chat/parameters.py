@@ -13,8 +13,8 @@ from textual.widgets import Input, Label, Static, TextArea
 
 from ...client.chat import ChatParams
 from ...client.sampling_fields import SAMPLING_FIELDS, SamplingField, parse_stops
+from ..widgets.filter_input import LineInput
 from .editor import Left, MultilineInput, WriteAsked
-from .filter_input import LineInput
 
 ALWAYS = 6
 """Parameters in the row that is always shown."""

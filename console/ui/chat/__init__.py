@@ -1,0 +1,1 @@
+"""The inputs and dialogs of Prompt."""
