@@ -190,7 +190,7 @@ class AdapterRow(Struct, frozen=True):
     """The style of its name; it never changes."""
     costs: CostShares = CostShares()
     differs_at: int = 0
-    """The letter of its name by which it is told from the other names."""
+    """The first letter of its name that distinguishes it from the other names."""
     marks: tuple[Mark, ...] = ()
     """What happened to it since this console is attached, oldest first."""
     is_measured: bool = True
@@ -494,6 +494,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return next((row for row in self.processes if row.name == name), None)
 
     # -- adapters
+
+    @cached_property
+    def fastest_adapter_s(self) -> float:
+        """The most output tokens a second of an adapter or the base; 0 without any."""
+        return max((row.tokens_s for row in self.adapters), default=0.0)
 
     def color_of(self, adapter: str | None) -> str:
         """The style of an adapter's name; None is the base."""

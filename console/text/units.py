@@ -202,7 +202,7 @@ def fit(text: str, width: int, right: bool = False) -> str:
 
 def fit_name(text: str, width: int, differs_at: int | None = None) -> str:
     """`text` in exactly `width` cells: padded, or with an ellipsis in its middle. If that would
-    hide the letter `differs_at`, by which it is told from others, the ellipsis stands before the
+    hide the letter `differs_at`, which distinguishes it from others, the ellipsis stands before the
     part that has that letter: `…0017-support-g…`."""
     length = len(text) if text.isascii() else cell_len(text)
     if length <= width:

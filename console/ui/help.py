@@ -19,9 +19,14 @@ TERM_CELLS = 18
 _TTFT = ("first token", "time from a request's arrival to its first token (TTFT)")
 _KV = ("KV pages", "device memory of keys and values; a page holds 16 tokens of a request")
 _SYNC = ("sync wait", "time the host waits until the device has finished a step")
+_TAX = ("LoRA tax", "extra device time of decode steps with adapters; median ± spread of n")
+_NOISE = ("— noise", "no tax is stated: it is not above its spread")
+_LIMIT = ("limit", "what kept waiting requests out of a step: pages, rows, prompt, adapter")
 TERMS: Mapping[str, Sequence[tuple[str, str]]] = {
     "Overview": (
-        ("LoRA tax", "how much longer the device is busy for a step because of adapters"),
+        _TAX,
+        _NOISE,
+        _LIMIT,
         _TTFT,
         ("inter-token", "time between two tokens of one answer"),
         _SYNC,
@@ -38,10 +43,16 @@ TERMS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("host, launch", "work of Python before a step; starting the device's kernels"),
         ("busy, copy", "the device computes; results are copied to the host"),
         _SYNC,
+        _TAX,
+        _NOISE,
+        _LIMIT,
         ("sync point", "a place where the host waits for the device"),
         ("span", "a named stretch of time in one process; r records them"),
     ),
     "Adapters": (
+        ("device, tokens", "its share of the steps' device time and of all tokens, last minute"),
+        ("TTFT, wait", "arrival to first token and to admission, last 10 minutes"),
+        ("KV, LoRA pages", "pages of its running requests and of its weights"),
         ("rank", "inner dimension of the adapter's matrices: its size and cost"),
         ("on device", "its weights are in pages of the pool, so a step can use them"),
         ("pool hit", "a request that found its adapter on the device"),

@@ -117,7 +117,7 @@ def _share(share: float | None) -> TextSpan:
 
 def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     """A bar relative to the fastest adapter, and the number."""
-    most = max((other.tokens_s for other in board.adapters), default=0.0)
+    most = board.fastest_adapter_s
     figure = f"{row.rate_text:>6}"
     filled, rest = plot.gauge(row.tokens_s / most if most else 0.0, width - len(figure))
     return ((filled, row.color), (rest, "rest"), (figure, "number"))

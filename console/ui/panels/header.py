@@ -110,7 +110,10 @@ class Header(Pane):
         condition = board.condition
         text = condition.detail if condition.word != "READY" else ""
         if self.painted_app.can_start:
-            text = f"{text} · S starts it" if text else "S starts it again"
+            focused = self.app.focused
+            is_typing = focused is not None and focused.check_consume_key("S", "S")
+            key = "esc, then S" if is_typing else "S"
+            text = f"{text} · {key} starts it" if text else f"{key} starts it again"
         if not text:
             return None
         return (text, "text" if condition.level in ("good", "dim") else condition.level)

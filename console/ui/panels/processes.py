@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -129,7 +130,17 @@ class ProcessTablePane(TablePane[ProcessRow]):
             value=lambda r: r.state,
         ),
         number_column("pid", 7, lambda r: r.pid or None, style="dim", rank=6),
-        Column("up", 8, lambda r, b, w: _alive(r, _uptime(r, b)), right=True, rank=5),
+        Column(
+            "up",
+            8,
+            lambda r, b, w: _alive(r, _uptime(r, b)),
+            order=lambda r: -(r.started_at or math.inf),
+            right=True,
+            rank=5,
+            descends=True,
+            value=lambda r: r.started_at,
+            field="started_at_unix_s",
+        ),
         _living(
             "cpu", 5, lambda r: r.cpu_fraction, lambda share: f"{share * 100:.0f} %", 1, "cpu_cores"
         ),

@@ -50,7 +50,12 @@ class Column(Generic[R]):
     value: Callable[[R], Any] | None = None
     """The value in a copy or an export; None takes the text of the cell."""
     field: str = ""
-    """The value's name there, with its unit: `age_s`; "" for the title."""
+    """The value's name there, with its unit: `age_s`; "" for one made of the title."""
+
+    @property
+    def name(self) -> str:
+        """The value's name in a copy or an export."""
+        return self.field or self.title.lower().replace(" ", "_")
 
 
 def text_column(
@@ -123,12 +128,8 @@ def number_column(
 
 
 def record_of(row: R, columns: Sequence[Column[R]], board: Board) -> Record:
-    """The values of a row by the columns' names for exports."""
-    return {
-        column.field or column.title: _value(row, column, board)
-        for column in columns
-        if column.field or column.title
-    }
+    """The values of a row by the columns' names for exports; columns without a title have none."""
+    return {column.name: _value(row, column, board) for column in columns if column.name}
 
 
 def _value(row: R, column: Column[R], board: Board) -> Any:

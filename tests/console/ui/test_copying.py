@@ -97,8 +97,9 @@ def test_every_column_has_a_value_and_a_name_of_its_own(key: str) -> None:
         app.watch_alerts(app.board)
         await pilot.press(key)
         table = app.active_panel.query_one(TablePane)
-        names = [c.field or c.title for c in table.columns if c.field or c.title]
+        names = [column.name for column in table.columns if column.name]
         assert len(set(names)) == len(names)
+        assert all(name.isidentifier() and name.islower() for name in names), names
         rows = table.rows(app.board)
         assert rows or key == "6"
         for record in table.records(rows):

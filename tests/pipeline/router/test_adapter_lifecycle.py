@@ -195,7 +195,7 @@ def test_a_merge_of_workers_that_are_gone_holds_its_adapter_no_longer(
     assert not adapter.merged and adapter.held == 0
 
 
-def told(core: RouterCore) -> list[str]:
+def events(core: RouterCore) -> list[str]:
     """The events since the last call."""
     pending = core.effects.take_pending()
     return [e.text for e in pending if isinstance(e, Announcement)]
@@ -224,9 +224,9 @@ def test_an_eviction_is_an_event_with_its_cause_and_so_is_the_end_of_an_adapter(
         tokens = tuple(SampledToken(row.sequence, 7) for row in batch.rows)
         core.handle_message(Tokens(batch.epoch, batch.step, 0, tokens, busy_us=900), NOW)
         core.finish_step(batch.step, NOW)
-        return told(core)
+        return events(core)
 
-    told(core)
+    events(core)
     assert use("one") == ["adapter one is on the device: rank 8, 40 pages"]
     assert use("two") == [
         "adapter one is evicted for adapter two: 40 pages",
@@ -237,4 +237,4 @@ def test_an_eviction_is_an_event_with_its_cause_and_so_is_the_end_of_an_adapter(
     assert (two.reason, two.evictions, two.device_us) == ("", 0, 900)
     core.handle_message(UnloadAdapter(order="1", reply_to="server", name="two"), NOW)
     core.plan_step(NOW)
-    assert told(core) == ["adapter two is unloading", "adapter two unloaded"]
+    assert events(core) == ["adapter two is unloading", "adapter two unloaded"]
