@@ -202,7 +202,10 @@ class TelemetryClient:
 
     async def _receive_answers(self, inbox: Inbox[ToConsole]) -> None:
         while True:
-            match await inbox.receive():
+            answer = await inbox.receive()
+            if self._watch is not None:
+                self._drain(self._watch)  # what was published before the answer
+            match answer:
                 case AdapterReply() as reply:
                     self._on_reply(reply)
                 case RequestText() as text:

@@ -192,7 +192,7 @@ class LoadDialog(AdapterForm):
     ""."""
 
     TITLE = "Load an adapter"
-    SUBTITLE = "enter loads · ctrl+n plans · esc cancels"
+    SUBTITLE = "tab completes · enter loads · ctrl+n plans · esc cancels"
 
     def __init__(self, orders: PendingOrders, path: str = "") -> None:
         super().__init__(orders, path)
@@ -271,7 +271,7 @@ class PlanDialog(AdapterForm):
     """Plans the loading of several paths, one after the other. Returns the path to load, or ""."""
 
     TITLE = "Plan adapters"
-    SUBTITLE = "enter plans · esc closes"
+    SUBTITLE = "tab completes · enter plans · esc closes"
 
     def fields(self) -> ComposeResult:
         yield self.path_field("PEFT directories on the server, with spaces between them", True)

@@ -83,7 +83,7 @@ class Header(Pane):
                 ((*brand, *badges, *model, *device), right),
                 ((*brand, *badges, *model), right),
                 ((*badges, *model), right),
-                (badges, (*word, *load, *rest)),
+                ((*badges, *model), (*word, *load, *rest)),
             )
         left, right = next(
             (way for way in ways if length(way[0]) + 1 + length(way[1]) <= width), ways[-1]

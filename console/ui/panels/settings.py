@@ -20,7 +20,7 @@ from ...text import units
 from ...text.lines import TextLine, TextSpan, line
 from ..widgets.column import Column, text_column
 from ..widgets.filter_input import LineInput
-from ..widgets.pane import Pane, Panel, field
+from ..widgets.pane import Pane, Panel, field, wrapped_field
 from ..widgets.table import TablePane
 
 
@@ -219,8 +219,8 @@ class FilePane(Pane):
             table, _, key = row.name.rpartition(".")
             where = f" under [{table}]" if table else ""
             found += [
-                line(*field(key), (row.help, "text")),
-                line(*field("allowed"), (row.allowed, "text")),
+                *wrapped_field(key, row.help, "text", width),
+                *wrapped_field("allowed", row.allowed, "text", width),
                 line(*field("default"), (_shown(row.default) or units.NOTHING, "text")),
                 line(*field("written"), (f"{key} = …{where}", "text")),
             ]

@@ -47,7 +47,7 @@ def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
 
 def field(name: str) -> tuple[TextSpan, ...]:
     """A name in the left column of a list of details."""
-    return ((f"{name:<12}", "dim"),)
+    return ((f"{name:<11} ", "dim"),)
 
 
 TICKS = 3

@@ -134,7 +134,7 @@ def test_an_answer_typed_with_its_question_is_heard(
 @pytest.mark.parametrize(
     ("typed", "shows"),
     [
-        ("2:goto adapters\r", "tokens a second of"),
+        ("2:goto adapters\r", "LoRA pages"),
         ("7/pirate\r", "/pirate"),
         ("7spirate\r", "search pirate"),
         ("4l/srv/pirate", "name /srv/pirate"),

@@ -698,7 +698,7 @@ def test_a_badge_says_rec_while_spans_are_recorded_by_any_console() -> None:
         app.advance(1.0)
         app.show()
         await pilot.pause()
-        assert " REC " in screen_text(app).splitlines()[0]
+        assert " REC  SmolLM2-135M-Instruct " in screen_text(app).splitlines()[0]
         app.scenario.is_recording = False
         app.advance(1.0)
         app.show()

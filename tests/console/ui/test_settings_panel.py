@@ -119,3 +119,14 @@ def test_a_file_with_a_mistake_is_not_written_to(file: Path) -> None:
         assert any("console.toml:1" in (note.title or "") for note in app._notifications)
 
     on_stage(act)
+
+
+def test_a_long_name_stands_apart_from_what_it_is() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await go_to(app, pilot, "alerts.sync_wait_p99_ms")
+        assert "sync_wait_p99_ms p99 of the host's wait" in screen_text(app)
+        await go_to(app, pilot, "theme")
+        text = " ".join(screen_text(app).replace("│", " ").split())
+        assert "one of dark, colour-blind-light" in text and "terminal default dark" in text
+
+    on_stage(act, size=(80, 24))
