@@ -83,7 +83,7 @@ SILENT = (
 """States of a process that does not run, and so sends no heartbeat."""
 BLAMES = (
     "waits for running requests to free KV pages: 172 at worst, 169 usable",
-    "prompt tokens of this step are spent",
+    "prompt budget is spent",
     "batch is full: 64 requests run",
     "adapter sql is loading",
 )
