@@ -53,6 +53,8 @@ from loraconsole.pipeline.messages import (
     Progress,
     ReloadAdapter,
     RequestView,
+    StartSpans,
+    StopSpans,
     UnloadAdapter,
     VerifyAdapter,
 )
@@ -463,6 +465,21 @@ def test_one_slow_step_does_not_flatten_the_tax_of_all_others() -> None:
         assert dict(curve.more)["axis"] == f"{units.share(usual.top)} cut"
 
     on_stage(act, panel="Latency", seconds=20.0)
+
+
+def test_r_stops_a_recording_that_another_console_started() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        assert app.scenario is not None
+        for is_recording, kind in ((True, StopSpans), (True, StopSpans), (False, StartSpans)):
+            app.scenario.is_recording = is_recording
+            app.advance(1.0)
+            app.show()
+            app.active_panel.query_one(PartsPane).focus()
+            await pilot.press("r")
+            await pilot.pause()
+            assert isinstance(app.told[-1], kind)
+
+    on_stage(act, panel="Latency", seconds=2.0)
 
 
 def test_arrows_scrub_back_in_time_and_zero_returns() -> None:
