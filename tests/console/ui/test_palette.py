@@ -147,7 +147,7 @@ def test_every_action_on_adapters_is_in_the_palette_and_the_footer_shows_it() ->
         assert all(verb in footer for verb in (*verbs, "Help", "Quit"))
         await pilot.press("ctrl+p", *"merge", "enter")
         # The base is not merged, and says so.
-        await wait(lambda: any("merge" in note.message for note in app._notifications))
+        await wait(lambda: any("merge" in note.message for note in app.notices))
         assert set(verbs) <= {entry.title for entry in all_entries(app)}
 
     on_stage(act, panel="Adapters", size=(80, 24))
@@ -223,7 +223,7 @@ def test_the_palette_changes_the_policy_and_the_batch_shows_it() -> None:
         await pilot.press("ctrl+p", *"policy vtc", "enter")
         await wait(lambda: bool(app.ordered))
         assert [getattr(order, "policy", "") for order in app.ordered] == ["vtc_fair"]
-        assert any("vtc_fair" in note.message for note in app._notifications)
+        assert any("vtc_fair" in note.message for note in app.notices)
         app.advance(1.0)
         app.show()
         await pilot.pause()
