@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ....pipeline.errors import OperatorError
 from ...state.board import Board
-from ...text.fuzzy import did_you_mean
+from ...text.near_words import did_you_mean
 from .candidates import Candidate
 
 

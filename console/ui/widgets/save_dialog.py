@@ -21,8 +21,8 @@ from .path_input import PathInput
 def ask_export(
     node: Widget, noun: str, number: int, path: str, make_text: Callable[[Path], str]
 ) -> None:
-    """Asks where to save `number` rows, lines … (`noun`), proposing `path`; a toast says where they
-    are."""
+    """Asks where to save `number` rows, lines … (`noun`), proposing `path`; a notice says where
+    they are."""
     what = counted(number, noun)
 
     def tell(saved: str | None) -> None:
@@ -65,7 +65,7 @@ class SaveDialog(ModalScreen[str]):
         text = event.value.strip()
         path = Path(text).expanduser().absolute()
         if not text or text.endswith("/") or path.is_dir():
-            self._complain("a file is required" if not text else "this is a directory: add a name")
+            self._complain("file required" if not text else "this is a directory: add a name")
         elif path.exists() and path != self._replaces:
             self._replaces = path
             self._complain("this file exists: enter again replaces it")

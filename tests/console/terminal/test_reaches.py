@@ -72,7 +72,6 @@ def test_while_nothing_is_missed_no_version_is_looked_up() -> None:
         ("chop_ends=chop_stops", {DIFF}),
         ("_color_system=_colors", {DIFF}),
         ("_set_attributes=_bits", {DIFF}),
-        ("_refresh_notifications=_show_toasts", {"notices without toasts"}),
         ("FIFOCache=FirstCache", {"strips without caches"}),
         ("cached_cell_len=cell_len_of,get_inner_outer=two_styles", {"memory trim"}),
         (r"self\._queue=self._writes", {"counting the writer's queue"}),
@@ -152,7 +151,7 @@ def test_a_diff_that_fails_on_the_way_leaves_the_screen_to_textual() -> None:
         terminal.wait_for("live batch", 20.0)
         terminal.send("D")
         terminal.wait_for(f"{DIFF}: ValueError: a record of another kind", 20.0)
-        terminal.wait_for("whole lines, as Textual does", 20.0)
+        terminal.wait_for("whole lines (Textual's default)", 20.0)
         terminal.send("\x1b")
         terminal.pump(0.6)
         terminal.send("q")

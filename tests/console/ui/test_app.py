@@ -420,7 +420,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
     ("downs", "loss"),
     [
         (2, "24 live requests wait meanwhile"),
-        (3, "their text is sent again. Nothing is lost"),
+        (3, "their text is sent again, none is lost"),
         (4, "24 live requests END with an error"),
         (5, "24 open streams BREAK"),
     ],
@@ -439,7 +439,7 @@ def test_draining_is_asked_for_and_undone() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("d", "y")
         await pilot.pause()
-        app.scenario._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
+        app.scenario._set("router", ProcessState.DRAINING, "new requests are refused")  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.press("d")
@@ -458,9 +458,7 @@ def test_of_many_events_the_worst_is_shown_in_one_line_of_the_footer() -> None:
             app.store.fold_message(Event(app.now, "info", "supervisor", f"note {number}"), app.now)
         app.show()
         assert [notice.message for notice in app.notices] == ["note 49"]
-        app.store.fold_message(
-            Event(app.now, "info", "router", "adapter x is on the device"), app.now
-        )
+        app.store.fold_message(Event(app.now, "info", "router", "adapter x on device"), app.now)
         app.store.fold_message(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
         app.show()
         app.store.fold_message(Event(app.now, "warning", "router", "less"), app.now)
@@ -586,7 +584,7 @@ def test_an_unknown_theme_falls_back_and_says_so() -> None:
         async with app.run_test(notifications=True) as pilot:
             await pilot.pause()
             assert app.theme == "dark"
-            await wait(lambda: any("neon" in note.message for note in app._notifications))
+            await wait(lambda: any("neon" in note.message for note in app.notices))
 
     asyncio.run(main())
 
@@ -640,7 +638,7 @@ def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -
         assert not [found for found in app.alert_book.findings(app.board) if "silent" in found.text]
         assert "tok/s" not in screen_text(app).splitlines()[0]
         await pilot.press("j", "j", "r")
-        await wait(lambda: any("is stopped" in note.title for note in app._notifications))
+        await wait(lambda: any("is stopped" in note.title for note in app.notices))
         assert isinstance(app.screen, MainScreen)
         await pilot.press("q")  # and there is nothing to be asked about
         await wait(lambda: app.return_value == "leave")
@@ -690,7 +688,7 @@ def test_at_80x24_the_ring_is_a_line_and_adapters_and_percentiles_are_there() ->
         rows = screen_text(app).splitlines()
         assert all(name in rows[3] for name in ("server", "router", "worker-0", "supervisor"))
         text = "\n".join(rows)
-        for words in ("first token", "inter-token", "● pirate", "throughput", "alerts and events"):
+        for words in ("TTFT", "inter-token", "● pirate", "throughput", "alerts and events"):
             assert words in text, words
 
     on_stage(act, size=(80, 24))
@@ -752,14 +750,14 @@ def test_a_stopped_pipeline_says_which_key_starts_it(size: tuple[int, int]) -> N
         await pilot.pause()
         rows = screen_text(app).splitlines()
         assert "STOPPED   S starts it again" in rows[0]
-        assert "S  starts it again, with the options it was started with" in "\n".join(rows)
+        assert "S  starts it again, with its last options" in "\n".join(rows)
         assert "S Start" in rows[-1]
         assert "SILENT" not in "\n".join(rows) and "0 B" not in "\n".join(rows)
         supervisor = app.board.process("supervisor")
         assert supervisor is not None and supervisor.word == "stopped" and supervisor.pid == 0
         await pilot.press("8")
         await pilot.pause()
-        assert "silent" not in screen_text(app) and "last beat" not in screen_text(app)
+        assert "silent" not in screen_text(app) and "heartbeat " not in screen_text(app)
         await pilot.press("4")
         await pilot.pause()
         assert "on device" not in screen_text(app)

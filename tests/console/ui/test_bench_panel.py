@@ -207,7 +207,7 @@ def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
         table = panel.query_one(ResultTable)
         assert table.selected is not None and table.selected.path == run.out  # the new result
         assert "the first of its load" in screen_text(app)
-        assert any("chat is finished: " in note.message for note in app._notifications)
+        assert any("chat is finished: " in note.message for note in app.notices)
         await pilot.pause()
         text = screen_text(app)
         assert "chat 3 at once" in text and "finished" in text and "100 %" in text
@@ -311,7 +311,7 @@ def test_each_workload_shows_its_own_fields_and_keeps_what_was_typed() -> None:
 @pytest.mark.parametrize(
     ("workload", "fields", "what"),
     [
-        ("script", {"file": ""}, "a file is required"),
+        ("script", {"file": ""}, "file required"),
         ("trace", {"file": "/nowhere/x.csv"}, "/nowhere/x.csv: No such file"),
         ("trace", {"file": "/"}, "/: Is a directory"),
         ("suite", {"suite": "best"}, "there are num-adapter, alpha"),
@@ -450,8 +450,8 @@ def test_results_of_other_files_are_opened_and_broken_ones_refused(
             await pilot.pause()
 
         await give(tmp_path / "broken.jsonl")
-        assert any("line 1" in note.title for note in app._notifications)
-        assert "no result is kept yet" in screen_text(app)
+        assert any("line 1" in note.title for note in app.notices)
+        assert "no results yet" in screen_text(app)
         await give(tmp_path / "other.jsonl")
         assert "elsewhere 2 at once" in screen_text(app)
 
