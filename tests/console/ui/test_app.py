@@ -760,7 +760,7 @@ def test_a_stopped_pipeline_says_which_key_starts_it(size: tuple[int, int]) -> N
         assert "silent" not in screen_text(app) and "heartbeat " not in screen_text(app)
         await pilot.press("4")
         await pilot.pause()
-        assert "on device" not in screen_text(app)
+        assert "● on device" not in screen_text(app)
 
     on_stage(act, size=size)
 
