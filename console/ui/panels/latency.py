@@ -116,7 +116,7 @@ class FlamePane(Pane):
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         if self.tail is not None:
-            word = self.tail.recording or "nothing recorded"
+            word = self.tail.recording or "no spans recorded"
             return ((word, "dim"),)
         spans: list[TextSpan] = [("host ", "title")]
         for part in (*HOST_PARTS, *DEVICE_PARTS):

@@ -467,12 +467,12 @@ PRINTED = {
     "settings --path": "console.toml",
     "scheduler": "policy fcfs",
     "adapters list": "pirate",
-    "transcripts": "nothing has been asked yet",
+    "transcripts": "no transcripts yet",
     "prompt --adapter pirate Ahoy": "Arrr, matey!",
     "bench --requests 1 --concurrency 1 --rounds 1 --max-tokens 4": "chat 1 at once",
     "record shift.rec --seconds 0.3": "--seconds reached",
     "replay nothing.jsonl": "cannot read nothing.jsonl",
-    "spans": "nothing was recorded",
+    "spans": "no spans recorded",
     "profile start": "no answer from worker-0",  # the mock records none
     "web --port 0": "http://127.0.0.1",
 }
