@@ -274,7 +274,7 @@ def from_end(s: Scene) -> int:
 
 
 def toast(part: str) -> Callable[[Scene], bool]:
-    return lambda s: any(part in f"{n.title} {n.message}" for n in s.app._notifications)
+    return lambda s: any(part in f"{n.title} {n.message}" for n in s.app.notices)
 
 
 def clipboard(s: Scene) -> bool:

@@ -26,7 +26,7 @@ from ..commands.adapters import AdapterCommand, ListAdaptersCommand, LoadCommand
 from ..state.adapter_costs import CostShares, cost_shares
 from ..state.board import WHERE
 from ..text import units
-from ..text.fuzzy import did_you_mean
+from ..text.near_words import did_you_mean
 from .documents import AdaptersDocument, OrderDocument, PlansDocument, VerificationDocument
 from .printing import Bars, print_json, say
 

@@ -12,7 +12,6 @@ from ..commands.pipeline import DownCommand
 from ..supervisor import launcher
 from ..supervisor.lock import is_running
 from ..ui import session
-from .pipeline import down
 
 
 def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
@@ -37,6 +36,8 @@ def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
             starter=partial(launcher.start_again, config.run),
         )
     if choice == "stop" and is_running(config.run_path):
+        from .pipeline import down  # imports tables, which the screen does not need
+
         return down(config, DownCommand(run=config.run, now=True))
     if is_running(config.run_path):
         print(

@@ -14,7 +14,7 @@ from ...pipeline.messages import (
     StopProcess,
 )
 from ..state.signals import SIGNALS, signal_name
-from ..text.fuzzy import did_you_mean, with_choices
+from ..text.near_words import did_you_mean, with_choices
 from .argument import Argument
 from .base import PipelineCommand
 

@@ -83,7 +83,7 @@ SILENT = (
 """States of a process that does not run, and so sends no heartbeat."""
 BLAMES = (
     "waits for KV pages of running requests: needs up to 172, 169 usable",
-    "prompt budget of this step is used up",
+    "prompt budget is spent",
     "batch is full: 64 requests run",
     "adapter sql is loading",
 )

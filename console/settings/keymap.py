@@ -22,7 +22,7 @@ from textual.keys import (
     format_key,
 )
 
-from ..text.fuzzy import did_you_mean
+from ..text.near_words import did_you_mean
 from .settings import Chosen
 from .toml_document import Problem
 

@@ -22,9 +22,8 @@ from ..paths import config_directory, theme_files
 from ..state.alerts import AlertLimits
 from ..terminal.frame_pacer import THIN_FPS
 from ..terminal.splash import BROWSER
-from ..text.fuzzy import did_you_mean, with_choices
+from ..text.near_words import did_you_mean, with_choices
 from .toml_document import Document, DocumentError, Problem
-from .toml_edit import toml_value
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -305,6 +304,8 @@ def words_for(kind: Any, meta: Meta) -> str:
 
 def example() -> str:
     """A settings file with every setting at its default, each explained in a comment."""
+    from .toml_edit import toml_value  # the first frame does without it
+
     rows = [
         "# Settings of the console and their defaults. Copy the lines you change to",
         "# ~/.config/loraconsole/console.toml; `loraconsole settings --check` checks them.",

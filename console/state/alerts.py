@@ -77,7 +77,7 @@ class Rule(NamedTuple):
     remedy: str
     find: Callable[[Board, AlertLimits], Iterator[AlertFinding]]
     is_event: bool = False
-    """Whether the pipeline publishes an event for it; then the alert shows no second toast."""
+    """Whether the pipeline publishes an event for it; then the alert shows no second notice."""
 
 
 # --- processes ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from ...pipeline.config import Config
 from ...pipeline.messages import ProcessState, ProcessView
+from ...pipeline.runtime.process import PARENT
 
 FALLS_ALLOWED = 5
 HELD = "stopped by an operator"
@@ -140,4 +141,9 @@ def command_of(name: str, config: Config) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        PARENT: str(os.getpid()),
+    }

@@ -13,7 +13,6 @@ from . import driver, memory_trim, own_bindings, strip_cache, terminal_app
 STAGES = (
     ("sending only changed cells", terminal_app.why_diff_is_off),
     ("waiting for the terminal's replies", terminal_app.why_pacing_is_off),
-    ("notices without toasts", terminal_app.why_notices_are_toasts),
     ("title, OSC 9 and byte count", driver.why_driver_is_hidden),
     ("counting the writer's queue", driver.why_queue_is_off),
     ("strips without caches", strip_cache.why_off),

@@ -49,11 +49,6 @@ def why_diff_is_off() -> str:
     )
 
 
-def why_notices_are_toasts() -> str:
-    """What the installed Textual lacks for notices without its toasts."""
-    return missing("textual.app:App._refresh_notifications")
-
-
 class TerminalApp(BackgroundApp):
     """Sends a frame only once the terminal has drawn the last one, and only its changed cells."""
 
@@ -105,9 +100,6 @@ class TerminalApp(BackgroundApp):
         """Forgets the terminal's content: the next frame is sent whole."""
         if self._diff is not None:
             self._diff.forget()
-
-    def _refresh_notifications(self) -> None:
-        """Draws no toasts: they would cover what is below them. `NoticeApp` draws notices."""
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         """Displays a frame as Textual does, reduced to its changed cells; nothing if there are

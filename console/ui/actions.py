@@ -72,7 +72,7 @@ def give_all(
 ) -> None:
     """Sends orders of one kind, after one confirmation if something is lost by any of them; not if
     `is_agreed`. `on_sent` is called once they are sent. `listener` receives the reply to a single
-    adapter order; the replies to several are counted in one toast."""
+    adapter order; the replies to several are counted in one notice."""
     if not orders or _is_stopped(app):
         return
 
@@ -90,7 +90,7 @@ def give_all(
 
 
 class ReplyCount:
-    """Counts the replies to several orders, and shows one toast when all have arrived."""
+    """Counts the replies to several orders, and shows one notice when all have arrived."""
 
     def __init__(self, app: ScreenApp, orders: Sequence[PipelineOrder]) -> None:
         self._app, self._orders = app, orders
@@ -206,7 +206,7 @@ def _about(verb: str, name: str, costs: str) -> Confirmation:
 
 
 def _send(app: ScreenApp, order: PipelineOrder, listener: ReplyListener | None) -> bool:
-    """Sends an order; a toast shows a failure, and for drain and spans the new state. Returns
+    """Sends an order; a notice shows a failure, and for drain and spans the new state. Returns
     whether the order was sent."""
     if _is_stopped(app):
         return False
@@ -231,7 +231,7 @@ def _send(app: ScreenApp, order: PipelineOrder, listener: ReplyListener | None) 
 
 
 def _is_stopped(app: ScreenApp) -> bool:
-    """Whether the pipeline was stopped; if so, shows a toast."""
+    """Whether the pipeline was stopped; if so, shows a notice."""
     if app.board.is_stopped:
         how = "S starts it" if app.can_start else "start it from a shell: loraconsole up"
         app.notify(how, title="The pipeline is stopped", severity="warning")

@@ -361,6 +361,7 @@ class ConsoleApp(PlaybackKeys):
             # Imported modules stay: scanning them for garbage would take 100 ms each time.
             gc.collect()
             gc.freeze()
+        gc.enable()  # the command turned it off
         self.notifier.tell_problems(self.complaints)
         if self.ui_state.is_new:
             self.ui_state.forget_new()

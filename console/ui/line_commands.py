@@ -50,8 +50,8 @@ from ..commands.table import COMMANDS, CommandGroup
 from ..commands.transcripts import DeleteTranscriptsCommand
 from ..state.board import SUPERVISOR, Board
 from ..text import units
-from ..text.fuzzy import did_you_mean, with_choices
 from ..text.lines import TextLine, line
+from ..text.near_words import did_you_mean, with_choices
 from . import actions
 from .screen_app import ScreenApp
 from .widgets.command_syntax import LineCommand

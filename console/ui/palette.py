@@ -16,8 +16,9 @@ from textual.widgets import Input
 
 from ..state.board import Board
 from ..text import units
-from ..text.fuzzy import Fuzzy, near_words
+from ..text.fuzzy import Fuzzy
 from ..text.lines import TextLine, TextSpan, crop, length, line
+from ..text.near_words import near_words
 from .palette_entries import Entry, all_entries
 from .screen_app import ScreenApp
 from .widgets.filter_input import LineInput

@@ -92,6 +92,8 @@ def observe(path: Path, recording: Path | None) -> Observation:
                 raise OperatorError(f"line {number} of {path}: {difference}", _OTHER_VERSION)
             if recorder is not None:
                 recorder.show_effects(seen.effects)
+                if seen.answered is not None:
+                    recorder.show_step(seen.answered)
     finally:
         if recorder is not None:
             recorder.close("as it was")
@@ -115,6 +117,8 @@ def simulate(
     def watch(simulation: Simulation, now: float) -> None:
         if recorder is not None:
             recorder.show_effects(simulation.shown)
+            if simulation.answered is not None:
+                recorder.show_step(simulation.answered)
             recorder.advance(now)
 
     simulation = Simulation(seen, times, config, changed, watch)

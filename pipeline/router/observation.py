@@ -65,6 +65,8 @@ class Observation:
         self.ended_at = start.at
         self.effects: list[Effect] = []
         """Effects of the last line, for a recorder."""
+        self.answered: StepSample | None = None
+        """The step that the last line answered, for a recorder."""
         self._delays: dict[tuple[str, str], list[float]] = {}
         self._asked: dict[tuple[str, str], float] = {}
         self._planned: dict[int, tuple[float, StepShape]] = {}
@@ -76,7 +78,7 @@ class Observation:
         """Applies a line to the player, and notes it. Returns the present decision if the line is
         one. Raises `Differs`."""
         decided = self.player.play_line(line)
-        self.ended_at = line.at
+        self.ended_at, self.answered = line.at, None
         match line:
             case Asked():
                 self.outside.append(line)
@@ -135,7 +137,8 @@ class Observation:
         if planned is not None:
             planned_at, shape = planned
             began = max(planned_at, self._answered_at)
-            self.samples.append(StepSample(at, shape, at - began))
+            self.answered = StepSample(at, shape, at - began, step)
+            self.samples.append(self.answered)
         self._answered_at = at
 
     def _note_effects(self, effects: list[Effect], at: float) -> None:

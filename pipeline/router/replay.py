@@ -22,6 +22,7 @@ from ..runtime.text_output import json_text
 from ..runtime.wording import counted
 from .event_lines import AnyLine, Asked, Decided, Full, Started
 from .event_log import read_log
+from .observation import Observation
 from .player import Differs, Player
 from .replay_recorder import ReplayRecorder
 
@@ -63,6 +64,7 @@ class Replay:
         self._path, self._recording = path, recording
         self._recorder: ReplayRecorder | None = None
         self.player: Player | None = None
+        self._seen: Observation | None = None
         self.number = 0
         self.is_full = False
         self.watch: Callable[[AnyLine], None] = lambda line: None
@@ -83,18 +85,20 @@ class Replay:
         for number, line in read_log(self._path):
             self.number = number
             if isinstance(line, Started):
-                self.player = Player(line)
+                self._seen = Observation(line)
+                self.player = self._seen.player
                 continue
-            assert self.player is not None
+            assert self.player is not None and self._seen is not None
             self._record_until(self.player, line)
             self.is_full = isinstance(line, Full)
             try:
-                now = self.player.play_line(line)
+                now = self._seen.play_line(line)
             except Differs as error:
                 return f"line {self.number}: {error}"
-            effects = self.player.core.effects.take_pending()
             if self._recorder:
-                self._recorder.show_effects(effects)
+                self._recorder.show_effects(self._seen.effects)
+                if self._seen.answered is not None:
+                    self._recorder.show_step(self._seen.answered)
             if isinstance(line, Decided) and now is not None and now != line:
                 return f"line {self.number}: {first_difference(line, now)}"
             self.watch(line)

@@ -18,12 +18,14 @@ from ..messages import (
     ProcessView,
     ServerStats,
     Snapshot,
+    Step,
 )
 from ..runtime.recording import Recorder
 from .core import VIEW_SECONDS, RouterCore
 from .effects import Announcement, Effect, EnterState
 from .request_times import RequestTimes
 from .router import MAP_SECONDS, TABLE_SECONDS
+from .step_times import StepSample
 
 STATS_SECONDS = 0.5
 MOST_BYTES = float(4 << 30)
@@ -61,6 +63,28 @@ class ReplayRecorder:
                     self._write(self._now, Event(self._now, level, "router", text))
                 case EnterState(state=state, reason=reason):
                     self._state = (state, reason)
+
+    def show_step(self, done: StepSample) -> None:
+        """Writes a step that was answered; its whole time at the workers counts as the device's."""
+        shape = done.shape
+        self._write(
+            done.at,
+            Step(
+                rank=0,
+                step=done.step,
+                at=done.at,
+                phase=shape.phase,
+                rows=shape.decode_rows + shape.prompt_rows,
+                tokens=shape.decode_rows + shape.prompt_tokens,
+                adapters=shape.adapters,
+                adapter_bytes=0,
+                host_us=0,
+                copy_us=0,
+                launch_us=0,
+                busy_us=round(done.seconds * 1e6),
+                sync_us=0,
+            ),
+        )
 
     def close(self, result: str) -> None:
         """Writes the last state, and the result as the last event."""

@@ -37,7 +37,7 @@ from .effects import AdapterFetched, DropSteps, Effect, FetchAdapter, Send
 from .event_lines import STOP_TOKEN, Asked, Decided, Got
 from .observation import Observation
 from .request_times import STOP, RequestTime, RequestTimes
-from .step_times import ShapeReader, StepTimes
+from .step_times import ShapeReader, StepSample, StepTimes
 
 MOST_AFTER_S = 24 * 3600.0
 """A simulation ends this long after the last event of the log, whatever still waits."""
@@ -74,6 +74,8 @@ class Simulation:
         self.now = start.at
         self.shown: list[Effect] = []
         """Effects of the last event, for a recorder."""
+        self.answered: StepSample | None = None
+        """The step that the last event ended, for a recorder."""
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._shapes = ShapeReader()
@@ -90,7 +92,7 @@ class Simulation:
         while self._events and self._events[0][0] <= last:
             at, _, act = heapq.heappop(self._events)
             self._watch(self, at)
-            self.now = at
+            self.now, self.answered, self.shown = at, None, []
             act()
             self._carry_out()
             self._plan()
@@ -145,9 +147,10 @@ class Simulation:
 
     def _carry_out(self) -> None:
         """Answers what the core has sent, after the time that it takes."""
-        self.shown = self.core.effects.take_pending()
-        self.times.note_effects(self.shown, self.now)
-        for effect in self.shown:
+        effects = self.core.effects.take_pending()
+        self.shown += effects
+        self.times.note_effects(effects, self.now)
+        for effect in effects:
             match effect:
                 case DropSteps():
                     self._busy_until = self.now
@@ -228,15 +231,17 @@ class Simulation:
         if any(outage.start < end <= outage.end for outage in self._seen.outages):
             return  # it is lost with the workers; the next ones begin from nothing
         self._busy_until = end
-        self._at(end, lambda: self._end_step(batch))
+        done = StepSample(end, shape, end - start, batch.step)
+        self._at(end, lambda: self._end_step(batch, done))
 
-    def _end_step(self, batch: Batch) -> None:
+    def _end_step(self, batch: Batch, done: StepSample) -> None:
         """Accepts tokens as the workers would sample them."""
         core = self.core
         posted = core.steps.get(batch.step)
         if posted is None or posted.batch is not batch:
             return  # the workers were reset
         del core.steps[batch.step]
+        self.answered = done
         tokens = Tokens(batch.epoch, batch.step, 0, tuple(self._sampled(batch)))
         self.times.note_tokens(core.accept_tokens(tokens, self.now), self.now)
         core.effects.batch_changed = core.effects.step_wanted = True

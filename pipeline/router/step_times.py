@@ -31,6 +31,14 @@ class StepShape(NamedTuple):
     adapters: int
     kv_tokens: int
     """Tokens whose K and V its rows read."""
+    prompt_rows: int = 0
+
+    @property
+    def phase(self) -> str:
+        """As in `Step`."""
+        if not self.prompt_tokens:
+            return "decode"
+        return "mixed" if self.decode_rows else "prefill"
 
 
 class StepSample(NamedTuple):
@@ -39,6 +47,8 @@ class StepSample(NamedTuple):
     at: float
     shape: StepShape
     seconds: float
+    step: int = 0
+    """Its number."""
 
 
 class ShapeReader:
@@ -58,7 +68,7 @@ class ShapeReader:
             self._adapters[admission.sequence] = admission.adapter
             self._computed[admission.sequence] = 0
             self._prompts[admission.sequence] = len(admission.token_ids)
-        decode_rows = prompt_tokens = kv_tokens = 0
+        decode_rows = prompt_rows = prompt_tokens = kv_tokens = 0
         adapters: set[str] = set()
         for row in batch.rows:
             number = row.sequence
@@ -66,12 +76,13 @@ class ShapeReader:
             if done >= self._prompts.get(number, 0):
                 decode_rows += 1
             else:
+                prompt_rows += 1
                 prompt_tokens += row.num_tokens
             self._computed[number] = done + row.num_tokens
             kv_tokens += done + row.num_tokens
             if adapter := self._adapters.get(number):
                 adapters.add(adapter)
-        return StepShape(decode_rows, prompt_tokens, len(adapters), kv_tokens)
+        return StepShape(decode_rows, prompt_tokens, len(adapters), kv_tokens, prompt_rows)
 
 
 class StepTimes:
@@ -117,8 +128,7 @@ class StepTimes:
 
 def _features(shape: StepShape) -> tuple[float, ...]:
     """The most important first: the last are left out of a fit first."""
-    rows, tokens, adapters, kv = shape
-    return (1.0, rows, tokens, adapters, kv / 1000)
+    return (1.0, shape.decode_rows, shape.prompt_tokens, shape.adapters, shape.kv_tokens / 1000)
 
 
 def _weights(estimates: np.ndarray, seconds: np.ndarray) -> np.ndarray:

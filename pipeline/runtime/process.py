@@ -46,6 +46,8 @@ OPERATOR_EXIT = 2
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
+PARENT = "LORACONSOLE_PARENT"
+"""The environment variable in which a supervisor gives its children its pid."""
 REFUSED_LOG = "process"
 """The logger for errors that end a process; the supervisor leaves its name out of the reason."""
 
@@ -255,7 +257,7 @@ def run_process(
     parser.add_argument("--rank", type=int, default=0, help="tensor-parallel rank of a worker")
     given = parser.parse_args()
     if child:
-        die_with_parent()
+        die_with_parent(int(os.environ.pop(PARENT, "0")))
     set_up_log()
     faulthandler.enable()  # a fatal signal leaves the stacks of all threads in the log
     faulthandler.register(signal.SIGUSR1)  # shows where a process hangs, without a debugger
@@ -289,10 +291,11 @@ def set_up_log() -> None:
     logging.captureWarnings(True)
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int = 0) -> None:
     """Asks the kernel to end this process when its parent dies: no orphan outlives the
-    supervisor. No effect if prctl is missing."""
-    parent = os.getppid()
+    supervisor. No effect if prctl is missing. `parent` is the pid that the parent gave: it may have
+    died before this call; 0 is the present parent."""
+    parent = parent or os.getppid()
     pr_set_pdeathsig = 1
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

@@ -130,7 +130,7 @@ class AdmissionPass:
         if sequence.in_flight:
             return self._hold_back(sequence, StepLimit.KV_PAGES, "its last step is still running")
         if plan.budget <= 0:
-            state.behind = "prompt budget of this step is used up"
+            state.behind = "prompt budget is spent"
             state.may_differ = True
             return self._hold_back(sequence, StepLimit.PROMPT_TOKENS, state.behind)
         cap = self.settings.max_per_adapter

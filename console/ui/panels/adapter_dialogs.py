@@ -92,7 +92,7 @@ class MarkBox(Checkbox):
 
 class AdapterForm(LiveScreen[str]):
     """The base of both dialogs: a path, its plan, buttons. Escape closes it at any time; a reply
-    that arrives later is shown as a toast."""
+    that arrives later is shown as a notice."""
 
     TITLE: ClassVar[str] = ""
     SUBTITLE: ClassVar[str] = ""

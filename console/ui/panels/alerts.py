@@ -15,6 +15,7 @@ from ...state.board import Board
 from ...state.log_reference import find_line
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ...text.reasons import reason_first
 from ..widgets.column import Column, number_column, text_column
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.table import TablePane
@@ -80,7 +81,7 @@ class AlertTable(TablePane[Alert]):
         text_column(
             "details",
             24,
-            lambda r: units.visible(r.finding.text),
+            lambda r: reason_first(units.visible(r.finding.text)),
             lambda r: _style(r) if r.state is AlertState.FIRING else "dim",
             sorts=False,
             grows=True,

@@ -189,7 +189,7 @@ class AnswerPane(Pane, can_focus=True):
     def action_copy(self) -> None:
         answer = self.answer
         self.app.copy_to_clipboard(answer.text)
-        self.notify(f"{units.count(len(answer.text))} characters of {answer.label} copied")
+        self.notify(f"{units.count_noun(len(answer.text), 'character')} of {answer.label} copied")
 
     def on_mouse_scroll_down(self) -> None:
         self.action_move(3)

@@ -216,7 +216,7 @@ class RequestDialog(LiveDialog):
     def action_copy(self) -> None:
         if text := self._details.request_text(self.painted_app.board):
             self.app.copy_to_clipboard(text.text)
-            self.notify(f"{units.count(len(text.text))} characters copied")
+            self.notify(f"{units.count_noun(len(text.text), 'character')} copied")
 
 
 class RequestDetails:

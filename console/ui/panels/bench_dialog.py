@@ -15,7 +15,7 @@ from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ...client.bench_run import SUITES, WORKLOADS, BenchPlan
-from ...text.fuzzy import did_you_mean, with_choices
+from ...text.near_words import did_you_mean, with_choices
 from ..widgets.form_field import FormField
 from ..widgets.path_input import PathInput, PathKind
 

@@ -315,11 +315,6 @@ class LatencyPanel(Panel):
 
     NAME: ClassVar[str] = "Latency"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._records = False
-        """Whether this console has started a recording of spans."""
-
     def compose(self) -> ComposeResult:
         yield PartsPane()
         yield ReadsPane()
@@ -341,11 +336,12 @@ class LatencyPanel(Panel):
         flame.paint()
 
     def on_parts_pane_record_asked(self) -> None:
-        self._records = not self._records
+        """Starts a recording, or stops the one that runs, also one that another console started."""
         app = self.query_one(FlamePane).painted_app
-        command = ProfileCommand(verb="start" if self._records else "stop")
+        starts = not app.board.is_recording
+        command = ProfileCommand(verb="start" if starts else "stop")
         self.post_message(OrderAsked(command.order(app.orders.inbox, app.clock())))
-        if self._records:
+        if starts:
             self._show_spans(True)
 
     def on_parts_pane_turned(self) -> None:

@@ -227,7 +227,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
         self._ask(StopPipeline(DRAIN_SECONDS))
 
     def _chosen(self) -> list[ProcessRow]:
-        """The processes that an action is about; none, with a toast, if none of them takes
+        """The processes that an action is about; none, with a notice, if none of them takes
         orders."""
         rows = [row for row in self.subjects if row.name not in ORDERS_NOT_FOR]
         if not rows:

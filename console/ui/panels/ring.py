@@ -133,7 +133,9 @@ class RingPane(Pane):
             canvas.put(x + 11, BOX_HEIGHT + 2, board.server.url, "text")
             canvas.put(x, BOX_HEIGHT + 3, "requests", "dim")
             rate = f"{units.rate(board.request_rate)}/s"
-            errors = f", {units.count(board.server.errors)} errors" if board.server.errors else ""
+            errors = (
+                f", {units.count_noun(board.server.errors, 'error')}" if board.server.errors else ""
+            )
             text = f"{rate}  {units.count(board.server.requests)} so far{errors}"
             if x + 11 + len(text) > canvas.width:
                 text = text.replace(" so far", "")

@@ -8,7 +8,7 @@ from ...text import units
 
 
 def copy_text(node: Widget, text: str, what: str) -> None:
-    """Copies `text` by OSC 52, which reaches the clipboard through ssh and tmux; a toast says
+    """Copies `text` by OSC 52, which reaches the clipboard through ssh and tmux; a notice says
     `what` was copied."""
     node.app.copy_to_clipboard(text)
     node.notify(f"Copied: {units.visible(what)}", timeout=3, markup=False)

@@ -16,12 +16,12 @@ class NoticeApp(TerminalApp):
 
     def __init__(self, ansi_color: bool | None = None) -> None:
         super().__init__(ansi_color=ansi_color)
-        self._notifications = Notifications()
+        self._notices = Notifications()
 
     @property
     def notices(self) -> list[Notification]:
         """The notices that have not expired, the newest last."""
-        return list(self._notifications)
+        return list(self._notices)
 
     def notify(
         self,
@@ -40,18 +40,18 @@ class NoticeApp(TerminalApp):
         """Shows a notice, in place of an older one with the same text."""
         for known in self.notices:
             if known.message == notice.message:
-                del self._notifications[known]
-        self._notifications.add(notice)
+                del self._notices[known]
+        self._notices.add(notice)
         self.draw_notices()
 
     def withdraw_notice(self, notice: Notification) -> None:
         """Removes a notice whose cause is gone."""
-        del self._notifications[notice]
+        del self._notices[notice]
         self.draw_notices()
 
     def clear_notifications(self) -> None:
         """Removes all notices."""
-        self._notifications.clear()
+        self._notices.clear()
         self.draw_notices()
 
     def draw_notices(self) -> None:

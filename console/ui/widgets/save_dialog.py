@@ -21,8 +21,8 @@ from .path_input import PathInput
 def ask_export(
     node: Widget, noun: str, number: int, path: str, make_text: Callable[[Path], str]
 ) -> None:
-    """Asks where to save `number` rows, lines … (`noun`), proposing `path`; a toast says where they
-    are."""
+    """Asks where to save `number` rows, lines … (`noun`), proposing `path`; a notice says where
+    they are."""
     what = counted(number, noun)
 
     def tell(saved: str | None) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from loraconsole.console.state.store import Store
 from loraconsole.console.ui.panels.processes import ProcessDetails
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Snapshot
+from loraconsole.pipeline.runtime.process import PARENT
 
 pytestmark = pytest.mark.processes
 
@@ -73,3 +75,18 @@ def test_the_supervisor_leaves_its_own(ring: Ring) -> None:
     os.kill(int(found.stdout), signal.SIGSEGV)
     wait_for(lambda: ring.cli("status", check=False).returncode == 3)
     assert "Fatal Python error: Segmentation fault" in ring.cli("logs", "supervisor").stdout
+
+
+def test_a_process_whose_supervisor_died_before_it_began_does_not_run(ring: Ring) -> None:
+    """Else it would serve for ever: the kernel ends a process only with a parent it still has."""
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "loraconsole.pipeline.detokenizer",
+        "--run",
+        str(ring.run),
+    ]
+    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(command, env={**os.environ, PARENT: gone}, timeout=30)
+    assert done.returncode == 1

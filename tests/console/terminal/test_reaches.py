@@ -72,7 +72,6 @@ def test_while_nothing_is_missed_no_version_is_looked_up() -> None:
         ("chop_ends=chop_stops", {DIFF}),
         ("_color_system=_colors", {DIFF}),
         ("_set_attributes=_bits", {DIFF}),
-        ("_refresh_notifications=_show_toasts", {"notices without toasts"}),
         ("FIFOCache=FirstCache", {"strips without caches"}),
         ("cached_cell_len=cell_len_of,get_inner_outer=two_styles", {"memory trim"}),
         (r"self\._queue=self._writes", {"counting the writer's queue"}),

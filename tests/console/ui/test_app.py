@@ -562,7 +562,7 @@ def test_an_unknown_theme_falls_back_and_says_so() -> None:
         async with app.run_test(notifications=True) as pilot:
             await pilot.pause()
             assert app.theme == "dark"
-            await wait(lambda: any("neon" in note.message for note in app._notifications))
+            await wait(lambda: any("neon" in note.message for note in app.notices))
 
     asyncio.run(main())
 
@@ -616,7 +616,7 @@ def test_of_a_pipeline_that_was_stopped_nothing_is_asked_and_nothing_claimed() -
         assert not [found for found in app.alert_book.findings(app.board) if "silent" in found.text]
         assert "tok/s" not in screen_text(app).splitlines()[0]
         await pilot.press("j", "j", "r")
-        await wait(lambda: any("is stopped" in note.title for note in app._notifications))
+        await wait(lambda: any("is stopped" in note.title for note in app.notices))
         assert isinstance(app.screen, MainScreen)
         await pilot.press("q")  # and there is nothing to be asked about
         await wait(lambda: app.return_value == "leave")

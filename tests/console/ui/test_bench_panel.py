@@ -207,7 +207,7 @@ def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
         table = panel.query_one(ResultTable)
         assert table.selected is not None and table.selected.path == run.out  # the new result
         assert "first run of this workload" in screen_text(app)
-        assert any("chat is finished: " in note.message for note in app._notifications)
+        assert any("chat is finished: " in note.message for note in app.notices)
         await pilot.pause()
         text = screen_text(app)
         assert "chat 3 at once" in text and "finished" in text and "100 %" in text
@@ -450,7 +450,7 @@ def test_results_of_other_files_are_opened_and_broken_ones_refused(
             await pilot.pause()
 
         await give(tmp_path / "broken.jsonl")
-        assert any("line 1" in note.title for note in app._notifications)
+        assert any("line 1" in note.title for note in app.notices)
         assert "no results yet" in screen_text(app)
         await give(tmp_path / "other.jsonl")
         assert "elsewhere 2 at once" in screen_text(app)

@@ -247,8 +247,8 @@ def test_what_is_wrong_is_said_in_place_and_stays_to_be_mended() -> None:
                 "did you mean overview?",
             ),
             ("load tax", "the following arguments are required: PATH", "NAME PATH [--pin]"),
-            ("load 'tax", "no closing quotation", "quotes go in pairs"),
-            ("filter (", "missing ), unterminated subpattern", "regular expression"),
+            ("load 'tax", "no closing quotation", "close the quotes"),
+            ("filter (", "missing ), unterminated subpattern", "!regex to exclude"),
             ("pause now", "pause takes no arguments", "freeze the screen"),
         ):
             await say(pilot, text)

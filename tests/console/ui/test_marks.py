@@ -118,7 +118,7 @@ def test_adapters_are_unloaded_together_and_counted_in_one_toast() -> None:
             app.advance(1.0)
             app.show()
             await pilot.pause()
-        texts = [toast.message for toast in app._notifications]
+        texts = [toast.message for toast in app.notices]
         assert texts == ["2 of 2 adapters done"]
 
     on_stage(act, panel="Adapters")

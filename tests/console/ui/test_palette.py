@@ -8,7 +8,8 @@ import pytest
 from stage import StagedApp, on_stage, screen_text, wait
 from textual.pilot import Pilot
 
-from loraconsole.console.text.fuzzy import Fuzzy, did_you_mean, near_words
+from loraconsole.console.text.fuzzy import Fuzzy
+from loraconsole.console.text.near_words import did_you_mean, near_words
 from loraconsole.console.ui.palette import PaletteDialog, PalettePane, Search
 from loraconsole.console.ui.palette_entries import all_entries
 from loraconsole.console.ui.panels.command_line import CommandLine
@@ -83,6 +84,8 @@ def test_a_name_finds_what_can_be_done_to_the_thing() -> None:
             assert f"{verb} sql" in search(app, "sql")[:6]
         assert search(app, "unload sql")[0] == "Unload sql"
         assert search(app, "pirate")[0] == "Open pirate"
+        (opens,) = [entry for entry in all_entries(app) if entry.title == "Open pirate"]
+        assert opens.help == "on device"
         assert search(app, "screen")[:2] == ["Go to Overview", "Go to Batch"]
         assert search(app, "worker")[0] == "Open worker-0"
         assert "Signal worker-0" in search(app, "worker")
@@ -146,7 +149,7 @@ def test_every_action_on_adapters_is_in_the_palette_and_the_footer_shows_it() ->
         assert all(verb in footer for verb in (*verbs, "Help", "Quit"))
         await pilot.press("ctrl+p", *"merge", "enter")
         # The base is not merged, and says so.
-        await wait(lambda: any("merge" in note.message for note in app._notifications))
+        await wait(lambda: any("merge" in note.message for note in app.notices))
         assert set(verbs) <= {entry.title for entry in all_entries(app)}
 
     on_stage(act, panel="Adapters", size=(80, 24))
@@ -222,7 +225,7 @@ def test_the_palette_changes_the_policy_and_the_batch_shows_it() -> None:
         await pilot.press("ctrl+p", *"policy vtc", "enter")
         await wait(lambda: bool(app.ordered))
         assert [getattr(order, "policy", "") for order in app.ordered] == ["vtc_fair"]
-        assert any("vtc_fair" in note.message for note in app._notifications)
+        assert any("vtc_fair" in note.message for note in app.notices)
         app.advance(1.0)
         app.show()
         await pilot.pause()

@@ -53,6 +53,8 @@ from loraconsole.pipeline.messages import (
     Progress,
     ReloadAdapter,
     RequestView,
+    StartSpans,
+    StopSpans,
     UnloadAdapter,
     VerifyAdapter,
 )
@@ -465,6 +467,21 @@ def test_one_slow_step_does_not_flatten_the_tax_of_all_others() -> None:
     on_stage(act, panel="Latency", seconds=20.0)
 
 
+def test_r_stops_a_recording_that_another_console_started() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        assert app.scenario is not None
+        for is_recording, kind in ((True, StopSpans), (True, StopSpans), (False, StartSpans)):
+            app.scenario.is_recording = is_recording
+            app.advance(1.0)
+            app.show()
+            app.active_panel.query_one(PartsPane).focus()
+            await pilot.press("r")
+            await pilot.pause()
+            assert isinstance(app.told[-1], kind)
+
+    on_stage(act, panel="Latency", seconds=2.0)
+
+
 def test_arrows_scrub_back_in_time_and_zero_returns() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         parts = app.active_panel.query_one(PartsPane)
@@ -701,7 +718,7 @@ def test_a_key_orders_what_it_says(key: str, kind: Any, fields: dict[str, Any]) 
         assert order.name == "pirate"
         assert all(getattr(order, name) == value for name, value in fields.items())
         if key != "v":
-            assert any("adapter pirate" in note.message for note in app._notifications)
+            assert any("adapter pirate" in note.message for note in app.notices)
 
     on_stage(act, panel="Adapters")
 
@@ -748,7 +765,7 @@ def test_the_base_cannot_be_ordered_about_and_says_so_politely() -> None:
             app.clear_notifications()
             await pilot.press(key)
             await pilot.pause()
-            assert len(app._notifications) == 1 and isinstance(app.screen, MainScreen)
+            assert len(app.notices) == 1 and isinstance(app.screen, MainScreen)
         assert app.ordered == []
 
     on_stage(act, panel="Adapters")
@@ -791,7 +808,7 @@ def test_a_verdict_does_not_come_between_somebody_and_what_they_type() -> None:
         app.orders.answered(reply)
         await pilot.pause()
         assert isinstance(app.screen, MainScreen)
-        assert any("matches its merged" in note.message for note in app._notifications)
+        assert any("matches its merged" in note.message for note in app.notices)
         assert app.active_panel.query_one(PromptEditor).text == "Ahoy"
 
     on_stage(act, panel="Adapters")
@@ -841,7 +858,7 @@ def test_an_adapter_is_planned_and_loaded_from_one_dialog() -> None:
         assert isinstance(plan, PlanAdapters) and plan.paths == ("/large/one",)
         assert isinstance(load, LoadAdapter) and load.pinned
         assert (load.name, load.path) == ("mine", "/large/onex")
-        assert any("mine on device" in note.message for note in app._notifications)
+        assert any("mine on device" in note.message for note in app.notices)
         app.show()
         await pilot.pause()
         assert "mine ⚑" in screen_text(app)
@@ -889,7 +906,7 @@ def test_a_load_that_is_never_answered_holds_nobody() -> None:
         app.now += 3600
         app.show()
         await pilot.pause()
-        notes = [note for note in app._notifications if "not answered" in note.message]
+        notes = [note for note in app.notices if "not answered" in note.message]
         assert len(notes) == 1 and notes[0].severity == "error"
         app.show()
         assert app.board.orders == {}
@@ -907,7 +924,7 @@ def test_an_answer_whose_dialog_was_closed_is_told_as_a_toast() -> None:
             assert reply is not None
             app.orders.answered(reply)
         await pilot.pause()
-        (note,) = app._notifications  # a plan that nobody waits for is no news
+        (note,) = app.notices  # a plan that nobody waits for is no news
         assert "no adapter_config.json" in note.message
         assert note.severity == "error" and note.timeout > 20
 
@@ -1377,7 +1394,7 @@ def test_escape_cancels_and_what_was_said_stays() -> None:
         await wait(lambda: "And so" in screen_text(app))
         await pilot.press("enter", *"more", "enter")
         await pilot.pause()
-        assert any("still streaming" in note.title for note in app._notifications)
+        assert any("still streaming" in note.title for note in app.notices)
         await pilot.press("escape")
         await wait(lambda: not app.active_panel.is_live)
         await pilot.pause()
@@ -1414,7 +1431,7 @@ def test_without_a_server_the_prompt_stays_and_says_so() -> None:
         await pilot.press(*"Hello", "enter")
         await pilot.pause()
         assert app.active_panel.query_one(PromptEditor).text == "Hello"
-        assert any("is not ready" in note.title for note in app._notifications)
+        assert any("is not ready" in note.title for note in app.notices)
 
     on_stage(act, panel="Prompt", scenario="loading")
 

@@ -568,7 +568,7 @@ def test_a_pipeline_that_is_down_is_named_and_so_is_the_key_that_starts_it(
 
 
 def toasts(app: ConsoleApp) -> list[str]:
-    return [f"{note.title} {note.message}" for note in app._notifications]
+    return [f"{note.title} {note.message}" for note in app.notices]
 
 
 def test_the_picker_shows_adapters_that_arrive_while_it_is_open() -> None:

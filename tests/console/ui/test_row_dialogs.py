@@ -73,7 +73,7 @@ def test_a_verification_asked_for_in_the_details_is_shown_there_alone() -> None:
         app.show()
         await pilot.pause()
         assert isinstance(app.screen, AdapterDialog)
-        assert not app._notifications
+        assert not app.notices
         assert "verification" in screen_text(app)
 
     on_stage(act, panel="Adapters")

@@ -102,7 +102,7 @@ def test_a_flag_that_comes_before_the_file_is_named(file: Path) -> None:
         await pilot.press("enter", "ctrl+u", *"paper", "enter")
         await pilot.pause()
         assert file.read_text() == 'theme = "paper"\n' and app.theme == "dark"
-        assert any("--theme overrides it" in note.message for note in app._notifications)
+        assert any("--theme overrides it" in note.message for note in app.notices)
 
     on_stage(act)
 
@@ -116,7 +116,7 @@ def test_a_file_with_a_mistake_is_not_written_to(file: Path) -> None:
         await pilot.press("enter")
         await pilot.pause()
         assert file.read_text() == "fps 3\n" and not app.is_ascii
-        assert any("console.toml:1" in (note.title or "") for note in app._notifications)
+        assert any("console.toml:1" in (note.title or "") for note in app.notices)
 
     on_stage(act)
 

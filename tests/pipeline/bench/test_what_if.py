@@ -118,9 +118,9 @@ def test_a_batch_has_the_shape_of_what_it_computes() -> None:
         Admission(2, (0,) * 4, 4, params, None),
     )
     first = Batch(1, 0, (), admit, (BatchRow(1, 6), BatchRow(2, 4)))
-    assert read(first) == StepShape(0, 10, 1, 10)
+    assert read(first) == StepShape(0, 10, 1, 10, 2)
     second = Batch(1, 1, (), (), (BatchRow(1, 4), BatchRow(2, 1)))
-    assert read(second) == StepShape(1, 4, 1, 10 + 5)
+    assert read(second) == StepShape(1, 4, 1, 10 + 5, 1)
     third = Batch(1, 2, (2,), (), (BatchRow(1, 1),))
     assert read(third) == StepShape(1, 0, 1, 11)
 
