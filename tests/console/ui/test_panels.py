@@ -1169,7 +1169,7 @@ def test_a_search_goes_from_hit_to_hit_and_marks_them() -> None:
         await pilot.press("s", *"swept", "enter")
         await pilot.pause()
         assert pane.has_focus and pane._cursor == hits[-1]
-        assert f"search swept  {len(hits)} hits" in screen_text(app)
+        assert f"search swept  {len(hits)} matching lines" in screen_text(app)
         for wanted in reversed(hits[:-1]):
             await pilot.press("n")
             assert pane._cursor == wanted
