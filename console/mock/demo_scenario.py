@@ -266,7 +266,7 @@ class DemoScenario(Scenario):
         if state is AdapterState.GONE:
             self._adapters = tuple(kept for kept in self._adapters if kept != name)
             self._requests = [view for view in self._requests if view.adapter != name]
-            yield "router", Event(at, "info", "router", f"adapter {name} is gone")
+            yield "router", Event(at, "info", "router", f"adapter {name} unloaded")
         else:
             if state is AdapterState.GPU:
                 yield from self._evict_down_to(RESIDENT - 1, at, name)

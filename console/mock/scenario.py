@@ -307,7 +307,7 @@ class Scenario:
                     text = f"adapter {name} is read again, generation {self._generations[name]}"
                 case UnloadAdapter():
                     self._adapters = tuple(kept for kept in self._adapters if kept != name)
-                    text = f"adapter {name} is gone and its pages are free"
+                    text = f"adapter {name} is unloaded; its pages are free"
                 case PinAdapter(pinned=pinned):
                     self._pinned = self._pinned | {name} if pinned else self._pinned - {name}
                     text = f"adapter {name} is {'pinned' if pinned else 'no longer pinned'}"

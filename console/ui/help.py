@@ -68,7 +68,7 @@ TERMS: Mapping[str, Sequence[tuple[str, str]]] = {
     ),
     "Bench": (
         ("open loop", "requests arrive at a rate, however long answers take"),
-        ("concurrency", "so many requests at once; each answer starts the next"),
+        ("concurrency", "requests at once; each answer starts the next"),
         ("burstiness", "variation of arrivals; 1 is Poisson"),
         ("SLO", "time to the first token that a request should not exceed"),
         ("baseline", "the run that others are compared with"),

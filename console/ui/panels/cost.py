@@ -68,7 +68,7 @@ def _drawing(app: PaintedApp) -> list[TextLine]:
         ("processor", f"{cost.cpu_fraction * 100:.1f} % of a core, {cost.frame_ms:.2f} ms a frame"),
         ("output", f"{units.size(cost.bytes_s)}/s, {units.size(meter.num_bytes)} in all"),
         ("sends", sends),
-        ("late", f"{cost.lag_ms:.0f} ms at most, these last seconds"),
+        ("loop lag", f"{cost.lag_ms:.0f} ms at most, last seconds"),
     )
 
 
@@ -85,7 +85,7 @@ def _terminal(app: PaintedApp) -> list[TextLine]:
         ("colours", f"{system}, theme {app.theme}"),
         ("link", f"ssh from {client}" if client else "this machine"),
         ("answers", answers),
-        ("queue", f"{app.queued} writes that it has not accepted"),
+        ("pending", units.count_of(app.queued, "write")),
         ("withheld", f"{units.count(meter.withheld)} frames, {withheld_s:.1f}/s now"),
     )
 

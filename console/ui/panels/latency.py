@@ -29,9 +29,9 @@ INKS_OF_DEPTH = ("info", "part-launch", "part-copy", "part-busy")
 
 class ReadsPane(Pane):
     """Bytes that a decode step reads, its read rate, and the overhead of adapters. For steps with
-    prompts, which are bound by arithmetic, tokens a second."""
+    prompts, which are compute-bound, tokens a second."""
 
-    TITLE = "a decode step reads"
+    TITLE = "memory traffic per decode step"
     PERIOD_S = 0.5
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class ReadsPane(Pane):
             line(
                 (f"{'prompts':<10}", "text"),
                 (f"{rate:>9}", "number"),
-                (" tok/s, bound by arithmetic" if is_wide else " tok/s", "dim"),
+                (" tok/s, compute-bound" if is_wide else " tok/s", "dim"),
             )
         )
         return found
