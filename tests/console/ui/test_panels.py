@@ -302,6 +302,16 @@ def test_the_filter_narrows_while_typing_and_escape_clears_it() -> None:
     on_stage(act, panel="Batch", seconds=2.0)
 
 
+def test_a_letter_replaces_the_filter_that_was_kept() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        await pilot.press("slash", *"pirate", "enter", "slash", *"sql")
+        assert table.filter.text == "sql"
+        assert {row.view.adapter for row in table._rows} == {"sql"}
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
 def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("enter")
@@ -1218,7 +1228,8 @@ def test_logs_are_wrapped_cleared_and_exported(
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         pane = app.active_panel.query_one(LogPane)
         text = " ".join(f"word{n}" for n in range(30))
-        line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "WARNING", text)
+        number = app.board.logs[-1].number + 1
+        line = LogLine(number, app.now, "router", "WARNING", f"router: {text}")  # named by itself
         app.store.fold_message(LogLines((line,)), app.now)
         app.show()
         assert "word29" not in screen_text(app)
