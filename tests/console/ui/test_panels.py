@@ -876,6 +876,21 @@ def test_an_adapter_is_planned_and_loaded_from_one_dialog() -> None:
     on_stage(act, panel="Adapters")
 
 
+def test_a_path_given_in_the_field_of_the_name_goes_to_its_own() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("l", *"/adapters/tax", "enter")
+        await pilot.pause()
+        assert app.screen.query_one("#path", Input).value == "/adapters/tax"
+        assert app.screen.query_one("#name", Input).value == "" and app.ordered == []
+        await pilot.press("enter")
+        await pilot.pause()
+        (order,) = app.ordered
+        assert isinstance(order, LoadAdapter)
+        assert (order.name, order.path) == ("tax", "/adapters/tax")
+
+    on_stage(act, panel="Adapters")
+
+
 def test_a_refused_load_loses_nothing_that_was_typed() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("l", "enter", "enter")
