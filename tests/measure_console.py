@@ -152,13 +152,13 @@ def ssh(given: argparse.Namespace) -> dict[str, Figures]:
 
 
 def echoes(terminal: PseudoTerminal, count: int, rest: float = 0.27) -> Figures:
-    """Latencies of a key that changes a word (space: PAUSED) and of one that opens another screen;
+    """Latencies of a key that changes a word (P: PAUSED) and of one that opens another screen;
     `rest` is the time for the link to transmit that screen before the next key."""
     words, screens, missed = [], [], 0
     for number in range(count):
         terminal.pump(rest)
-        took = terminal.echo_ms(" ", "PAUSED")
-        terminal.send(" ")
+        took = terminal.echo_ms("P", "PAUSED")
+        terminal.send("P")
         terminal.pump(0.31)
         name, text = (("1", "throughput"), ("2", "live batch"))[number % 2]
         other = terminal.echo_ms(name, text)

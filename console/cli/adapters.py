@@ -204,7 +204,7 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
         if plan.reason:
             print(f"{path}: refused: {units.visible(plan.reason)}")
         elif not plan.fits:
-            print(f"{path}: no room now; it would wait in memory until there is")
+            print(f"{path}: no room now; it would wait in host memory")
         if plan.warning:
             print(f"{path}: {units.visible(plan.warning)}")
     return code

@@ -42,7 +42,7 @@ def record(config: Config, command: RecordCommand) -> int:
                 while True:
                     now = time.time()
                     if now >= end:
-                        return recorder, "as long as asked"
+                        return recorder, "--seconds reached"
                     if recorder.is_full:
                         return recorder, f"--max-mib {command.max_mib:g} is reached"
                     try:

@@ -132,7 +132,7 @@ def _delete(kept: Transcripts, command: DeleteTranscriptsCommand) -> int:
     lost = kept.describe(names)
     turns = sum(kept.delete(name) for name in names)
     document = DeletedDocument(len(names), turns)
-    say(document, f"forgotten: {lost}", command.json)
+    say(document, f"deleted: {lost}", command.json)
     return 0
 
 

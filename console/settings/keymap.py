@@ -49,8 +49,15 @@ GROUPS: Mapping[str, str] = {
     "SystemEditor": "in the system prompt",
     "ParameterInput": "in a parameter",
     "AnswerPane": "in an answer",
-    "ModelsPane": "in the models to ask",
+    "ModelsPane": "in the model list",
     "PickerInput": "while picking models",
+    "ModelPicker": "in the model picker",
+    "RecallDialog": "in the recall dialog",
+    "BenchDialog": "in the bench dialog",
+    "FileDialog": "in the file dialog",
+    "SaveDialog": "in the save dialog",
+    "QuitDialog": "in the quit dialog",
+    "RequestDialog": "in a request",
 }
 MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 

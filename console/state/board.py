@@ -511,7 +511,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def ttft_quantiles(self) -> Quantiles:
-        return Quantiles.of_buckets("first token", self.ttft)
+        return Quantiles.of_buckets("TTFT", self.ttft)
 
     @cached_property
     def inter_token_quantiles(self) -> Quantiles:

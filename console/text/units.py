@@ -38,6 +38,11 @@ def count(number: float) -> str:
     return f"{number / 1e6:.2f}M"
 
 
+def count_of(number: int, noun: str) -> str:
+    """`1 hit`, `2 hits`, `12.3k hits`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def rate(per_second: float) -> str:
     """`0`, `2.1`, `128`, `1 204`, `12.3k`: a decimal only below 100."""
     if per_second < 0.05:

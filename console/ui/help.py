@@ -16,7 +16,7 @@ from .widgets.dialogs import LiveDialog
 
 TERM_CELLS = 18
 """Width of the column of keys, and of terms."""
-_TTFT = ("first token", "time from a request's arrival to its first token (TTFT)")
+_TTFT = ("TTFT", "time to first token: from a request's arrival to its first token")
 _KV = ("KV pages", "device memory of keys and values; a page holds 16 tokens of a request")
 _SYNC = ("sync wait", "time the host waits until the device has finished a step")
 _TAX = ("LoRA tax", "extra device time of decode steps with adapters; median ± spread of n")
@@ -124,9 +124,7 @@ class HelpDialog(LiveDialog):
             part += [self._row(keys, active, width) for keys, active in actions.values()]
             part.append(TextLine())
         found = [*own, *self._terms(width), *general]
-        found.append(
-            line((":", "key"), (" takes every one of these by its name at the right", "dim"))
-        )
+        found.append(line((":", "key"), (" runs any of these by the name on the right", "dim")))
         return found
 
     def _terms(self, width: int) -> list[TextLine]:

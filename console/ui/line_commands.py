@@ -308,7 +308,7 @@ async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -
             actions.give(app, Resume() if resume else Drain())
         case SchedulerCommand() if typed:
             if not command.changes:
-                raise OperatorError("nothing is changed", f"there are {', '.join(POLICIES)}")
+                raise OperatorError("no changes", f"there are {', '.join(POLICIES)}")
             actions.give(app, command.order(app.orders.inbox))
         case DownCommand(now=now):
             actions.give(app, StopPipeline(0.0 if now else DRAIN_SECONDS))
@@ -322,7 +322,7 @@ async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -
                 lost = kept.describe(kept.choose(conversations, every))
             question = actions.Confirmation(
                 "Delete transcripts?",
-                f"{lost} will be forgotten; nothing brings them back.",
+                f"{lost} will be deleted. This cannot be undone.",
                 "Delete them",
             )
             actions.ask(app, question, partial(_show_output, app, arguments))

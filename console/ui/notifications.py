@@ -20,6 +20,7 @@ from ..state.board import Board
 from ..terminal.driver import driver_of
 from ..terminal.splash import KEEP_TITLE, RESTORE_TITLE
 from ..text import units
+from ..text.reasons import reason_first
 from .widgets.pane import PaintedApp
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Notifier:
     def _notify(
         self, text: str, title: str, severity: SeverityLevel, seconds: float
     ) -> Notification:
-        text = units.visible(" ".join(text.split()))
+        text = reason_first(units.visible(" ".join(text.split())))
         notice = Notification(text, title, severity, seconds)
         self._lasting.add(notice.identity)
         self._app.show_notice(notice)

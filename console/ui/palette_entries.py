@@ -31,7 +31,7 @@ from ..commands.argument import arguments_of
 from ..commands.pipeline import SchedulerCommand
 from ..commands.read_only import is_changing_command
 from ..commands.table import COMMANDS, CommandGroup
-from ..state.board import AdapterRow, ProcessRow, RequestRow
+from ..state.board import WHERE, AdapterRow, ProcessRow, RequestRow
 from ..text import units
 from . import actions
 from .line_commands import MOVES, WITH_A_SCREEN
@@ -195,7 +195,9 @@ def _of_adapter(app: ScreenApp, row: AdapterRow) -> Iterator[Entry]:
     shown = units.visible(name)
     key = "" if row.is_base else f"{name}@{view.generation}"
     opens = partial(_open, app, "Adapters", key)
-    yield Entry(f"Open {shown}", view.state.value, opens, thing=name, about="adapter")
+    yield Entry(
+        f"Open {shown}", WHERE.get(view.state, view.state.value), opens, thing=name, about="adapter"
+    )
     if app.is_read_only or row.is_base:
         return
     pin = UnpinCommand(name=name) if view.pinned else PinCommand(name=name)

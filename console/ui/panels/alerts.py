@@ -15,6 +15,7 @@ from ...state.board import Board
 from ...state.log_reference import find_line
 from ...text import units
 from ...text.lines import TextLine, TextSpan, line
+from ...text.reasons import reason_first
 from ..widgets.column import Column, number_column, text_column
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.table import TablePane
@@ -52,9 +53,21 @@ class AlertTable(TablePane[Alert]):
     TITLE = "alerts"
     EMPTY = "no alerts"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("a", "acknowledge", "Acknowledge", id="acknowledge", tooltip="it has been seen"),
+        Binding(
+            "a",
+            "acknowledge",
+            "Acknowledge",
+            id="acknowledge",
+            tooltip="it no longer counts in the tab",
+        ),
         Binding("A", "acknowledge_all", "All", show=False, id="acknowledge-all"),
-        Binding("enter", "open", "Evidence", id="evidence", tooltip="its line, or where it shows"),
+        Binding(
+            "enter",
+            "open",
+            "Go to",
+            id="evidence",
+            tooltip="its log line, or the screen that shows it",
+        ),
     ]
     columns = (
         Column(
@@ -66,9 +79,9 @@ class AlertTable(TablePane[Alert]):
         ),
         text_column("rule", 17, lambda r: r.finding.rule),
         text_column(
-            "what",
+            "details",
             24,
-            lambda r: units.visible(r.finding.text),
+            lambda r: reason_first(units.visible(r.finding.text)),
             lambda r: _style(r) if r.state is AlertState.FIRING else "dim",
             sorts=False,
             grows=True,
@@ -130,7 +143,7 @@ class RulePane(Pane):
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return ((row.finding.rule if row else "what is watched", "title"),)
+        return ((row.finding.rule if row else "alert rules", "title"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
@@ -142,9 +155,9 @@ class RulePane(Pane):
             limit = f"{rule.limit} = {value:g} in [alerts] of the settings; 0 turns it off"
         found: list[TextLine] = []
         for name, text, style in (
-            ("what", row.finding.text, "text"),
-            ("means", rule.meaning, "text"),
-            ("do", rule.remedy, "text"),
+            ("details", row.finding.text, "text"),
+            ("meaning", rule.meaning, "text"),
+            ("remedy", rule.remedy, "text"),
             ("fires at", limit, "dim"),
             ("enter", _way(row.finding, board), "dim"),
         ):

@@ -58,12 +58,12 @@ class ResultTable(TablePane[Kept]):
 
     TITLE = "results"
     PERIOD_S = 0.5
-    EMPTY = "no result is kept yet; n runs a workload"
+    EMPTY = "no results yet; n runs a workload"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "new", "New run", id="bench-new", tooltip="a workload, against this pipeline"),
-        Binding("c", "cancel", "Cancel", id="bench-cancel", tooltip="end the run under way"),
+        Binding("n", "new", "New run", id="bench-new", tooltip="a workload on this pipeline"),
+        Binding("c", "cancel", "Cancel", id="bench-cancel", tooltip="cancel the current run"),
         Binding("b", "baseline", "Baseline", id="bench-baseline", tooltip="set as baseline"),
-        Binding("o", "file", "Open file", id="bench-file", tooltip="results of another file"),
+        Binding("o", "file", "Open file", id="bench-file", tooltip="results from a file"),
     ]
 
     class NewAsked(Message):
@@ -111,7 +111,7 @@ class ResultTable(TablePane[Kept]):
             _figures("tok/s", 7, "tokens_s", 1),
             _figures("TTFT ms", 8, "ttft_ms_p50", 2),
             _figures("p99", 8, "ttft_ms_p99", 5),
-            _figures("gap ms", 7, "inter_token_ms_p50", 4),
+            _figures("ITL ms", 7, "inter_token_ms_p50", 4),
             _figures("p99", 7, "inter_token_ms_p99", 6),
             _figures("errors", 6, "errors", 7),
         )
@@ -230,7 +230,7 @@ class RunPane(Pane):
                     *((f"{units.milliseconds(value):>10}", "number") for value in values),
                 )
                 for name, values in (
-                    ("first token", live.ttft_ms),
+                    ("TTFT", live.ttft_ms),
                     ("inter-token", live.inter_token_ms),
                 )
             ),
@@ -305,7 +305,7 @@ class ComparePane(Pane):
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
-            return [line(("nothing to compare yet", "dim"))]
+            return [line(("nothing to compare", "dim"))]
         base = self._table.held_against()
         against = f"{'against':>12}  {_when(base.at)}" if base else "  b sets a baseline"
         found = [
@@ -412,7 +412,7 @@ class BenchPanel(Panel):
             self.notify(self.query_one(RunPane).painted_app.refusal, severity="error")
             return
         if self.is_live:
-            self.notify("c cancels it", title="A run is under way", severity="warning")
+            self.notify("c cancels it", title="A run is in progress", severity="warning")
             return
         self._ask()
 
@@ -437,7 +437,7 @@ class BenchPanel(Panel):
         if self._run is not None and self._run.is_running:
             self._run.cancel()
         else:
-            self.notify("No run is under way.")
+            self.notify("No run is in progress.")
 
     def _start(self, plan: BenchPlan | None) -> None:
         if plan is None:
@@ -447,7 +447,7 @@ class BenchPanel(Panel):
         app = self.query_one(RunPane).painted_app
         server = app.board.server
         if server is None:
-            self.notify("its clients have no server to ask", title="The server is not there yet")
+            self.notify("wait until it is READY", title="The server is not ready")
             return
         label = app.board.base_model or server.url
         run = BenchRun(plan, server.url, app.api_key, label, self._files.new())

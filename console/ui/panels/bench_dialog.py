@@ -62,7 +62,7 @@ def _lengths(text: str) -> tuple[int, int]:
 
 def _file(text: str) -> str:
     if not text:
-        raise ValueError("a file is required")
+        raise ValueError("file required")
     path = Path(text).expanduser()
     try:
         path.open("rb").close()
@@ -107,7 +107,7 @@ FIELDS = {
     "models": WorkloadField("models", "a, b; empty = all", _names, True, typed=r".*"),
     "prompt": WorkloadField("prompt", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
     "tokens": WorkloadField("answer", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
-    "slo": WorkloadField("SLO", "seconds to the first token", _above_zero),
+    "slo": WorkloadField("SLO", "seconds, limit of TTFT", _above_zero),
 }
 MUST_BE = ("requests", "tokens")
 """Fields that cannot be emptied if their default is not empty: an unbounded generator would never
@@ -319,7 +319,7 @@ class FileDialog(ModalScreen[str]):
         if path := event.value.strip():
             self.dismiss(path)
         else:
-            self.query_one(FormField).complain("a path is required")
+            self.query_one(FormField).complain("path required")
 
     def action_leave(self) -> None:
         self.dismiss("")

@@ -31,7 +31,7 @@ class ReadsPane(Pane):
     """Bytes that a decode step reads, its read rate, and the overhead of adapters. For steps with
     prompts, which are bound by arithmetic, tokens a second."""
 
-    TITLE = "a decode step reads"
+    TITLE = "decode memory traffic"
     PERIOD_S = 0.5
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class ReadsPane(Pane):
             return ()
         return (
             *_idle(board),
-            ("copy rate ", "dim"),
+            ("peak copy ", "dim"),
             (units.speed(board.copy_bytes_s), "number"),
         )
 
@@ -51,7 +51,7 @@ class ReadsPane(Pane):
         if not board.times_steps:
             return [line(("off: --no-step-times", "dim"))]
         if not reads.step_bytes:
-            return [line(("no decode step is known yet", "dim"))]
+            return [line(("no decode steps yet", "dim"))]
         cells = max(1, width - 21)
         parts = (
             ("weights", reads.weights, "base"),
@@ -71,10 +71,10 @@ class ReadsPane(Pane):
         is_wide = width >= 48
         found.append(
             line(
-                (f"{'together':<10}", "text"),
+                (f"{'total':<10}", "text"),
                 (f"{units.speed(reads.bytes_s):>9}", "number"),
                 (f"  {units.share(board.read_share)}", "number"),
-                (" of the copy rate" if is_wide else " of a copy", "dim"),
+                (" of peak copy bandwidth" if is_wide else " of peak", "dim"),
             )
         )
         tax = reads.lora_tax
@@ -89,9 +89,9 @@ class ReadsPane(Pane):
         rate = units.NOTHING if reads.prompt_rate is None else units.rate(reads.prompt_rate)
         found.append(
             line(
-                (f"{'prompts':<10}", "text"),
+                (f"{'prefill':<10}", "text"),
                 (f"{rate:>9}", "number"),
-                (" tok/s, bound by arithmetic" if is_wide else " tok/s", "dim"),
+                (" tok/s, compute-bound" if is_wide else " tok/s", "dim"),
             )
         )
         return found
@@ -234,7 +234,7 @@ class QuantilePane(Pane):
             )
 
         found = [head]
-        found += [row(board.ttft_quantiles, "first token" if room > 10 else "1st token")]
+        found += [row(board.ttft_quantiles, "TTFT")]
         found += [row(board.inter_token_quantiles, "inter-token" if room > 10 else "inter-tok")]
         found += [row(q, q.name if width < 40 else f"{q.name} step") for q in board.phase_quantiles]
         found += [
@@ -315,11 +315,6 @@ class LatencyPanel(Panel):
 
     NAME: ClassVar[str] = "Latency"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._records = False
-        """Whether this console has started a recording of spans."""
-
     def compose(self) -> ComposeResult:
         yield PartsPane()
         yield ReadsPane()
@@ -341,11 +336,12 @@ class LatencyPanel(Panel):
         flame.paint()
 
     def on_parts_pane_record_asked(self) -> None:
-        self._records = not self._records
+        """Starts a recording, or stops the one that runs, also one that another console started."""
         app = self.query_one(FlamePane).painted_app
-        command = ProfileCommand(verb="start" if self._records else "stop")
+        starts = not app.board.is_recording
+        command = ProfileCommand(verb="start" if starts else "stop")
         self.post_message(OrderAsked(command.order(app.orders.inbox, app.clock())))
-        if self._records:
+        if starts:
             self._show_spans(True)
 
     def on_parts_pane_turned(self) -> None:

@@ -38,7 +38,7 @@ class ModelsPane(Pane, can_focus=True):
         Binding("right", "move(1)", "Right", show=False, id="model-right"),
         Binding("up,k", "move_row(-1)", "Up", show=False, id="model-up"),
         Binding("down,j", "move_row(1)", "Down", show=False, id="model-down"),
-        Binding("space", "mark", "Mark", id="model-mark", tooltip="ask this model or not"),
+        Binding("space", "mark", "Mark", id="model-mark", tooltip="select or deselect this model"),
         Binding("a", "all", "All or one", id="model-all"),
         Binding("enter", "write", "To the prompt", id="model-write"),
     ]
@@ -103,7 +103,7 @@ class ModelsPane(Pane, can_focus=True):
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         self.update_models(board)
         if not board.adapters:
-            return [line(("no model answers yet", "dim"))]
+            return [line(("no model available yet", "dim"))]
         self._place(width)
         self._cursor = min(self._cursor, len(self._places) - 1)
         at = self._places[self._cursor].row if self.has_focus else 0

@@ -75,13 +75,13 @@ class RingPane(Pane):
     def _absent(self, board: Board, height: int) -> Sequence[TextLine]:
         first = line(("No pipeline answers yet in ", "title"), (board.run, "text"), (".", "title"))
         if height < 5:
-            return [line(*first.spans, (" loraconsole doctor", "key"), (" finds why", "dim"))]
+            return [line(*first.spans, (" loraconsole doctor", "key"), (" shows why", "dim"))]
         return [
             TextLine(),
             first,
             TextLine(),
-            line(("loraconsole up", "key"), ("       starts one without a screen", "dim")),
-            line(("loraconsole doctor", "key"), ("   finds what prevents a start", "dim")),
+            line(("loraconsole up", "key"), ("       starts one without a console", "dim")),
+            line(("loraconsole doctor", "key"), ("   shows what prevents a start", "dim")),
         ]
 
     def _box(
@@ -107,7 +107,7 @@ class RingPane(Pane):
         canvas.put(x + 4, y + 1, word, level if ill else "text")
         inside = width - 4
         if process.age_s is not None and process.pid:
-            beat = f" {'beat ' if width >= 26 else ''}{_age(process.age_s)} "
+            beat = f" {'heartbeat ' if width >= 26 else ''}{_age(process.age_s)} "
             canvas.put(x + width - 2 - len(beat), y + BOX_HEIGHT - 1, beat, "dim")
         cpu = f"{process.cpu_fraction * 100:.0f} %"
         if len(word) + len(cpu) + 3 <= inside:
@@ -133,7 +133,9 @@ class RingPane(Pane):
             canvas.put(x + 11, BOX_HEIGHT + 2, board.server.url, "text")
             canvas.put(x, BOX_HEIGHT + 3, "requests", "dim")
             rate = f"{units.rate(board.request_rate)}/s"
-            errors = f", {units.count(board.server.errors)} errors" if board.server.errors else ""
+            errors = (
+                f", {units.count_of(board.server.errors, 'error')}" if board.server.errors else ""
+            )
             text = f"{rate}  {units.count(board.server.requests)} so far{errors}"
             if x + 11 + len(text) > canvas.width:
                 text = text.replace(" so far", "")

@@ -57,7 +57,7 @@ class StartPane(Pane):
         app = self.painted_app
         ways = [("7", "shows the last log lines"), ("q", "leaves the console")]
         if app.can_start:
-            ways.insert(0, ("S", "starts it again, with the options it ran with"))
+            ways.insert(0, ("S", "starts it again, with its last options"))
         is_stopped = board.condition.word == STOPPED
         text = "The pipeline is stopped." if is_stopped else "No supervisor answers."
         head = line((text, "title"))

@@ -173,7 +173,7 @@ def _tax(board: Board, *, is_wide: bool = False) -> tuple[TextSpan, ...]:
     if is_wide and board.decode_rate and reads.bytes_s is not None:
         found += [("  reads ", "dim"), (units.speed(reads.bytes_s), "number")]
         found += [(", ", "dim"), (units.share(board.read_share), "number")]
-        found.append((" of the copy rate", "dim"))
+        found.append((" of peak copy", "dim"))
     return tuple(found)
 
 

@@ -49,7 +49,7 @@ class DetailsPane(Pane):
         if now is None or self._shown is None or now.key != self._shown.key:
             self._shown = now
         if self._shown is None:
-            return [line(("nothing is chosen", "dim"))]
+            return [line(("nothing selected", "dim"))]
         return self._shown.lines(board, width)[:height]
 
     def release(self) -> None:

@@ -75,7 +75,7 @@ WRONG: dict[str, tuple[Callable[[], Board], AlertLimits, str]] = {
     "process stopped": (
         lambda: changed(processes=process("router", state=ProcessState.STOPPED, held=True)),
         QUIET,
-        "router is stopped by an operator: requests are refused",
+        "router stopped by an operator: requests are refused",
     ),
     "process silent": (
         lambda: changed(processes=process("router", age_s=4.0)),
@@ -87,12 +87,12 @@ WRONG: dict[str, tuple[Callable[[], Board], AlertLimits, str]] = {
             processes=process("worker-0", falls=2, fell_at=BUSY.now - 60, exit_code=-9)
         ),
         QUIET,
-        "worker-0 died 1 m 00 s ago (killed by SIGKILL) and is back; it has died 2 times",
+        "worker-0 died 1 m 00 s ago (killed by SIGKILL), restarted; 2 deaths",
     ),
-    "process late": (
+    "loop lag high": (
         lambda: changed(processes=process("server", loop_lag_ms=800.0)),
         QUIET,
-        "server is late by 800 ms",
+        "server loop lag is 800 ms",
     ),
     "frames refused": (
         lambda: changed(
@@ -104,9 +104,9 @@ WRONG: dict[str, tuple[Callable[[], Board], AlertLimits, str]] = {
             )
         ),
         QUIET,
-        "router had 2 frames refused",
+        "router refused 2 frames",
     ),
-    "other version": (
+    "version mismatch": (
         lambda: changed(processes=process("router", protocol=99)),
         QUIET,
         "router speaks protocol 99",
@@ -116,31 +116,31 @@ WRONG: dict[str, tuple[Callable[[], Board], AlertLimits, str]] = {
         msgspec.structs.replace(QUIET, no_step_seconds=10),
         "no step for 30.0 s while",
     ),
-    "synchronize wait": (
+    "sync wait high": (
         lambda: on_a_gpu(BUSY),
         msgspec.structs.replace(QUIET, sync_wait_p99_ms=0.01),
-        "p99 of the synchronize wait is",
+        "sync wait p99 is",
     ),
-    "first token late": (
+    "TTFT high": (
         lambda: BUSY,
         msgspec.structs.replace(QUIET, ttft_p99_ms=1),
-        "p99 of the first token is",
+        "TTFT p99 is",
     ),
     "long queue": (
         lambda: router(waiting=70),
         msgspec.structs.replace(QUIET, queue=64),
-        "70 requests wait",
+        "70 requests waiting",
     ),
     "adapter failed": (failed_adapter, QUIET, "failed: no rank"),
     "pool full": (
         lambda: router(pages_kv=4000, pages_adapters=96, pages_total=4096),
         msgspec.structs.replace(QUIET, pool_fraction=0.95),
-        "the page pool is 100 % taken",
+        "page pool 100 % in use",
     ),
     "disk low": (
         lambda: changed(disk_free_bytes=10**8),
         msgspec.structs.replace(QUIET, disk_gib=1),
-        "left on the disk of /run/here",
+        "free on the disk of /run/here",
     ),
 }
 
@@ -214,7 +214,7 @@ def test_an_alert_fires_once_is_acknowledged_cleared_and_fires_again() -> None:
     assert book.update(full(now + 5, waiting=120)) == []
     (alert,) = book.alerts
     assert (alert.first_seen, alert.last_seen, alert.times) == (now, now + 5, 1)
-    assert alert.finding.text == "120 requests wait"
+    assert alert.finding.text == "120 requests waiting"
     book.acknowledge(alert.finding.key)
     assert book.firing == () and book.alerts[0].state is AlertState.ACKNOWLEDGED
     assert book.update(full(now + 6)) == []  # it stays acknowledged while it goes on
@@ -354,7 +354,7 @@ def test_the_page_explains_the_selected_alert_and_enter_shows_the_evidence() -> 
             await pilot.press("9")
             await pilot.pause()
             text = " ".join(screen_text(app).split())
-            assert "disk low" in text and "delete old run directories" in text
+            assert "disk low" in text and "Delete old run directories" in text
             assert "disk_gib = 1 in [alerts]" in text
             await pilot.press("down", "enter")
             await pilot.pause()
@@ -408,13 +408,13 @@ def test_a_wait_of_steps_that_are_a_minute_old_is_no_alert() -> None:
     board = on_a_gpu(BUSY)
     last = max(step.at for step in board.steps)
     at_the_edge = msgspec.structs.replace(board, now=last + RECENT_S - 1)
-    assert "synchronize wait" in names_of(at_the_edge)
-    assert "synchronize wait" not in names_of(msgspec.structs.replace(board, now=last + RECENT_S))
+    assert "sync wait high" in names_of(at_the_edge)
+    assert "sync wait high" not in names_of(msgspec.structs.replace(board, now=last + RECENT_S))
 
 
 def test_a_step_of_a_cpu_is_not_called_a_wait() -> None:
-    assert "synchronize wait" in names_of(on_a_gpu(BUSY))
-    assert "synchronize wait" not in names_of(BUSY)
+    assert "sync wait high" in names_of(on_a_gpu(BUSY))
+    assert "sync wait high" not in names_of(BUSY)
 
 
 def stopped_store() -> tuple[Store, float]:

@@ -24,6 +24,10 @@ from loraconsole.console.text.reasons import cause_first, reason_first, short_pa
             "adapter trunc failed: use_dora (…/trunc/adapter_config.json)",
         ),
         (
+            "adapter trunc failed: /home/me/trunc/adapter_model.safetensors is cut short: no end",
+            "adapter trunc failed: adapter_model.safetensors is cut short: no end (…/trunc)",
+        ),
+        (
             "/home/me/adapters/trunc is empty; an adapter is a directory with files",
             "…/trunc is empty; an adapter is a directory with files",
         ),

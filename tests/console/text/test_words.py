@@ -7,6 +7,7 @@ import pytest
 from loraconsole.console.cli import adapters
 from loraconsole.console.state.board import Board
 from loraconsole.console.state.impact import restart_costs, stop_costs
+from loraconsole.console.text import units
 from loraconsole.console.ui.panels import adapter_details
 from loraconsole.pipeline.runtime.wording import counted
 
@@ -26,6 +27,13 @@ from loraconsole.pipeline.runtime.wording import counted
 )
 def test_one_is_told_as_one(number: int, verb: str, words: str) -> None:
     assert counted(number, "request", verb) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 hits"), (1, "1 hit"), (2, "2 hits"), (12_345, "12.3k hits")]
+)
+def test_a_count_on_the_screen_agrees_with_its_noun(number: int, words: str) -> None:
+    assert units.count_of(number, "hit") == words
 
 
 @pytest.mark.parametrize("name", ["worker-0", "detokenizer", "router"])

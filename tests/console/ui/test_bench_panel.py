@@ -311,7 +311,7 @@ def test_each_workload_shows_its_own_fields_and_keeps_what_was_typed() -> None:
 @pytest.mark.parametrize(
     ("workload", "fields", "what"),
     [
-        ("script", {"file": ""}, "a file is required"),
+        ("script", {"file": ""}, "file required"),
         ("trace", {"file": "/nowhere/x.csv"}, "/nowhere/x.csv: No such file"),
         ("trace", {"file": "/"}, "/: Is a directory"),
         ("suite", {"suite": "best"}, "there are num-adapter, alpha"),
@@ -451,7 +451,7 @@ def test_results_of_other_files_are_opened_and_broken_ones_refused(
 
         await give(tmp_path / "broken.jsonl")
         assert any("line 1" in note.title for note in app.notices)
-        assert "no result is kept yet" in screen_text(app)
+        assert "no results yet" in screen_text(app)
         await give(tmp_path / "other.jsonl")
         assert "elsewhere 2 at once" in screen_text(app)
 

@@ -34,7 +34,10 @@ def test_y_copies_the_name_of_a_row_and_of_every_marked_row(key: str) -> None:
         await pilot.press("y")
         assert app.clipboard == table.name_of(table._rows[0]) and app.clipboard
         await pilot.press("ctrl+a", "y")
-        assert app.clipboard.splitlines() == [table.name_of(row) for row in table.rows(app.board)]
+        names = [table.name_of(row) for row in table.rows(app.board)]
+        if key == "comma":  # settings are edited one by one: none is marked
+            names = names[:1]
+        assert app.clipboard.splitlines() == names
 
     on_stage(act, scenario="failed" if key == "9" else "busy")
 

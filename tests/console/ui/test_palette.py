@@ -84,6 +84,8 @@ def test_a_name_finds_what_can_be_done_to_the_thing() -> None:
             assert f"{verb} sql" in search(app, "sql")[:6]
         assert search(app, "unload sql")[0] == "Unload sql"
         assert search(app, "pirate")[0] == "Open pirate"
+        (opens,) = [entry for entry in all_entries(app) if entry.title == "Open pirate"]
+        assert opens.help == "on device"
         assert search(app, "screen")[:2] == ["Go to Overview", "Go to Batch"]
         assert search(app, "worker")[0] == "Open worker-0"
         assert "Signal worker-0" in search(app, "worker")

@@ -88,7 +88,7 @@ def test_the_alert_leads_to_the_line_that_says_why() -> None:
         await pilot.pause()
         text = await frame(app, pilot)
         assert app.active_panel.NAME == "Logs"
-        assert "worker-0 died (killed by SIGKILL); starting again in 1 s" in text
+        assert "worker-0 died (killed by SIGKILL); restarting in 1 s" in text
 
     on_stage(act, scenario="recovering", seconds=DEAD_S, panel="Alerts")
 
