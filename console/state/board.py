@@ -326,8 +326,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             return Condition("STARTING", "warn", "waiting for the supervisor")
         if self.table is None or supervisor is None:
             if self.link_age_s is None or self.link_age_s > LATE_SECONDS:
-                return Condition("CONNECTING", "warn", f"nothing answers in {self.run}")
-            return Condition("ATTACHING", "warn", "asking the supervisor for what it knows")
+                return Condition("CONNECTING", "warn", f"no pipeline answers in {self.run}")
+            return Condition("ATTACHING", "warn", "asking the supervisor for its state")
         state = self.table.state
         if supervisor.age_s is not None and supervisor.age_s > LATE_SECONDS:
             if state in (ProcessState.STOPPED, ProcessState.STOPPING):

@@ -704,7 +704,7 @@ class ConsoleApp(PlaybackKeys):
             raise OperatorError(f"/{text}: {error}", "regex; !regex to exclude")
         panes = list(self.active_panel.query(FilterPane))
         if not panes:
-            raise OperatorError(f"{self._active} lists nothing", "go to Batch, Adapters, Logs …")
+            raise OperatorError(f"{self._active} has no list", "go to Batch, Adapters, Logs …")
         focused = [pane for pane in panes if pane.has_focus]
         (focused or panes)[0].set_filter(text)
 

@@ -260,7 +260,7 @@ def verification_lines(result: AdapterVerification, width: int) -> list[TextLine
     head = f"  {'':<6} {'adapter':<{name_width}}{'same tokens':>12}{'mean |Δ|':>10}"
     lines = [line((f"{head}{'limit':>9}{'largest':>10}{'range':>8}", "dim"))]
     lines += [_comparison(row, name_width) for row in found.comparisons]
-    word: TextSpan = ("✓ right", "good") if found.is_right else ("✗ FAILED", "bad")
+    word: TextSpan = ("✓ passed", "good") if found.is_right else ("✗ FAILED", "bad")
     what = f"  {units.visible(found.key)} in {found.dtype}, {units.duration(found.seconds)}"
     lines += [
         TextLine(),

@@ -155,7 +155,7 @@ class RulePane(Pane):
 
     def __init__(self, table: AlertTable) -> None:
         super().__init__(id="rule")
-        self._table = table
+        self._table = self.belongs_to = table
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected

@@ -113,7 +113,7 @@ class AnswerPane(Pane, can_focus=True):
         answer, against = self.answer, self.against
         word = ""
         if against is None:
-            word = "only one answer: select another model, then retry (ctrl+t)"
+            word = "only one answer: mark another model, then retry (ctrl+t)"
         elif answer.is_streaming or against.is_streaming:
             word = "waiting until both answers are complete"
         if word or against is None:

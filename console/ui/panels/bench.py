@@ -20,7 +20,8 @@ from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
 from ..widgets.column import Column, number_column, text_column
-from ..widgets.dialogs import LiveDialog
+from ..widgets.details import DetailsPane
+from ..widgets.dialogs import LineSource, LiveDialog
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import MainScreen
 from ..widgets.table import TablePane
@@ -126,6 +127,10 @@ class ResultTable(TablePane[Kept]):
 
     def name_of(self, row: Kept) -> str:
         return f"{_when(row.at)} {describe_load(row.row.config)}"
+
+    def lines_of(self, row: Kept) -> LineSource:
+        found = result_lines(row)
+        return lambda board, width: found
 
     def extracts(self, row: Kept) -> Mapping[str, str]:
         return {"file": str(row.path), "server": row.row.config.server}
@@ -284,7 +289,7 @@ class ComparePane(Pane):
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return (("comparison of ", "dim"), (describe_load(row.row.config), "title")) if row else ()
+        return (("comparison: ", "dim"), (describe_load(row.row.config), "title")) if row else ()
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         """What the selected run is compared with."""
@@ -293,16 +298,16 @@ class ComparePane(Pane):
             return ()
         if self._table.held_against() is None:
             is_baseline = self._table.row_key(row) == self._table.baseline
-            return (("the baseline" if is_baseline else "the first of its load", "dim"),)
-        which = "the baseline" if self._table.baseline else "the last one"
-        return (("against ", "dim"), (which, "text"))
+            return (("baseline" if is_baseline else "first run of this workload", "dim"),)
+        which = "baseline" if self._table.baseline else "previous run"
+        return (("vs ", "dim"), (which, "text"))
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return [line(("nothing to compare", "dim"))]
         base = self._table.held_against()
-        against = f"{'against':>12}  {_when(base.at)}" if base else "  b sets a baseline"
+        against = f"{'vs':>12}  {_when(base.at)}" if base else "  b sets a baseline"
         found = [
             line((f"{'':<{HEAD}}", "dim"), (f"{'this':>10}", "title"), (against, "dim")),
         ]
@@ -374,6 +379,7 @@ class BenchPanel(Panel):
         yield RunPane()
         yield ComparePane(table)
         yield table
+        yield DetailsPane(table)
 
     @property
     def is_live(self) -> bool:
@@ -384,15 +390,20 @@ class BenchPanel(Panel):
 
     def on_table_pane_moved(self) -> None:
         self.query_one(ComparePane).paint()
+        self.query_one(DetailsPane).paint()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:
         kept: Kept = message.row
         compared = self.query_one(ComparePane)
-        details = result_lines(kept)
+        details = self.query_one(ResultTable).lines_of(kept)
         self.app.push_screen(
             LiveDialog(
                 describe_load(kept.row.config),
-                lambda board, width: [*compared.draw_lines(board, width, 11), TextLine(), *details],
+                lambda board, width: [
+                    *compared.draw_lines(board, width, 11),
+                    TextLine(),
+                    *details(board, width),
+                ],
             )
         )
 
@@ -476,8 +487,8 @@ class BenchPanel(Panel):
         speed = row.row.result.tokens_s
         base = table.held_against()
         before = base.row.result.tokens_s if base else None
-        which = "the baseline" if table.baseline else "the last one"
-        ratio = f", {speed / before:.2f}x of {which}" if speed and before else ""
+        which = "baseline" if table.baseline else "previous run"
+        ratio = f", {speed / before:.2f}x the {which}" if speed and before else ""
         return f": {number(speed)} tokens/s{ratio}"
 
     def on_unmount(self) -> None:

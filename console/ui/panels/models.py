@@ -32,13 +32,13 @@ class ModelPlace(NamedTuple):
 class ModelsPane(Pane, can_focus=True):
     """The base and the adapters; the marked ones are asked."""
 
-    TITLE = "ask"
+    TITLE = "models"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "move(-1)", "Left", show=False, id="model-left"),
         Binding("right", "move(1)", "Right", show=False, id="model-right"),
         Binding("up,k", "move_row(-1)", "Up", show=False, id="model-up"),
         Binding("down,j", "move_row(1)", "Down", show=False, id="model-down"),
-        Binding("space", "mark", "Mark", id="model-mark", tooltip="select or deselect this model"),
+        Binding("space", "mark", "Mark", id="model-mark", tooltip="mark or unmark this model"),
         Binding("a", "all", "All or one", id="model-all"),
         Binding("enter", "write", "To the prompt", id="model-write"),
     ]

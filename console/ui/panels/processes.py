@@ -423,12 +423,12 @@ def crash_lines(row: ProcessRow, board: Board, width: int, most_frames: int) -> 
 
 
 def _restarts(row: ProcessRow) -> str:
-    """`3  died twice, the last time: killed by SIGKILL`."""
+    """`3  died twice, last: killed by SIGKILL`."""
     if not row.falls:
         return f"{row.restarts}"
     times = {1: "once", 2: "twice"}.get(row.falls, f"{row.falls} times")
     why = row.fall_reason or (how(row.exit_code) if row.exit_code is not None else "")
-    return f"{row.restarts}  died {times}{f', the last time: {why}' if why else ''}"
+    return f"{row.restarts}  died {times}{f', last: {why}' if why else ''}"
 
 
 def _is_ill(entry: LogLine) -> bool:

@@ -107,7 +107,7 @@ class RingPane(Pane):
         canvas.put(x + 4, y + 1, word, level if ill else "text")
         inside = width - 4
         if process.age_s is not None and process.pid:
-            beat = f" {'heartbeat ' if width >= 26 else ''}{_age(process.age_s)} "
+            beat = f" {'beat ' if width >= 26 else ''}{_age(process.age_s)} "
             canvas.put(x + width - 2 - len(beat), y + BOX_HEIGHT - 1, beat, "dim")
         cpu = f"{process.cpu_fraction * 100:.0f} %"
         if process.pid and len(word) + len(cpu) + 3 <= inside:

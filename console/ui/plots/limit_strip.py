@@ -33,7 +33,7 @@ LOOKS: Mapping[StepLimit, LimitLook] = {
         "▒", "prefill", "prompt tokens", "prompts wait their turn: raise --chunk-tokens"
     ),
     StepLimit.ADAPTER: LimitLook(
-        "░", "pool-adapters", "adapter", "it loads or finds no pages: pin it or enlarge the pool"
+        "░", "pool-adapters", "adapter", "it is loading or has no pages: pin it or enlarge the pool"
     ),
     StepLimit.POLICY: LimitLook(
         "▚", "part-sync", "policy", "the scheduler or a cap holds requests back: :scheduler"

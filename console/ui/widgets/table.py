@@ -68,7 +68,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         Binding("enter", "open", "Open", id="open"),
     ]
 
-    EMPTY: ClassVar[str] = "nothing here"
+    EMPTY: ClassVar[str] = "empty"
     """The text of a table without rows."""
     columns: Sequence[Column[R]] = ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from stage import StagedApp, on_stage, screen_text
+from stage import StagedApp, on_stage, screen_text, wait
 from textual.pilot import Pilot
 
 from loraconsole.console.mock.scenario import Scenario
@@ -255,3 +255,32 @@ def test_a_long_name_in_the_batch_leaves_room_for_the_reason(width: int) -> None
         assert "#1 prompt tokens" in text and (width < 100 or reason in text)
 
     on_stage(act, panel="Batch")
+
+
+def test_a_wide_first_screen_shows_throughput_by_adapter_and_more_columns() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        panel = app.active_panel
+        assert not panel.query(AdapterPlotPane), "a smaller screen does not make it"
+        await pilot.resize_terminal(200, 60)
+        await pilot.pause()
+        app.advance(2.0)
+        app.show()
+        await pilot.pause()
+        [stack] = panel.query(AdapterPlotPane)
+        assert stack.display and "by adapter" in screen_text(app)
+        [head] = [row for row in screen_text(app).splitlines() if "last minute" in row]
+        assert "TTFT p99" in head and "KV pages" in head and "requests" in head
+
+        def is_covered() -> bool:
+            shown = (pane.region.area for pane in panel.panes if pane.display)
+            return sum(shown) == panel.region.area
+
+        assert is_covered()
+        low = panel.query_one(AdapterListPane).size.height
+        board_with(app, *(another(app, f"tenant-{number:02}") for number in range(40)))
+        await pilot.pause()
+        assert panel.query_one(AdapterListPane).size.height > low
+        await pilot.resize_terminal(120, 40)
+        await wait(lambda: not stack.display and is_covered())
+
+    on_stage(act)

@@ -302,6 +302,16 @@ def test_the_filter_narrows_while_typing_and_escape_clears_it() -> None:
     on_stage(act, panel="Batch", seconds=2.0)
 
 
+def test_a_letter_replaces_the_filter_that_was_kept() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        await pilot.press("slash", *"pirate", "enter", "slash", *"sql")
+        assert table.filter.text == "sql"
+        assert {row.view.adapter for row in table._rows} == {"sql"}
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
 def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("enter")
@@ -577,7 +587,7 @@ def test_adapters_show_their_state_size_and_work() -> None:
             "base",
             "pirate",
             "on device",
-            "costliest of the last minute first",
+            "costliest first, last minute",
             "TTFT p99",
             "KV pages",
             "throughput",
@@ -773,7 +783,7 @@ def test_the_base_cannot_be_ordered_about_and_says_so_politely() -> None:
 
 def test_a_verdict_is_shown_as_a_table_and_stays_in_the_details() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        for downs, word in ((1, "✓ right"), (3, "✗ FAILED")):
+        for downs, word in ((1, "✓ passed"), (3, "✗ FAILED")):
             await pilot.press(*["down"] * downs, "v")
             await pilot.pause()
             assert isinstance(app.screen, LiveDialog)
@@ -783,7 +793,7 @@ def test_a_verdict_is_shown_as_a_table_and_stays_in_the_details() -> None:
             assert "0.021" in text and "is within its limit" in " ".join(
                 text.replace("│", " ").split()
             )
-            assert ("✗ alone" in text) is ("NOT" in word)
+            assert ("✗ alone" in text) is ("FAILED" in word)
             await pilot.press("escape")
         app.show()
         await pilot.press("enter", "pagedown", "pagedown")
@@ -913,7 +923,7 @@ def test_a_load_that_is_never_answered_holds_nobody() -> None:
             app.advance(1.0)
             app.show()
         await pilot.pause()
-        assert "the router was restarted before it answered" in screen_text(app)
+        assert "the router restarted before it answered" in screen_text(app)
         assert app.screen.query_one("#path", Input).value == "/x"
         await pilot.press("enter")  # once more, and then away
         await pilot.press("escape")
@@ -980,7 +990,7 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
         assert "last lines of worker-0" in screen_text(app)
         await pilot.press("enter")
         await pilot.pause()
-        assert "restarts    5  died 5 times, the last time: exit status 1" in screen_text(app)
+        assert "restarts    5  died 5 times, last: exit status 1" in screen_text(app)
         assert "events" in screen_text(app)
         assert "worker-0 died; restarting in 4 s" in screen_text(app)
 
@@ -1184,7 +1194,7 @@ def test_a_search_goes_from_hit_to_hit_and_marks_them() -> None:
         await pilot.press("s", *"swept", "enter")
         await pilot.pause()
         assert pane.has_focus and pane._cursor == hits[-1]
-        assert f"search swept  {len(hits)} hits" in screen_text(app)
+        assert f"search swept  {len(hits)} matching lines" in screen_text(app)
         for wanted in reversed(hits[:-1]):
             await pilot.press("n")
             assert pane._cursor == wanted
@@ -1233,7 +1243,8 @@ def test_logs_are_wrapped_cleared_and_exported(
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         pane = app.active_panel.query_one(LogPane)
         text = " ".join(f"word{n}" for n in range(30))
-        line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "WARNING", text)
+        number = app.board.logs[-1].number + 1
+        line = LogLine(number, app.now, "router", "WARNING", f"router: {text}")  # named by itself
         app.store.fold_message(LogLines((line,)), app.now)
         app.show()
         assert "word29" not in screen_text(app)
