@@ -9,7 +9,7 @@ from textual import events
 from textual.message import Message
 
 from ....pipeline.runtime.health import LATE_SECONDS
-from ...state.board import MOCK, Board
+from ...state.board import MOCK, RECOVERING, Board
 from ...state.playback import playback_text
 from ...text import units
 from ...text.lines import TextLine, TextSpan, crop, length, line
@@ -68,6 +68,8 @@ class Header(Pane):
         brand: tuple[TextSpan, ...] = ((" loraconsole ", "brand"),)
         model, device = _model(board)
         speed, load = _speed(board), _load(board)
+        if condition.word == RECOVERING:  # the reason says how many wait; "24 run" would deny it
+            speed, load = (), ()
         rest = (*self._kilobytes(), ("  ", "text"), self._link(board, width), (" ", "text"))
         if detail:
             reason: tuple[TextSpan, ...] = ((" ", "text"), *word, ("  ", "text"), detail)
