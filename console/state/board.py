@@ -507,6 +507,15 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     def name_of(self, adapter: str | None) -> str:
         return "base" if adapter is None else adapter
 
+    def differs_at(self, adapter: str | None) -> int | None:
+        """The first letter of an adapter's name that distinguishes it from the other names; None
+        if the adapter is not known."""
+        return None if adapter is None else self._differs_at.get(adapter)
+
+    @cached_property
+    def _differs_at(self) -> Mapping[str, int]:
+        return {row.name: row.differs_at for row in self.adapters}
+
     # -- latency
 
     @cached_property

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from textual.binding import ActiveBinding
 
-from ..settings.keymap import GROUPS, declared_by, group_of
+from ..settings.keymap import GENERAL, declared_by, group_of
 from ..state.board import Board
 from ..text import units
 from ..text.lines import TextLine, TextSpan, line
@@ -122,7 +122,7 @@ class HelpDialog(LiveDialog):
         own: list[TextLine] = []
         general: list[TextLine] = []
         for name, actions in groups.items():
-            part = general if name in GROUPS.values() or name == "everywhere" else own
+            part = general if name in GENERAL else own
             part.append(line((name, "title")))
             part += [self._row(keys, active, width) for keys, active in actions.values()]
             part.append(TextLine())

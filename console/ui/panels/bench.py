@@ -20,7 +20,8 @@ from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
 from ..widgets.column import Column, number_column, text_column
-from ..widgets.dialogs import LiveDialog
+from ..widgets.details import DetailsPane
+from ..widgets.dialogs import LineSource, LiveDialog
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import MainScreen
 from ..widgets.table import TablePane
@@ -126,6 +127,10 @@ class ResultTable(TablePane[Kept]):
 
     def name_of(self, row: Kept) -> str:
         return f"{_when(row.at)} {describe_load(row.row.config)}"
+
+    def lines_of(self, row: Kept) -> LineSource:
+        found = result_lines(row)
+        return lambda board, width: found
 
     def extracts(self, row: Kept) -> Mapping[str, str]:
         return {"file": str(row.path), "server": row.row.config.server}
@@ -374,6 +379,7 @@ class BenchPanel(Panel):
         yield RunPane()
         yield ComparePane(table)
         yield table
+        yield DetailsPane(table)
 
     @property
     def is_live(self) -> bool:
@@ -384,15 +390,20 @@ class BenchPanel(Panel):
 
     def on_table_pane_moved(self) -> None:
         self.query_one(ComparePane).paint()
+        self.query_one(DetailsPane).paint()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:
         kept: Kept = message.row
         compared = self.query_one(ComparePane)
-        details = result_lines(kept)
+        details = self.query_one(ResultTable).lines_of(kept)
         self.app.push_screen(
             LiveDialog(
                 describe_load(kept.row.config),
-                lambda board, width: [*compared.draw_lines(board, width, 11), TextLine(), *details],
+                lambda board, width: [
+                    *compared.draw_lines(board, width, 11),
+                    TextLine(),
+                    *details(board, width),
+                ],
             )
         )
 

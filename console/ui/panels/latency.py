@@ -29,7 +29,7 @@ INKS_OF_DEPTH = ("info", "part-launch", "part-copy", "part-busy")
 
 class ReadsPane(Pane):
     """Bytes that a decode step reads, its read rate, and the overhead of adapters. For steps with
-    prompts, which are bound by arithmetic, tokens a second."""
+    prompts, which are compute-bound, tokens a second."""
 
     TITLE = "decode memory traffic"
     PERIOD_S = 0.5

@@ -98,7 +98,7 @@ class ModelsPane(Pane, can_focus=True):
         hidden = sum(place.row not in rows for place in self._places)
         if not hidden:
             return ()
-        return ((f"{units.count(hidden)} more  ", "dim"), ("/", "key"), (" finds one", "dim"))
+        return ((f"{units.count(hidden)} more  ", "dim"), ("ctrl+g", "key"), (" finds one", "dim"))
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         self.update_models(board)

@@ -204,7 +204,7 @@ class FilePane(Pane):
 
     def __init__(self, table: SettingTable) -> None:
         super().__init__(id="file")
-        self._table = table
+        self._table = self.belongs_to = table
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         number = len(self.painted_app.complaints)

@@ -28,14 +28,14 @@ class Detailed(Protocol):
 
 
 class DetailsPane(Pane):
-    """Draws the lines that `enter` shows in a dialog, as many as fit. Hidden on narrow screens,
-    where it costs nothing."""
+    """Draws the lines that `enter` shows in a dialog, as many as fit. On narrow screens it is shown
+    below a zoomed list only; hidden it costs nothing."""
 
     PERIOD_S = 0.5
 
     def __init__(self, table: Detailed) -> None:
         super().__init__(classes="details")
-        self._table = table
+        self._table = self.belongs_to = table
         self._shown: Details | None = None
 
     def title(self, board: Board) -> Sequence[TextSpan]:

@@ -302,6 +302,16 @@ def test_the_filter_narrows_while_typing_and_escape_clears_it() -> None:
     on_stage(act, panel="Batch", seconds=2.0)
 
 
+def test_a_letter_replaces_the_filter_that_was_kept() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        await pilot.press("slash", *"pirate", "enter", "slash", *"sql")
+        assert table.filter.text == "sql"
+        assert {row.view.adapter for row in table._rows} == {"sql"}
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
 def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("enter")
@@ -866,6 +876,21 @@ def test_an_adapter_is_planned_and_loaded_from_one_dialog() -> None:
     on_stage(act, panel="Adapters")
 
 
+def test_a_path_given_in_the_field_of_the_name_goes_to_its_own() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("l", *"/adapters/tax", "enter")
+        await pilot.pause()
+        assert app.screen.query_one("#path", Input).value == "/adapters/tax"
+        assert app.screen.query_one("#name", Input).value == "" and app.ordered == []
+        await pilot.press("enter")
+        await pilot.pause()
+        (order,) = app.ordered
+        assert isinstance(order, LoadAdapter)
+        assert (order.name, order.path) == ("tax", "/adapters/tax")
+
+    on_stage(act, panel="Adapters")
+
+
 def test_a_refused_load_loses_nothing_that_was_typed() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("l", "enter", "enter")
@@ -1218,7 +1243,8 @@ def test_logs_are_wrapped_cleared_and_exported(
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         pane = app.active_panel.query_one(LogPane)
         text = " ".join(f"word{n}" for n in range(30))
-        line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "WARNING", text)
+        number = app.board.logs[-1].number + 1
+        line = LogLine(number, app.now, "router", "WARNING", f"router: {text}")  # named by itself
         app.store.fold_message(LogLines((line,)), app.now)
         app.show()
         assert "word29" not in screen_text(app)

@@ -81,7 +81,7 @@ def test_one_of_a_thousand_models_is_found_by_letters_of_its_name_and_marked() -
         assert models(app).marked[2:] == ["haiku", "tenant-0742"]
         assert editor(app).has_focus
         shown = screen_text(app)
-        assert "4 of 1 001" in shown and "/ finds one" in shown
+        assert "4 of 1 001" in shown and "ctrl+g finds one" in shown
         first = shown.splitlines()[3]
         assert all(name in first for name in ("pirate", "[x] ● haiku", "[x] ● tenant-0742"))
 
