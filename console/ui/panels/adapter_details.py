@@ -104,7 +104,7 @@ class AdapterDetails:
         self._row = row = now or self._row
         view = row.view
         ago = units.age(max(0.0, board.now - view.since))
-        head: TextSpan = state(row, board) if now else ("○ gone", "dim")
+        head: TextSpan = state(row, board) if now else ("○ unloaded", "dim")
         lines = [line(*field("state"), head, (f"  for {ago}", "dim"))]
         if view.reason:
             lines += wrapped_field("why", cause_first(view.reason), _reason_style(view), width)
