@@ -331,10 +331,10 @@ def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
         line(
             *field("size"),
             (units.size(plan.num_bytes), "text"),
-            (f" in {units.count_of(plan.pages, 'page')}", "text"),
+            (f" in {units.quantity(plan.pages, 'page')}", "text"),
             (f", {units.count(plan.free_pages)} free before it", "dim"),
         ),
-        line(*field("takes"), (f"{units.count_of(plan.kv_tokens, 'token')} of KV", "text")),
+        line(*field("takes"), (f"{units.quantity(plan.kv_tokens, 'token')} of KV", "text")),
     ]
     if plan.evicts:
         lines += wrapped_field("evicts", ", ".join(plan.evicts), "warn", width)

@@ -187,7 +187,7 @@ class AnswerPane(Pane, can_focus=True):
     def action_copy(self) -> None:
         answer = self.answer
         self.app.copy_to_clipboard(answer.text)
-        self.notify(f"copied: {units.count_of(len(answer.text), 'character')} of {answer.label}")
+        self.notify(f"copied: {units.quantity(len(answer.text), 'character')} of {answer.label}")
 
     def on_mouse_scroll_down(self) -> None:
         self.action_move(3)

@@ -216,7 +216,7 @@ class RequestDialog(LiveDialog):
     def action_copy(self) -> None:
         if text := self._details.request_text(self.painted_app.board):
             self.app.copy_to_clipboard(text.text)
-            self.notify(f"copied: {units.count_of(len(text.text), 'character')}")
+            self.notify(f"copied: {units.quantity(len(text.text), 'character')}")
 
 
 class RequestDetails:

@@ -241,7 +241,7 @@ class LogPane(FilterPane):
         found = list(super().hint(board))
         if self.search:
             found += [("  " if found else "", "text"), (f"search {self.search.text}", "key")]
-            found += [(f"  {units.count_of(self._count_hits(), 'hit')}", "dim")]
+            found += [(f"  {units.quantity(self._count_hits(), 'hit')}", "dim")]
         return found
 
     def _count_hits(self) -> int:

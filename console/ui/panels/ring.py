@@ -134,7 +134,7 @@ class RingPane(Pane):
             canvas.put(x, BOX_HEIGHT + 3, "requests", "dim")
             rate = f"{units.rate(board.request_rate)}/s"
             errors = (
-                f", {units.count_of(board.server.errors, 'error')}" if board.server.errors else ""
+                f", {units.quantity(board.server.errors, 'error')}" if board.server.errors else ""
             )
             text = f"{rate}  {units.count(board.server.requests)} so far{errors}"
             if x + 11 + len(text) > canvas.width:
