@@ -278,9 +278,9 @@ class Verification(Row, frozen=True):
     def verdict(self) -> str:
         """The verdict, as a phrase to follow the adapter's name."""
         if self.is_right:
-            return "answers as its merged weights do"
+            return "matches its merged weights"
         flaw = next((row.flaw for row in self.comparisons if row.flaw), "")
-        return f"does NOT answer right{flaw and f': {flaw}'}"
+        return f"does NOT match its merged weights{flaw and f': {flaw}'}"
 
 
 class AdapterReply(Message, frozen=True, kw_only=True):
@@ -396,7 +396,7 @@ class StepLimit(enum.Enum):
     the queue or, if none did, of the first that was passed over."""
 
     NOTHING = "nothing"
-    """No request waits."""
+    """No request is waiting."""
     KV_PAGES = "kv"
     """The worst case of all running requests and this one exceeds the pool."""
     ROWS = "rows"

@@ -232,7 +232,7 @@ def side(s: Scene) -> str:
     return playback.side
 
 
-COMPARED = "the replay, real and what if"
+COMPARED = "recorded and what-if"
 
 
 def on_top(kind: type[Widget]) -> Callable[[Scene], bool]:
@@ -586,7 +586,7 @@ CASES: dict[str, Case] = {
     "faster": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=10.0),
     "slower": Case(see=lambda s: s.app.pace.fps, was=5.0, becomes=2.0),
     "redraw": Case(arrange=forgets, see=lambda s: "forget" in s.told),
-    "suspend": Case(see=toast("no shell to go back to")),
+    "suspend": Case(see=toast("has no shell")),
     "start-pipeline": Case(arrange=stopped, see=lambda s: "started" in s.told),
     "leave-at-once": Case(way="q", see=lambda s: s.app.return_value, was=None, becomes="leave"),
     "cost": Case(see=lambda s: bool(s.app.cost_pane.display)),

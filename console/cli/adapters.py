@@ -26,7 +26,7 @@ from ..commands.adapters import AdapterCommand, ListAdaptersCommand, LoadCommand
 from ..state.adapter_costs import CostShares, cost_shares
 from ..state.board import WHERE
 from ..text import units
-from ..text.fuzzy import did_you_mean
+from ..text.near_words import did_you_mean
 from .documents import AdaptersDocument, OrderDocument, PlansDocument, VerificationDocument
 from .printing import Bars, print_json, say
 
@@ -204,7 +204,7 @@ def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:
         if plan.reason:
             print(f"{path}: refused: {units.visible(plan.reason)}")
         elif not plan.fits:
-            print(f"{path}: no room now; it would wait in memory until there is")
+            print(f"{path}: no room now; it would wait in host memory")
         if plan.warning:
             print(f"{path}: {units.visible(plan.warning)}")
     return code

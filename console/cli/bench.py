@@ -31,7 +31,7 @@ def bench(command: BenchCommand) -> int:
         async with Remote(config) as remote:
             table = (await remote.snapshot()).processes
             if hint := undone_by(table, run):
-                raise OperatorError(f"the pipeline in {run} admits nothing now", hint)
+                raise OperatorError(f"the pipeline in {run} refuses new requests", hint)
             return await server_url(remote), config.api_key
 
     if flags[:1] == ["compare"]:

@@ -12,13 +12,12 @@ from ..commands.pipeline import DownCommand
 from ..supervisor import launcher
 from ..supervisor.lock import is_running
 from ..ui import session
-from .pipeline import down
 
 
 def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
     """Opens the screen. If no pipeline runs, `ConsoleCommand` starts one first, and `AttachCommand`
     raises `NotRunning`."""
-    session.need_terminal("these need none: loraconsole up, status, prompt, logs")
+    session.need_terminal("without a terminal: loraconsole up, status, prompt, logs")
     session.check_screen_options(command.screen)
     running = is_running(config.run_path)
     if isinstance(command, AttachCommand) and not running:
@@ -37,6 +36,8 @@ def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
             starter=partial(launcher.start_again, config.run),
         )
     if choice == "stop" and is_running(config.run_path):
+        from .pipeline import down  # imports tables, which the screen does not need
+
         return down(config, DownCommand(run=config.run, now=True))
     if is_running(config.run_path):
         print(

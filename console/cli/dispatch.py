@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import assert_never
 
@@ -45,6 +46,7 @@ def dispatch(command: Command) -> int:
 def _console(
     command: consoles.ConsoleCommand | consoles.AttachCommand | consoles.PlayCommand,
 ) -> int:
+    gc.disable()  # until the first frame, `ConsoleApp._start`: imports leave no garbage to look for
     if not isinstance(command, consoles.ConsoleCommand) or command.mock is None:
         leave_out()
     from ..ui import session

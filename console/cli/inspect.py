@@ -24,7 +24,7 @@ from ..commands.inspect import AlertsCommand, LogsCommand, StatusCommand, WhereC
 from ..supervisor.lock import is_running
 from ..supervisor.log_tail import LogTail
 from ..text import units
-from ..text.fuzzy import did_you_mean, with_choices
+from ..text.near_words import did_you_mean, with_choices
 from .documents import AlertDocument
 from .printing import print_json
 

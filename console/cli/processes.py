@@ -60,7 +60,7 @@ async def _carry_out(config: Config, command: ProcessCommand) -> tuple[ProcessWo
                     hint = f"see: {spell('status', config.run)}"
                     raise OperatorError(f"{name} does not stop", hint) from None
                 start = spell(f"start {name}", config.run)
-                return "stopped", f"{name} is stopped until: {start}"
+                return "stopped", f"{name} stopped until: {start}"
             case StartProcess() if pid:
                 before = 0
             case _:
@@ -68,9 +68,9 @@ async def _carry_out(config: Config, command: ProcessCommand) -> tuple[ProcessWo
                 remote.tell(order)
         rows = await _until(remote, lambda rows: _is_up(rows, name, before, config.run))
         if _row(rows, name).state is ProcessState.READY:
-            return "ready", f"{name} is ready again"
+            return "ready", f"{name} is READY"
         missing = ", ".join(row.name for row in rows if _is_missing(row))
-        return "starting", f"{name} runs again, without {missing}"
+        return "starting", f"{name} is running, without {missing}"
 
 
 async def _until(remote: Remote, holds: Callable[[Rows], bool]) -> Rows:

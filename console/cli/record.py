@@ -42,7 +42,7 @@ def record(config: Config, command: RecordCommand) -> int:
                 while True:
                     now = time.time()
                     if now >= end:
-                        return recorder, "as long as asked"
+                        return recorder, "--seconds reached"
                     if recorder.is_full:
                         return recorder, f"--max-mib {command.max_mib:g} is reached"
                     try:
@@ -58,7 +58,7 @@ def record(config: Config, command: RecordCommand) -> int:
             except asyncio.CancelledError:
                 return recorder, "interrupted"
             except OSError as error:
-                return recorder, f"the disk takes no more: {error.strerror}"
+                return recorder, f"cannot write: {error.strerror}"
             finally:
                 recorder.close()
 

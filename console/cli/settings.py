@@ -80,7 +80,7 @@ def settings(command: SettingsCommand) -> int:
         chosen = with_known_keys(chosen, catalogue())
     problems = [*chosen.problems, *theme_problems(chosen)]
     if command.check:
-        lines = [str(problem) for problem in problems] or ["no problems"]
+        lines = [str(problem) for problem in problems] or ["no errors"]
         _print(ProblemsDocument(tuple(problems)), "\n".join(lines), command)
         return 1 if problems else 0
     if command.json:

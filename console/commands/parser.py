@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from ... import __version__
 from ...pipeline.config_flags import add_config_flags, add_usual_config_flags, config_fields
 from ...pipeline.errors import UsageError
-from ..text.fuzzy import did_you_mean, near_words, or_list, with_choices
+from ..text.near_words import did_you_mean, near_words, or_list, with_choices
 from .argument import Argument, arguments_of, usage_of
 from .base import Command, RunOptions, ScreenOptions
 from .consoles import ConsoleCommand

@@ -14,7 +14,7 @@ from ...pipeline.messages import (
     StopProcess,
 )
 from ..state.signals import SIGNALS, signal_name
-from ..text.fuzzy import did_you_mean, with_choices
+from ..text.near_words import did_you_mean, with_choices
 from .argument import Argument
 from .base import PipelineCommand
 
@@ -32,7 +32,7 @@ class ProcessCommand(PipelineCommand, frozen=True, kw_only=True):
             hint = with_choices(did_you_mean(name, known), known)
             raise OperatorError(f"no process {name!r}", hint)
         if name == "fetch" and not isinstance(self, RestartCommand):
-            raise OperatorError("fetch ends by itself", "stop, start and signal take the others")
+            raise OperatorError("fetch exits by itself", "stop, start and signal take the others")
         return self._order()
 
     def _order(self) -> ProcessOrder:

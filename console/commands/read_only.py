@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-READ_ONLY = "This console changes nothing: it was opened with --read-only"
-NO_ORDERS = "A recording takes no orders: what it shows is over"
+READ_ONLY = "Read-only console (--read-only)"
+NO_ORDERS = "A recording is read-only"
 CHANGES: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in ("load", "unload", "reload", "pin", "merge", "verify")},
     **{name: () for name in ("unpin", "unmerge")},

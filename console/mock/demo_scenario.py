@@ -244,7 +244,7 @@ class DemoScenario(Scenario):
         if name in self._adapters:
             self._states_of[name] = (AdapterState.DRAINING, "unloaded by an operator")
             self._till.append((at + DRAIN_SECONDS, name, AdapterState.GONE))
-            yield "router", Event(at, "info", "router", f"adapter {name} is unloading")
+            yield "router", Event(at, "info", "router", f"adapter {name} unloading")
         else:
             self._load(LoadAdapter(order="", reply_to="", name=name, path=f"adapters/{name}"))
             self._states_of[name] = (AdapterState.FETCHING, "")
@@ -277,7 +277,7 @@ class DemoScenario(Scenario):
                 yield "worker-0", self._bar("worker-0", "adapter", name, 14, 14, "tensor", 0.6)
             if state is AdapterState.GPU:
                 self._work_of(name).placements += 1
-                yield "router", Event(at, "info", "router", f"adapter {name} is on the device")
+                yield "router", Event(at, "info", "router", f"adapter {name} on device")
         yield from self._tell_table(at)
 
     def _evict_down_to(self, most: int, at: float, winner: str) -> Iterator[Sent]:
@@ -400,8 +400,8 @@ class DemoScenario(Scenario):
                     reason = f"batch is full: {MAX_RUNNING} requests run"
                     blocked = f"behind {view.request_id[-10:]}: the batch is full"
                 elif not reason and pages + need > room:
-                    why = f"{pages + need} at worst, {room} usable"
-                    reason = f"waits for running requests to free KV pages: {why}"
+                    why = f"needs up to {pages + need}, {room} usable"
+                    reason = f"waits for KV pages of running requests: {why}"
                     blocked = f"behind {view.request_id[-10:]}, which waits for KV pages"
                 if reason:
                     kept.append(msgspec.structs.replace(view, reason=reason, place=place))

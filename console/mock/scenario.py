@@ -82,7 +82,7 @@ SILENT = (
 )
 """States of a process that does not run, and so sends no heartbeat."""
 BLAMES = (
-    "waits for running requests to free KV pages: 172 at worst, 169 usable",
+    "waits for KV pages of running requests: needs up to 172, 169 usable",
     "prompt budget is spent",
     "batch is full: 64 requests run",
     "adapter sql is loading",
@@ -94,7 +94,7 @@ LOGS = (
     ("worker-0", "INFO", "adapter pirate is warm"),
     ("detokenizer", "INFO", "swept 3 idle streams"),
     ("server", "INFO", "POST /v1/chat/completions 200 from 127.0.0.1:{n}"),
-    ("supervisor", "INFO", "beat {n} of the ring, none is late"),
+    ("supervisor", "INFO", "heartbeats {n}, none late"),
 )
 ODD_LOGS = {
     17: ("server", "WARNING", "the client of request {n:08x} left in mid-stream"),
@@ -227,7 +227,7 @@ class Scenario:
         self._falls[name] += 1
         self._fell[name], self._fall_reasons[name] = now, why
         self._recovering[name] = takes_s
-        text = f"{name} died ({why}); starting again in {BACKOFF_S:.0f} s"
+        text = f"{name} died ({why}); restarting in {BACKOFF_S:.0f} s"
         self._number += 1
         said = LogLine(self._number, now, "supervisor", "ERROR", f"supervisor: {text}")
         self._announced.append(("supervisor", Event(now, "error", "supervisor", text)))
@@ -253,7 +253,7 @@ class Scenario:
     def drain(self, wanted: bool) -> None:
         """Makes the router refuse new requests if `wanted`, else admit them."""
         state = ProcessState.DRAINING if wanted else ProcessState.READY
-        self._set("router", state, "admitting nothing new" if wanted else "")
+        self._set("router", state, "new requests are refused" if wanted else "")
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -300,20 +300,20 @@ class Scenario:
                     status, text = 400, f"no adapter_config.json in {path}"
                 case LoadAdapter():
                     self._load(order)
-                    text = f"adapter {name} is on the device"
+                    text = f"adapter {name} on device"
                 case ReloadAdapter():
                     self._generations[name] += 1
                     self._adapter_since[name] = self._now
-                    text = f"adapter {name} is read again, generation {self._generations[name]}"
+                    text = f"adapter {name} reloaded as generation {self._generations[name]}"
                 case UnloadAdapter():
                     self._adapters = tuple(kept for kept in self._adapters if kept != name)
-                    text = f"adapter {name} is unloaded; its pages are free"
+                    text = f"adapter {name} unloaded; its pages are free"
                 case PinAdapter(pinned=pinned):
                     self._pinned = self._pinned | {name} if pinned else self._pinned - {name}
-                    text = f"adapter {name} is {'pinned' if pinned else 'no longer pinned'}"
+                    text = f"adapter {name} {'pinned: never evicted' if pinned else 'unpinned'}"
                 case MergeAdapter():
                     self._merged = name
-                    text = f"adapter {name} is merged" if name else "nothing is merged"
+                    text = f"adapter {name} is merged" if name else "merged weights released"
                 case PlanAdapters(paths=paths):
                     plans = tuple(self._plan(path) for path in paths)
                     text = f"{sum(not plan.reason for plan in plans)} can be loaded"
@@ -357,7 +357,7 @@ class Scenario:
 
     def _set_scheduler(self, order: SetScheduler) -> AdapterReply:
         self._scheduling = SchedulerSettings(policy=order.policy or "fcfs")
-        text = f"the scheduler's policy is {self._scheduling.policy}"
+        text = f"scheduler policy set to {self._scheduling.policy}"
         return AdapterReply(
             order=order.order,
             status=200,
@@ -457,12 +457,12 @@ class Scenario:
             self._set("worker-0", ProcessState.FAILED, why)
             yield (
                 "supervisor",
-                Event(now - 42.0, "warning", "supervisor", "worker-0 died; starting again in 4 s"),
+                Event(now - 42.0, "warning", "supervisor", "worker-0 died; restarting in 4 s"),
             )
             yield "supervisor", Event(now - 20.0, "error", "supervisor", f"worker-0 failed: {why}")
             return
         if self.kind == "busy":
-            yield "router", Event(now - 61.0, "info", "router", "adapter haiku is on the device")
+            yield "router", Event(now - 61.0, "info", "router", "adapter haiku on device")
             yield "server", Event(now - 12.0, "warning", "server", "a client left in mid-stream")
             for number in range(rows):
                 self._requests.append(self._arrival(number, now))
@@ -906,7 +906,7 @@ def _limit_of(requests: Sequence[RequestView]) -> StepLimit:
     """What the reasons of the waiting requests say: the last that was examined blocks the rest."""
     reasons = [view.reason for view in requests if view.phase == "waiting"]
     for start, limit in (
-        ("waits for running requests to free KV pages", StepLimit.KV_PAGES),
+        ("waits for KV pages of running requests", StepLimit.KV_PAGES),
         ("batch is full", StepLimit.ROWS),
         ("prompt tokens", StepLimit.PROMPT_TOKENS),
         ("adapter", StepLimit.ADAPTER),

@@ -22,7 +22,7 @@ from textual.keys import (
     format_key,
 )
 
-from ..text.fuzzy import did_you_mean
+from ..text.near_words import did_you_mean
 from .settings import Chosen
 from .toml_document import Problem
 
@@ -49,8 +49,15 @@ GROUPS: Mapping[str, str] = {
     "SystemEditor": "in the system prompt",
     "ParameterInput": "in a parameter",
     "AnswerPane": "in an answer",
-    "ModelsPane": "in the models to ask",
+    "ModelsPane": "in the model list",
     "PickerInput": "while picking models",
+    "ModelPicker": "in the model picker",
+    "RecallDialog": "in the recall dialog",
+    "BenchDialog": "in the bench dialog",
+    "FileDialog": "in the file dialog",
+    "SaveDialog": "in the save dialog",
+    "QuitDialog": "in the quit dialog",
+    "RequestDialog": "in a request",
 }
 MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 
@@ -69,6 +76,10 @@ class KeyBinding(NamedTuple):
     @property
     def shown(self) -> str:
         return " ".join(show_key(key) for key in self.keys)
+
+
+GENERAL = frozenset({"every table", "every list", "every plot", "moving about", "everywhere"})
+"""Headings of keys that are not a screen's own."""
 
 
 def group_of(node: type[DOMNode]) -> str:

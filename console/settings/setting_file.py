@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from ...pipeline.errors import OperatorError
-from ..text.fuzzy import did_you_mean, with_choices
+from ..text.near_words import did_you_mean, with_choices
 from .settings import allowed_words, setting_fields, settings_path, theme_names
 from .toml_document import Document, DocumentError, tidy
 from .toml_edit import drop_value, set_value

@@ -22,30 +22,29 @@ from ..paths import config_directory, theme_files
 from ..state.alerts import AlertLimits
 from ..terminal.frame_pacer import THIN_FPS
 from ..terminal.splash import BROWSER
-from ..text.fuzzy import did_you_mean, with_choices
+from ..text.near_words import did_you_mean, with_choices
 from .toml_document import Document, DocumentError, Problem
-from .toml_edit import toml_value
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file's tables and keys."""
 
-    theme: Annotated[str, Meta(description="a theme's name; t goes through them")] = "dark"
+    theme: Annotated[str, Meta(description="theme; t selects the next one")] = "dark"
     fps: Annotated[
-        float, Meta(ge=0.5, le=30, description="frames a second while something moves")
+        float, Meta(ge=0.5, le=30, description="frames per second while something moves")
     ] = 5.0
     low_bandwidth: Annotated[
-        bool, Meta(description="5 frames/s at most, plots that sweep, the rate shown")
+        bool, Meta(description="at most 5 frames/s, sweeping plots, shows the rate")
     ] = False
     ascii: Annotated[bool, Meta(description="borders, bars and plots in plain ASCII")] = False
     mouse: Annotated[
-        bool, Meta(description="clicks and the wheel, else the terminal's; from the next start on")
+        bool, Meta(description="mouse in the console, else the terminal's; needs a restart")
     ] = True
     bell: Annotated[
         Literal["off", "bell", "osc9"],
-        Meta(description="what an alert sends: the bell, or a desktop notification (OSC 9)"),
+        Meta(description="on an alert: the bell, or a desktop notification (OSC 9)"),
     ] = "off"
-    title: Annotated[bool, Meta(description="the terminal's title says how the pipeline is")] = True
+    title: Annotated[bool, Meta(description="pipeline state in the terminal's title")] = True
     keys: dict[str, str] = {}
     """Keys by binding id, as in the file; `keymap.with_known_keys` checks them."""
     alerts: AlertLimits = AlertLimits()
@@ -305,6 +304,8 @@ def words_for(kind: Any, meta: Meta) -> str:
 
 def example() -> str:
     """A settings file with every setting at its default, each explained in a comment."""
+    from .toml_edit import toml_value  # the first frame does without it
+
     rows = [
         "# Settings of the console and their defaults. Copy the lines you change to",
         "# ~/.config/loraconsole/console.toml; `loraconsole settings --check` checks them.",

@@ -21,6 +21,8 @@ Severity = Literal["bad", "warn"]
 LAG_MS = 250.0
 RECENT_S = 60.0
 """Steps older than this count in no alert."""
+SETTLING_S = 5.0
+"""The lag of a loop counts from so many seconds after the process became READY."""
 RESTARTED_S = 300.0
 """How long the alert on a crash lasts after it, for an operator who was away."""
 
@@ -32,17 +34,17 @@ class AlertLimits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         float, Meta(ge=0, description="seconds without a step while requests run")
     ] = 10.0
     sync_wait_p99_ms: Annotated[
-        float, Meta(ge=0, description="p99 of the host's wait for the device behind a step")
+        float, Meta(ge=0, description="p99 of the host's wait for the device after a step, ms")
     ] = 1000.0
-    ttft_p99_ms: Annotated[
-        float, Meta(ge=0, description="p99 of the time to the first token, over a minute")
-    ] = 10_000.0
-    queue: Annotated[float, Meta(ge=0, description="requests that wait")] = 64.0
+    ttft_p99_ms: Annotated[float, Meta(ge=0, description="TTFT p99 of the last minute, ms")] = (
+        10_000.0
+    )
+    queue: Annotated[float, Meta(ge=0, description="requests in the queue")] = 64.0
     pool_fraction: Annotated[
-        float, Meta(ge=0, le=1, description="share of the pool's pages that is taken")
+        float, Meta(ge=0, le=1, description="share of the pool's pages in use")
     ] = 0.95
     disk_gib: Annotated[
-        float, Meta(ge=0, description="GiB left on the disk of the run directory")
+        float, Meta(ge=0, description="GiB free on the disk of the run directory")
     ] = 1.0
 
 
@@ -60,6 +62,8 @@ class AlertFinding(NamedTuple):
     """Its log line, if it has one; preferred to the screen, as it shows more."""
     rule: str = ""
     """The name of its rule, which `findings` enters."""
+    past: str = ""
+    """The text once it is over, if `text` is true only while it lasts: `died 7 s ago`."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -93,14 +97,17 @@ def _fallen(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
             yield AlertFinding("bad", text, name, "Processes", name, log_reference)
         elif process.is_fallen:
             text = "; ".join(filter(None, (board.recovery(process), board.standstill)))
-            yield AlertFinding("bad", text, name, "Logs", name, log_reference)
+            why = f" ({process.fall_reason})" if process.fall_reason else ""
+            down_s = max(0.0, board.now - (board.now if at is None else at))
+            past = f"{name} was down for {units.age(down_s)}{why}"
+            yield AlertFinding("bad", text, name, "Logs", name, log_reference, past=past)
 
 
 def _held(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         if process.held:
             lost = "no client can connect" if process.name == "server" else "requests are refused"
-            text = f"{process.name} is stopped by an operator: {lost}"
+            text = f"{process.name} stopped by an operator: {lost}"
             yield AlertFinding("warn", text, process.name, "Processes", process.name)
 
 
@@ -110,7 +117,8 @@ def _silent(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
         if process.is_stale and process.state is not ProcessState.FAILED:
             text = f"{process.name} silent for {units.age(age_s)}"
             level: Severity = "bad" if age_s > GONE_SECONDS else "warn"
-            yield AlertFinding(level, text, process.name, "Processes", process.name)
+            past = f"{process.name} was silent for {units.age(age_s)}"
+            yield AlertFinding(level, text, process.name, "Processes", process.name, past=past)
 
 
 def _restarted(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
@@ -119,25 +127,27 @@ def _restarted(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
         fell_at = process.fell_at
         if is_back and fell_at is not None and board.now - fell_at < RESTARTED_S:
             ago = units.age(max(0.0, board.now - fell_at))
-            times = f"; it has died {process.falls} times" if process.falls > 1 else ""
+            times = f"; {process.falls} deaths" if process.falls > 1 else ""
             why = process.fall_reason or (how(process.exit_code) if process.exit_code else "")
             why = f" ({why})" if why else ""
-            text = f"{process.name} died {ago} ago{why} and is back{times}"
-            log_reference = LogReference(process.name, fell_at)
-            yield AlertFinding("warn", text, process.name, "Logs", process.name, log_reference)
+            text = f"{process.name} died {ago} ago{why}, restarted{times}"
+            name, log_reference = process.name, LogReference(process.name, fell_at)
+            past = f"{name} died{why}, restarted{times}"
+            yield AlertFinding("warn", text, name, "Logs", name, log_reference, past=past)
 
 
 def _late(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
-        if process.loop_lag_ms > LAG_MS and not process.is_stale:
-            text = f"{process.name} is late by {units.milliseconds(process.loop_lag_ms)}"
+        is_settled = process.since is None or board.now - process.since > SETTLING_S
+        if process.loop_lag_ms > LAG_MS and is_settled and not process.is_stale:
+            text = f"{process.name} loop lag is {units.milliseconds(process.loop_lag_ms)}"
             yield AlertFinding("warn", text, process.name, "Processes", process.name)
 
 
 def _refused(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         if refused := sum(hop.refused for hop in process.hops):
-            text = f"{process.name} had {refused} frames refused"
+            text = f"{process.name} refused {refused} frames"
             yield AlertFinding("warn", text, process.name, "Logs", process.name)
 
 
@@ -162,7 +172,8 @@ def _no_step(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     if still > limits.no_step_seconds:
         number = units.count(router.running)
         text = f"no step for {units.duration(still)} while {number} requests run"
-        yield AlertFinding("bad", text, screen="Latency")
+        past = f"no step for {units.duration(still)} while {number} requests ran"
+        yield AlertFinding("bad", text, screen="Latency", past=past)
 
 
 def _sync_wait(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
@@ -173,21 +184,21 @@ def _sync_wait(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     waits = sorted(step.sync_us for step in recent)
     p99 = percentile(waits, 0.99)
     if p99 is not None and p99 / 1e3 > limits.sync_wait_p99_ms:
-        text = f"p99 of the synchronize wait is {units.milliseconds(p99 / 1e3)}"
+        text = f"sync wait p99 is {units.milliseconds(p99 / 1e3)}"
         yield AlertFinding("warn", text, screen="Latency")
 
 
 def _ttft(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     p99 = board.ttft_quantiles.p99
     if p99 is not None and p99 > limits.ttft_p99_ms:
-        text = f"p99 of the first token is {units.milliseconds(p99)}"
+        text = f"TTFT p99 is {units.milliseconds(p99)}"
         yield AlertFinding("warn", text, screen="Batch", filter="waiting|prefill")
 
 
 def _queue(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     if board.router is not None and board.router.waiting > limits.queue:
         number = board.router.waiting
-        text = f"{units.count(number)} requests wait" if number > 1 else "a request waits"
+        text = f"{units.count(number)} requests waiting" if number > 1 else "1 request waiting"
         yield AlertFinding("warn", text, screen="Batch", filter="waiting")
 
 
@@ -207,14 +218,14 @@ def _pool(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     if router is not None and router.pages_total:
         taken = (router.pages_kv + router.pages_adapters) / router.pages_total
         if taken > limits.pool_fraction:
-            text = f"the page pool is {units.percent(taken)} taken"
+            text = f"page pool {units.percent(taken)} in use"
             yield AlertFinding("warn", text, screen="Overview")
 
 
 def _disk(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     left = board.disk_free_bytes
     if left is not None and left < limits.disk_gib * 2**30:
-        text = f"{units.size(left)} left on the disk of {board.run}"
+        text = f"{units.size(left)} free on the disk of {board.run}"
         yield AlertFinding("bad", text, screen="Logs")
 
 
@@ -222,17 +233,18 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process down",
         "",
-        "A process of the ring has ended and is not ready again. The supervisor starts it after 1, "
-        "2, 4 … seconds; after five deaths in a minute it gives up.",
-        "Its last lines are under Processes, the rest under Logs. r there starts it again.",
+        "A process of the ring died and is not READY again. The supervisor restarts it after 1, "
+        "2, 4 … seconds; after five deaths in a minute it stops trying.",
+        "Its last log lines are under Processes, all of them under Logs. r under Processes "
+        "starts it.",
         _fallen,
         is_event=True,
     ),
     Rule(
         "process stopped",
         "",
-        "An operator has stopped a process of the ring. It was x under Processes or loraconsole "
-        "stop; the supervisor does not restart it. Without it no request is answered.",
+        "An operator stopped a process of the ring. It was x under Processes or loraconsole stop; "
+        "the supervisor does not restart it. Without it no request is answered.",
         "x or r under Processes starts it, and so does loraconsole start.",
         _held,
         is_event=True,
@@ -240,7 +252,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process silent",
         "",
-        "A process has sent no heartbeat for a while. Each sends two a second: it is blocked or "
+        "No heartbeat from a process. Each sends two a second: this one is blocked or "
         "stopped, or the machine is overloaded.",
         "Look at its CPU: at 100 % it computes, at 0 % it hangs. Logs show what it did last; r "
         "under Processes restarts it.",
@@ -249,7 +261,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "process restarted",
         "",
-        "A process died and is back. Requests that ran were computed again, or ended with an "
+        "A process died and was restarted. Its running requests were recomputed, or ended with an "
         "error.",
         "Its log says why it died. If the worker ran out of memory, set a smaller "
         "--max-total-tokens.",
@@ -257,79 +269,78 @@ RULES: tuple[Rule, ...] = (
         is_event=True,
     ),
     Rule(
-        "process late",
+        "loop lag high",
         "",
-        f"The event loop of a process is more than {LAG_MS:.0f} ms behind. Everything it passes on "
+        f"The event loop of a process is more than {LAG_MS:.0f} ms late. Everything it passes on "
         "is late.",
-        "The server has too many clients, or other programs take the CPU: see CPU under Processes.",
+        "Too many clients on the server, or other programs take the CPU: see CPU under Processes.",
         _late,
     ),
     Rule(
         "frames refused",
         "",
-        "Messages of a wrong type arrived at an inbox. Another version or another program writes "
+        "An inbox received messages of a wrong type. Another version or another program writes "
         "to this run directory.",
         "Stop that program, or give this pipeline a run directory of its own (--run).",
         _refused,
     ),
     Rule(
-        "other version",
+        "version mismatch",
         "",
         "The pipeline and this console are of different versions. Some values may be wrong.",
-        "loraconsole down, then start it again.",
+        "Stop it with loraconsole down and start it again.",
         _protocol,
     ),
     Rule(
         "no step",
         "no_step_seconds",
-        "Requests run, but no step has ended for a while. The device hangs, a kernel is being "
+        "Requests are running, but no step completes. The device hangs, a kernel is being "
         "compiled, or ranks wait for each other.",
         "See the worker's log. If steps do not resume, restart worker-0; accepted streams go on.",
         _no_step,
     ),
     Rule(
-        "synchronize wait",
+        "sync wait high",
         "sync_wait_p99_ms",
-        "The host's wait for the device is above its limit. The value is the p99 over the last "
-        "steps of the last minute; on a CPU it is not judged.",
+        "The host waits too long for the device. The value is the p99 over the last "
+        "steps of the last minute; it is not checked on a CPU.",
         "Latency shows the phase and the sync point. If steps hold long prompts, set a smaller "
         "--chunk-tokens.",
         _sync_wait,
     ),
     Rule(
-        "first token late",
+        "TTFT high",
         "ttft_p99_ms",
-        "The time to the first token is above its limit. The value is the p99 over the last "
-        "minute.",
-        "Batch shows why each waits: pages, the token budget, an adapter that loads, a cap.",
+        "The time to first token is above its limit. The value is the p99 over the last minute.",
+        "Batch shows why each request waits: pages, prompt budget, a loading adapter, a cap.",
         _ttft,
     ),
     Rule(
         "long queue",
         "queue",
-        "More requests wait than the limit allows. They arrive faster than they are answered.",
-        "Batch shows why. If most are for one adapter, another scheduler may share more fairly.",
+        "The queue is above its limit. Requests arrive faster than they are answered.",
+        "Batch shows why. If most are for one adapter, another policy may share more fairly.",
         _queue,
     ),
     Rule(
         "adapter failed",
         "",
         "An adapter could not be loaded. Requests for it are refused with this reason.",
-        "Repair its files and press r under Adapters; or unload it.",
+        "Repair its files and reload it (r under Adapters), or unload it.",
         _adapter_failed,
     ),
     Rule(
         "pool full",
         "pool_fraction",
-        "Nearly all pages are taken. Requests will wait for pages, or be computed again.",
-        "The pool's map shows their owners. Unload adapters, or raise --max-total-tokens.",
+        "Nearly all pages are in use. Requests wait for pages, or are preempted and recomputed.",
+        "The page pool shows their owners. Unload adapters, or raise --max-total-tokens.",
         _pool,
     ),
     Rule(
         "disk low",
         "disk_gib",
         "The disk of the run directory is nearly full. Logs and spans are written there.",
-        "loraconsole doctor names the disk; delete old run directories and models.",
+        "Delete old run directories and models; loraconsole doctor shows the disks.",
         _disk,
     ),
 )

@@ -326,8 +326,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             return Condition("STARTING", "warn", "waiting for the supervisor")
         if self.table is None or supervisor is None:
             if self.link_age_s is None or self.link_age_s > LATE_SECONDS:
-                return Condition("CONNECTING", "warn", f"nothing answers in {self.run}")
-            return Condition("ATTACHING", "warn", "asking the supervisor for what it knows")
+                return Condition("CONNECTING", "warn", f"no pipeline answers in {self.run}")
+            return Condition("ATTACHING", "warn", "asking the supervisor for its state")
         state = self.table.state
         if supervisor.age_s is not None and supervisor.age_s > LATE_SECONDS:
             if state in (ProcessState.STOPPED, ProcessState.STOPPING):
@@ -507,11 +507,20 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
     def name_of(self, adapter: str | None) -> str:
         return "base" if adapter is None else adapter
 
+    def differs_at(self, adapter: str | None) -> int | None:
+        """The first letter of an adapter's name that distinguishes it from the other names; None
+        if the adapter is not known."""
+        return None if adapter is None else self._differs_at.get(adapter)
+
+    @cached_property
+    def _differs_at(self) -> Mapping[str, int]:
+        return {row.name: row.differs_at for row in self.adapters}
+
     # -- latency
 
     @cached_property
     def ttft_quantiles(self) -> Quantiles:
-        return Quantiles.of_buckets("first token", self.ttft)
+        return Quantiles.of_buckets("TTFT", self.ttft)
 
     @cached_property
     def inter_token_quantiles(self) -> Quantiles:

@@ -10,21 +10,21 @@ NONE_LIVE = "No request is live"
 
 def restart_costs(board: Board, name: str, hard: bool = False) -> str:
     """Costs of restarting a process of the ring."""
-    how = "It is killed at once and started again. " if hard else ""
+    how = "It is killed at once and restarted. " if hard else ""
     if name.startswith("worker-"):
         placed = counted(sum(row.view.pages > 0 for row in board.adapters), "adapter")
-        loss = _live(board, "wait", "meanwhile, then all is computed again; none is lost")
+        loss = _live(board, "wait", "meanwhile, then all are recomputed; none is lost")
         ranks = _ranks(board, "restart")
-        return f"{how}{loss}{ranks} The weights and {placed} are loaded again."
+        return f"{how}{loss}{ranks} The weights and {placed} are reloaded."
     if name == "detokenizer":
-        more = "still for a moment; their text is sent again. Nothing is lost"
+        more = "still for a moment; their text is sent again, none is lost"
         return how + _live(board, "stand", more)
     if name == "router":
-        added = "Adapters that were loaded while it ran are to be loaded again."
+        added = "Adapters loaded since its start must be loaded again."
         return f"{how}{_live(board, 'END', 'with an error that says so')} {added}"
     if name == "server":
         return how + _streams(board, ": clients see a closed connection")
-    return how or "It is stopped politely and started again."
+    return how or "It gets SIGTERM and is restarted."
 
 
 def stop_costs(board: Board, name: str) -> str:
@@ -33,7 +33,7 @@ def stop_costs(board: Board, name: str) -> str:
     refused = f"New ones are refused (503) {until}"
     if name.startswith("worker-"):
         still = _live(board, "stand", "still")
-        return f"{still} {refused}; then they are computed again.{_ranks(board, 'stop')}"
+        return f"{still} {refused}; then they are recomputed.{_ranks(board, 'stop')}"
     if name == "detokenizer":
         unsent = _live(board, "are", "computed, but their text is not sent")
         return f"{unsent} {refused}; then it is."
@@ -51,10 +51,11 @@ def pipeline_costs(board: Board, now: bool = False) -> str:
         lost = _live(board, "END", "with an error").rstrip(".")
     else:
         lost = (
-            f"{counted(router.running, 'running request')} may finish for ten seconds, then "
-            f"whatever is left of them and of {router.waiting} waiting ENDS with an error"
+            f"{counted(router.running, 'running request', 'get')} ten seconds to finish; "
+            f"the rest, and {router.waiting} waiting, END with an error"
         )
-    return f"{lost}. Every process ends; the next start loads the model again. The console stays."
+    ends = "Every process ends; the next start loads the model again. The console stays open."
+    return f"{lost}. {ends}"
 
 
 def quit_costs(board: Board) -> str:

@@ -13,8 +13,8 @@ SAME_SECONDS = 2.0
 LAST_WORDS_SECONDS = 10.0
 """Lines written longer than this before a process's end are not about its end."""
 SUPERVISOR = "supervisor"
-ENDS = ("{} died ", "{} cannot run", "{} is given up")
-ORDERS = ("restarting {} as asked", "starting {} as asked")
+ENDS = ("{} died ", "{} cannot run", "{} not restarted")
+ORDERS = ("restarting {} on request", "starting {} on request")
 
 
 class LogReference(NamedTuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from ...pipeline.bench.what_if_results import WhatIfDocument
+if TYPE_CHECKING:
+    from ...pipeline.bench.what_if_results import WhatIfDocument
 
 
 class PlaybackView(Struct, frozen=True):
@@ -25,7 +26,7 @@ class PlaybackView(Struct, frozen=True):
     """Of two replays side by side, the one that is shown."""
 
 
-Comparison: TypeAlias = Callable[[], WhatIfDocument | None]
+Comparison: TypeAlias = "Callable[[], WhatIfDocument | None]"
 """Returns None while the comparison is being made. Raises `OperatorError` if it could not be."""
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 
 SIGNALS: dict[str, str] = {
-    "TERM": "asks it to end; it is started again in a second",
-    "INT": "the same, as ctrl+c in a terminal does",
-    "KILL": "ends it at once; it is started again",
-    "STOP": "suspends it; after 30 s of silence it is killed",
+    "TERM": "asks it to end; it is restarted in a second",
+    "INT": "the same, as ctrl+c in a terminal",
+    "KILL": "ends it at once; it is restarted",
+    "STOP": "suspends it; killed after 30 s without a heartbeat",
     "CONT": "resumes it after STOP",
-    "HUP": "ends it at once: no process here handles it",
-    "USR1": "writes its threads' stacks to its log",
+    "HUP": "ends it at once: no process handles it",
+    "USR1": "writes its thread stacks to its log",
 }
 """What each signal does here, by its name without SIG."""
 ENDING = ("TERM", "INT", "KILL", "HUP")

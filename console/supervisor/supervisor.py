@@ -201,12 +201,12 @@ class Supervisor(Process):
         recent = sum(1 for fall in child.falls if now - fall < FALL_WINDOW_SECONDS)
         if recent >= FALLS_ALLOWED:
             self._become(child, ProcessState.FAILED, f"died {recent} times in a minute: {reason}")
-            self.event("error", f"{child.name} is given up after it died {recent} times: {reason}")
+            self.event("error", f"{child.name} not restarted after {recent} deaths: {reason}")
             return False
         delay = BACKOFF_SECONDS[recent - 1]
         child.retry_at = time.time() + delay
         self._become(child, ProcessState.BACKOFF, reason)
-        self.event("error", f"{child.name} died ({reason}); starting again in {delay:.0f} s")
+        self.event("error", f"{child.name} died ({reason}); restarting in {delay:.0f} s")
         await asyncio.sleep(delay)
         child.restarts += 1
         return True
@@ -318,14 +318,16 @@ class Supervisor(Process):
             case _ if child is None:
                 self.event("warning", f"no process {order.name!r}")
             case RestartProcess(hard=hard):
-                self.event("info", f"restarting {child.name} as asked")
+                self.event("info", f"restarting {child.name} on request")
                 await self._restart(child, hard)
             case _ if child.one_shot:
-                self.event("warning", f"{child.name} ends by itself: it takes no such order")
+                self.event(
+                    "warning", f"{child.name} exits by itself: it cannot be stopped or restarted"
+                )
             case StopProcess():
                 await self._hold(child)
             case StartProcess():
-                self.event("info", f"starting {child.name} as asked")
+                self.event("info", f"starting {child.name} on request")
                 self._release(child)
             case SignalProcess(signal=name):
                 self._signal(child, name)
@@ -338,7 +340,7 @@ class Supervisor(Process):
             self._release(child)
         else:
             self._release(child)
-            child.restart_wanted, child.restart_reason = True, "restarting as asked"
+            child.restart_wanted, child.restart_reason = True, "restarting on request"
             self._kill_other_ranks(child)
             if hard:
                 with contextlib.suppress(ProcessLookupError):
@@ -372,7 +374,7 @@ class Supervisor(Process):
             each.held = False
             if each.process is not None:
                 if each.state is ProcessState.STOPPING and not each.restart_wanted:
-                    each.restart_wanted, each.restart_reason = True, "starting as asked"
+                    each.restart_wanted, each.restart_reason = True, "starting on request"
                 continue
             if minder := self._minders.get(each.name):
                 minder.cancel()
@@ -388,7 +390,7 @@ class Supervisor(Process):
             what = "does not run" if name in SIGNALS else f"is not sent {name!r}"
             self.event("warning", f"{child.name} {what}")
             return
-        self.event("info", f"sending SIG{name} to {child.name} as asked")
+        self.event("info", f"sending SIG{name} to {child.name} on request")
         with contextlib.suppress(ProcessLookupError):
             child.process.send_signal(signal.Signals[f"SIG{name}"])
 

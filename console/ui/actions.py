@@ -121,7 +121,7 @@ def ask(app: ScreenApp, question: Confirmation, carry_out: Callable[[], None]) -
         if answer == "yes":
             carry_out()
 
-    choices = (Choice("y", "yes", question.yes), Choice("n", "", "No, leave it as it is"))
+    choices = (Choice("y", "yes", question.yes), Choice("n", "", "Cancel"))
     app.push_screen(ChoiceDialog(question.title, question.costs, choices, begin=1), answered)
 
 
@@ -139,7 +139,7 @@ def question_of(app: ScreenApp, orders: Sequence[PipelineOrder]) -> Confirmation
     number = counted(len(orders), noun)
     costs = [f"{question.about}: {question.costs}" for question in questions[:MOST_TOLD]]
     if isinstance(orders[0], Abort):
-        costs = [f"{number} end now; their clients get what was generated so far."]
+        costs = [f"{number} end now; their clients keep the text so far."]
     elif len(questions) > MOST_TOLD:
         costs.append(f"… and {len(questions) - MOST_TOLD} more")
     return Confirmation(f"{verb} {number}?", "\n".join(costs), f"{verb} all {len(orders)}")
@@ -168,13 +168,13 @@ def confirmation_of(app: ScreenApp, order: PipelineOrder) -> Confirmation | None
     board = app.store.board(app.clock())
     match order:
         case Abort(request_id=request_id):
-            costs = f"{request_id} ends now; its client gets what was generated so far."
+            costs = f"{request_id} ends now; its client keeps the text so far."
             return Confirmation("Abort this request?", costs, "Abort it")
         case Drain():
             router = app.board.router
             live = router.running + router.waiting if router else 0
             costs = (
-                f"New requests are refused (503) until draining is ended; {live} live may finish."
+                f"New requests are refused (503) until the drain ends; {live} live ones may finish."
             )
             return Confirmation("Drain the pipeline?", costs, "Drain it")
         case StopPipeline(drain_s=drain_s):
@@ -216,24 +216,24 @@ def _send(app: ScreenApp, order: PipelineOrder, listener: ReplyListener | None) 
     try:
         app.telemetry.send_order(order)
     except InboxFull as error:
-        app.notify(str(error), title="The order was not taken", severity="error")
+        app.notify(str(error), title="Command rejected", severity="error")
         return False
     match order:
         case Drain():
-            app.notify("Nothing new is admitted; d admits again.", title="router")
+            app.notify("Draining: new requests are refused; d ends it.", title="router")
         case Resume():
-            app.notify("New requests are admitted again.", title="router")
+            app.notify("Drain ended: requests are admitted again.", title="router")
         case StartSpans():
-            app.notify("Spans are recorded; the header says REC meanwhile.")
+            app.notify("Recording spans; the header shows REC.")
         case StopSpans():
-            app.notify("Spans are no longer recorded.")
+            app.notify("Span recording stopped.")
     return True
 
 
 def _is_stopped(app: ScreenApp) -> bool:
     """Whether the pipeline was stopped; if so, shows a notice."""
     if app.board.is_stopped:
-        how = "S starts it" if app.can_start else "nothing can be asked of it"
+        how = "S starts it" if app.can_start else "start it from a shell: loraconsole up"
         app.notify(how, title="The pipeline is stopped", severity="warning")
     return app.board.is_stopped
 
@@ -264,4 +264,4 @@ async def _watch_start(app: ScreenApp) -> None:
             app.store.note_start(False)
             app.wake()
             log = f"see {app.config.run}/logs/supervisor.log"
-            app.notify(log, title="The supervisor ended at once", severity="error", timeout=30)
+            app.notify(log, title="The supervisor exited at once", severity="error", timeout=30)

@@ -90,9 +90,13 @@ class ConsoleApp(PlaybackKeys):
         ),
         Binding("colon", "command", "Command", key_display=":", id="command"),
         Binding(
-            *("space,p,P", "pause", "Pause"), id="pause", tooltip="freeze the view, keep the data"
+            *("space,p,P", "pause", "Pause"),
+            id="pause",
+            tooltip="freeze the screen; data still arrives",
         ),
-        Binding("z", "zoom", "Zoom", show=False, id="zoom", tooltip="a pane alone, then the next"),
+        Binding(
+            "z", "zoom", "Zoom", show=False, id="zoom", tooltip="maximise a pane, then the next"
+        ),
         Binding("escape", "unzoom", "All panes", show=False, id="unzoom"),
         Binding(
             "S",
@@ -100,7 +104,7 @@ class ConsoleApp(PlaybackKeys):
             "Start",
             priority=True,  # in a table S is another key; but only what runs has an order
             id="start-pipeline",
-            tooltip="the stopped pipeline, with the options it ran with",
+            tooltip="the stopped pipeline, with its last options",
         ),
         Binding("t", "next_theme", "Theme", id="next-theme", tooltip="the next theme"),
         Binding("question_mark", "help", "Help", key_display="?", id="help"),
@@ -120,7 +124,14 @@ class ConsoleApp(PlaybackKeys):
             id="suspend",
             tooltip="back to the shell; fg comes back here",
         ),
-        Binding("C", "toggle_cost", "Cost", show=False, id="cost", tooltip="of this screen"),
+        Binding(
+            "C",
+            "toggle_cost",
+            "Cost",
+            show=False,
+            id="cost",
+            tooltip="CPU and output of this console",
+        ),
         Binding("D", "diagnostics", "Diagnostics", show=False, id="diagnostics"),
         Binding(
             "H", "toggle_hour", "Hour", show=False, id="hour", tooltip="plots of the last hour"
@@ -131,7 +142,7 @@ class ConsoleApp(PlaybackKeys):
             "Palette",
             show=False,
             id="palette",
-            tooltip="finds actions, adapters, requests, processes, settings",
+            tooltip="find actions, adapters, requests, processes, settings",
         ),
         Binding("ctrl+o", "jump", "Jump", show=False, id="jump", tooltip="to a pane by a letter"),
     ]
@@ -350,6 +361,7 @@ class ConsoleApp(PlaybackKeys):
             # Imported modules stay: scanning them for garbage would take 100 ms each time.
             gc.collect()
             gc.freeze()
+        gc.enable()  # the command turned it off
         self.notifier.tell_problems(self.complaints)
         if self.ui_state.is_new:
             self.ui_state.forget_new()
@@ -567,9 +579,9 @@ class ConsoleApp(PlaybackKeys):
         """Gives the terminal to the shell until `fg`. The pipeline goes on."""
         own = driver.driver_of(self)
         if own is None or not own.can_suspend:
-            self.notify("a browser has no shell to go back to", severity="warning")
+            self.notify("the browser console has no shell", severity="warning")
         elif not driver.has_job_control():
-            reason = "no shell waits behind this console, so nothing would bring it back"
+            reason = "this console was not started from a shell"
             self.notify(f"{reason}; q leaves it", title="cannot be suspended", severity="warning")
         else:
             self.notifier.give_title_back()
@@ -690,10 +702,10 @@ class ConsoleApp(PlaybackKeys):
         """Filters the active screen's list. Raises `OperatorError` if it has none, or for an
         invalid expression."""
         if error := Filter.parse(text).error:
-            raise OperatorError(f"/{text}: {error}", "a regular expression; ! in front inverts it")
+            raise OperatorError(f"/{text}: {error}", "regex; !regex to exclude")
         panes = list(self.active_panel.query(FilterPane))
         if not panes:
-            raise OperatorError(f"{self._active} lists nothing", "go to Batch, Adapters, Logs …")
+            raise OperatorError(f"{self._active} has no list", "go to Batch, Adapters, Logs …")
         focused = [pane for pane in panes if pane.has_focus]
         (focused or panes)[0].set_filter(text)
 

@@ -50,8 +50,8 @@ from ..commands.table import COMMANDS, CommandGroup
 from ..commands.transcripts import DeleteTranscriptsCommand
 from ..state.board import SUPERVISOR, Board
 from ..text import units
-from ..text.fuzzy import did_you_mean, with_choices
 from ..text.lines import TextLine, line
+from ..text.near_words import did_you_mean, with_choices
 from . import actions
 from .screen_app import ScreenApp
 from .widgets.command_syntax import LineCommand
@@ -166,7 +166,7 @@ def _own(app: ScreenApp) -> Iterator[LineCommand]:
         group=GROUPS[""],
         words=lambda board, before: app.themes if len(before) == 1 else (),
     )
-    what = "the list on this screen; nothing shows all"
+    what = "filter the list on this screen; no text shows all rows"
     yield LineCommand("filter", "EXPRESSION", what, filter, group=GROUPS[""])
     if app.telemetry.controls is not None:
         what = "3:07 from the start of the recording, +90 or -1:30 from here"
@@ -308,7 +308,7 @@ async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -
             actions.give(app, Resume() if resume else Drain())
         case SchedulerCommand() if typed:
             if not command.changes:
-                raise OperatorError("nothing is changed", f"there are {', '.join(POLICIES)}")
+                raise OperatorError("no changes", f"there are {', '.join(POLICIES)}")
             actions.give(app, command.order(app.orders.inbox))
         case DownCommand(now=now):
             actions.give(app, StopPipeline(0.0 if now else DRAIN_SECONDS))
@@ -322,7 +322,7 @@ async def _run_verb(app: ScreenApp, verb: Sequence[str], typed: Sequence[str]) -
                 lost = kept.describe(kept.choose(conversations, every))
             question = actions.Confirmation(
                 "Delete transcripts?",
-                f"{lost} will be forgotten; nothing brings them back.",
+                f"{lost} will be deleted. This cannot be undone.",
                 "Delete them",
             )
             actions.ask(app, question, partial(_show_output, app, arguments))

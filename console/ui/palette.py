@@ -16,8 +16,9 @@ from textual.widgets import Input
 
 from ..state.board import Board
 from ..text import units
-from ..text.fuzzy import Fuzzy, near_words
+from ..text.fuzzy import Fuzzy
 from ..text.lines import TextLine, TextSpan, crop, length, line
+from ..text.near_words import near_words
 from .palette_entries import Entry, all_entries
 from .screen_app import ScreenApp
 from .widgets.filter_input import LineInput
@@ -106,7 +107,7 @@ class PalettePane(Pane):
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if not self.found:
-            return [line((" nothing of this name", "dim"))]
+            return [line((" no such name", "dim"))]
         low = max(0, len(self.found) - height)
         self._first = max(min(self._first, self.cursor, low), self.cursor - height + 1)
         shown = self.found[self._first : self._first + height]
@@ -167,7 +168,7 @@ class PaletteDialog(ModalScreen[Entry | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="palette") as box:
-            box.border_title = "Find an action or a thing"
+            box.border_title = "Find actions, adapters, requests, processes, settings"
             given = LineInput(
                 placeholder="a few letters: sql, unload sql, worker, theme, fps", compact=True
             )
@@ -194,7 +195,7 @@ class PaletteDialog(ModalScreen[Entry | None]):
         self._pane.list_entries(found, Fuzzy(text))
         number = units.count(self._search.total)
         count = number if len(found) == self._search.total else f"{len(found)} of {number}"
-        self.query_one("#palette").border_subtitle = said or f"{count} · enter does it · esc closes"
+        self.query_one("#palette").border_subtitle = said or f"{count} · enter runs it · esc closes"
         self._wear_soon()
 
     def action_move(self, rows: int) -> None:

@@ -22,7 +22,9 @@ class PlaybackKeys(ScreenApp):
         Binding(
             *("left_square_bracket", "seek(-10)", "Back 10 s"), key_display="[", id="seek-back"
         ),
-        Binding(*("right_square_bracket", "seek(10)", "On 10 s"), key_display="]", id="seek-on"),
+        Binding(
+            *("right_square_bracket", "seek(10)", "Forward 10 s"), key_display="]", id="seek-on"
+        ),
         Binding(
             *("left_curly_bracket", "seek(-60)", "Back a minute"),
             show=False,
@@ -30,7 +32,7 @@ class PlaybackKeys(ScreenApp):
             id="seek-back-minute",
         ),
         Binding(
-            *("right_curly_bracket", "seek(60)", "On a minute"),
+            *("right_curly_bracket", "seek(60)", "Forward a minute"),
             show=False,
             key_display="}",
             id="seek-on-minute",
@@ -53,12 +55,12 @@ class PlaybackKeys(ScreenApp):
             *("equals_sign", "switch_side", "Other side"),
             key_display="=",
             id="other-side",
-            tooltip="the replay as it was, or with other settings",
+            tooltip="the replay as recorded, or with the changed settings",
         ),
         Binding(
             *("V", "compare_sides", "Compare"),
             id="compare-sides",
-            tooltip="the replay beside the one with other settings",
+            tooltip="recorded and changed side by side",
         ),
     ]
 
@@ -99,17 +101,17 @@ class PlaybackKeys(ScreenApp):
         from .widgets.dialogs import LiveDialog
 
         if (controls := self.playback) and (read := controls.comparison):
-            title = "the replay, real and what if"
+            title = "recorded and what-if"
             self.push_screen(LiveDialog(title, lambda _, width: comparison_lines(read, width)))
 
     def seek_to(self, text: str) -> None:
         """Moves to `3:07`, or by `+90` or `-1:30`. Raises `OperatorError`."""
         controls = self.playback
         if controls is None:
-            raise OperatorError("this is no recording", "loraconsole play FILE shows one")
+            raise OperatorError("not a recording", "open one with loraconsole play FILE")
         sign, from_here = {"+": (1, True), "-": (-1, True)}.get(text[:1], (1, False))
         try:
             seconds = sign * parse_clock(text[1:] if from_here else text)
         except ValueError as error:
-            raise OperatorError(str(error), "+ or - in front moves from here") from error
+            raise OperatorError(str(error), "+ or - moves from here") from error
         controls.seek((controls.position if from_here else controls.start) + seconds)

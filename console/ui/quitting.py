@@ -32,12 +32,11 @@ def ask_quit(app: ScreenApp) -> None:
     app.push_screen(
         QuitDialog(
             "Quit the console",
-            "The pipeline belongs to the supervisor and goes on without a screen. "
-            + quit_costs(app.board),
+            "The pipeline keeps running without the console. " + quit_costs(app.board),
             (
                 Choice("l", "leave", "Leave it running (ctrl+c)"),
                 Choice("s", "stop", "Stop the pipeline as well"),
-                Choice("c", "", "Stay here"),
+                Choice("c", "", "Cancel"),
             ),
         ),
         answered,

@@ -123,7 +123,7 @@ class AdapterLifecycle:
                 case UnloadAdapter():
                     adapter = self._registry.unregister_adapter(order.name)
                     self._departures[adapter.key] = order
-                    self._effects.report("info", f"adapter {adapter.name} is unloading")
+                    self._effects.report("info", f"adapter {adapter.name} unloading")
                 case PinAdapter():
                     self._pin(order, now)
                 case PlanAdapters():
@@ -218,7 +218,7 @@ class AdapterLifecycle:
             self._end_reload(adapter, order, now)
         elif order:
             suffix = f"; {warning}" if warning else ""
-            text = adapter.reason if has_failed else f"adapter {adapter.name} is loaded{suffix}"
+            text = adapter.reason if has_failed else f"adapter {adapter.name} loaded{suffix}"
             self._replies.send(order, 400 if has_failed else 200, text, now)
         if has_failed:
             self._drop(adapter)
@@ -246,7 +246,7 @@ class AdapterLifecycle:
             self._replies.send(order, 400, text, now)
         else:
             self._registry.promote_next(new)
-            text = f"adapter {new.name} is reloaded as generation {new.generation}"
+            text = f"adapter {new.name} reloaded as generation {new.generation}"
             self._replies.send(order, 200, text, now)
 
     # -- placing
@@ -266,7 +266,7 @@ class AdapterLifecycle:
             assert adapter.info is not None
             self._effects.report(
                 "info",
-                f"adapter {adapter.name} is on the device: rank {adapter.info.rank}, "
+                f"adapter {adapter.name} on device: rank {adapter.info.rank}, "
                 f"{len(adapter.pages)} pages",
             )
         self.has_changed = True
@@ -282,8 +282,8 @@ class AdapterLifecycle:
             kv_pages = self._scheduler.kv_pages_at_worst()
             self._residency.place_or_wait(adapter, kv_pages, now, unwanted=True)
         self.settled.append(adapter)
-        state = "pinned: it is never evicted" if order.pinned else "no longer pinned"
-        self._replies.send(order, 200, f"adapter {order.name} is {state}", now)
+        state = "pinned: never evicted" if order.pinned else "unpinned"
+        self._replies.send(order, 200, f"adapter {order.name} {state}", now)
 
     def sweep(self, now: float) -> None:
         """Drops unloaded adapters that no request uses any more, and answers their orders."""
@@ -294,7 +294,7 @@ class AdapterLifecycle:
             self._effects.report("info", f"adapter {what} unloaded")
             self._merge.give_up(adapter)
             if order:
-                answer = f"adapter {adapter.name} is unloaded"
+                answer = f"adapter {adapter.name} unloaded"
                 if adapter.info is not None and not adapter.info.reason:
                     answer += "; its pages are free"
                 self._replies.send(order, 200, answer, now)
@@ -308,11 +308,11 @@ class AdapterLifecycle:
 
     def _plan(self, order: PlanAdapters, now: float) -> None:
         if not order.paths:
-            raise AdapterRefused(400, "no path to plan for")
+            raise AdapterRefused(400, "no path given")
         plan = self._plans[order.order] = PlanUnderWay(order)
         for number, path in enumerate(order.paths):
             if is_hub_id(path):
-                reason = f"{path} is a hub id: its size is known only once it is fetched"
+                reason = f"{path} is a hub id: its size is unknown until it is fetched"
                 plan.infos[number] = AdapterInfo("", path, 0, (), 0, 0, "", reason)
             else:
                 ticket = f"{order.order}/{number}"
@@ -342,7 +342,7 @@ class AdapterLifecycle:
     def _verify(self, order: VerifyAdapter, now: float) -> None:
         adapter = self._registry.acquire(order.name)
         if self._config.no_lora or self._config.no_lora_compute:
-            raise AdapterRefused(409, "an ablation flag turns adapters off")
+            raise AdapterRefused(409, "adapters are off: an ablation flag is set")
         if adapter.info is None:
             raise AdapterRefused(409, f"adapter {order.name} is {adapter.state.value}")
         if not self._scheduler.can_ever_fit(TRIAL_PAGES * self._residency.pool.page_size, adapter):
@@ -373,7 +373,7 @@ class AdapterLifecycle:
             now - trial.started_at,
         )
         verdict, level = verification.verdict, "info" if answer.is_right else "error"
-        self._effects.report(level, f"verified {adapter.key}: it {verdict}")
+        self._effects.report(level, f"adapter {adapter.key} verified: {verdict}")
         text = f"adapter {adapter.key} {verdict}"
         self._replies.send(trial.order, 200, text, now, verification=verification)
         self.has_changed = True
@@ -381,6 +381,6 @@ class AdapterLifecycle:
     def drop_trials(self, now: float) -> None:
         """Refuses the verifications under way, after a reset of the workers."""
         for trial in self._trials.values():
-            text = "the workers were reset meanwhile; please verify again"
+            text = "the workers were reset; verify again"
             self._replies.send(trial.order, 503, text, now)
         self._trials.clear()

@@ -50,12 +50,12 @@ class AdapterMerge:
     def start(self, order: MergeAdapter) -> None:
         """Starts a merge, which is answered when done. Raises `AdapterRefused`."""
         if self._under_way:
-            raise AdapterRefused(409, f"{self._under_way.name or 'an unmerge'} is under way")
+            raise AdapterRefused(409, f"{self._under_way.name or 'an unmerge'} is in progress")
         adapter = self._registry.acquire(order.name) if order.name else None
         if adapter is not None and adapter.info is None:
             raise AdapterRefused(409, f"adapter {order.name} is {adapter.state.value}")
         if not self._can_merge:
-            raise AdapterRefused(409, "an ablation flag turns adapters off")
+            raise AdapterRefused(409, "adapters are off: an ablation flag is set")
         self._begin(order, adapter)
 
     def follow_policy(self, policy: Policy) -> None:

@@ -152,7 +152,7 @@ class RouterCore:
                 self._peer_is_ready(message)
             case Drain():
                 self.is_draining = True
-                state = EnterState(ProcessState.DRAINING, "admitting nothing new")
+                state = EnterState(ProcessState.DRAINING, "new requests are refused")
                 self.effects.pending.append(state)
             case Resume():
                 self.is_draining = False
@@ -192,7 +192,7 @@ class RouterCore:
     def _objection(self, request: Request) -> tuple[int, str]:
         """Status and reason to refuse a request on arrival, or (0, "")."""
         if self.is_draining:
-            return 503, "the pipeline is draining; it admits nothing new"
+            return 503, "the pipeline is draining; new requests are refused"
         if not self.scheduler.epoch:
             return 503, "the model is still loading"
         if request.request_id in self.scheduler:
@@ -200,7 +200,7 @@ class RouterCore:
         if not request.prompt_ids:
             return 400, "the prompt is empty"
         if len(self.scheduler.waiting) >= self.config.max_waiting:
-            return 429, f"{self.config.max_waiting} requests are waiting already"
+            return 429, f"the queue is full: {self.config.max_waiting} requests waiting"
         try:
             self.scheduler.check_length(request)
         except AdapterRefused as refusal:
@@ -329,7 +329,7 @@ class RouterCore:
         evicted = self.scheduler.residency.evicted
         for adapter, pages in evicted:
             freed = counted(pages, "page")
-            self.effects.report("info", f"adapter {adapter.name} is {adapter.reason}: {freed}")
+            self.effects.report("info", f"adapter {adapter.name} {adapter.reason}: {freed}")
         evicted.clear()
 
     # -- the policy
@@ -342,7 +342,7 @@ class RouterCore:
             status, text = 400, str(error)
         else:
             self.scheduler.set_policy(settings)
-            status, text = 200, f"the scheduler's policy is {settings.policy}"
+            status, text = 200, f"scheduler policy set to {settings.policy}"
             self.effects.report("info", text)
             self._batch_may_grow()
             self.effects.pending.append(ShowStats())  # so that the next reader sees the change

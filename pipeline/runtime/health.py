@@ -55,7 +55,7 @@ def is_late(state: ProcessState, age_s: float | None) -> bool:
 
 def describe_process(process: ProcessView) -> str:
     """`worker-0 is starting: reading weights`, `worker-0 is stopped by an operator`,
-    `worker-0 died (killed by SIGKILL) and is starting again: reading weights`."""
+    `worker-0 died (killed by SIGKILL) and is restarting: reading weights`."""
     if process.held and process.state is ProcessState.STOPPED:
         return f"{process.name} is {process.reason}"
     if process.is_recovering and process.state is not ProcessState.FAILED:
@@ -65,12 +65,12 @@ def describe_process(process: ProcessView) -> str:
 
 
 def _mending(process: ProcessView) -> str:
-    """What is done about a fall, as a predicate: `is starting again: reading weights`."""
+    """What is done about a fall, as a predicate: `is restarting: reading weights`."""
     if process.state in (ProcessState.READY, ProcessState.DRAINING):
         return "is back, but the pipeline is not ready"
     if process.state is ProcessState.STARTING:
-        return f"is starting again: {process.reason}".rstrip(": ")
-    return "will be started again"
+        return f"is restarting: {process.reason}".rstrip(": ")
+    return "will be restarted"
 
 
 def find_fault(
@@ -91,9 +91,9 @@ def find_fault(
     for name in names:
         heartbeat = heartbeats.get(name)
         if heartbeat is None:
-            return f"{name} has not been heard yet"
+            return f"no heartbeat from {name} yet"
         if now - heartbeat.at > GONE_SECONDS:
-            return f"{name} has not been heard for {now - heartbeat.at:.0f} s"
+            return f"no heartbeat from {name} for {now - heartbeat.at:.0f} s"
         if heartbeat.state is not ProcessState.READY:
             return f"{name} is {heartbeat.state.value}: {heartbeat.reason}".rstrip(": ")
     return ""

@@ -128,7 +128,7 @@ class AdmissionPass:
         """Starts a sequence, or notes why it waits. Returns whether it started."""
         plan, state, adapter = self.plan, self.queue_state, sequence.adapter
         if sequence.in_flight:
-            return self._hold_back(sequence, StepLimit.KV_PAGES, "its last step is still out")
+            return self._hold_back(sequence, StepLimit.KV_PAGES, "its last step is still running")
         if plan.budget <= 0:
             state.behind = "prompt budget is spent"
             state.may_differ = True
@@ -186,8 +186,8 @@ class AdmissionPass:
             return f"needs {own} KV pages, more than pinned adapters leave: unpin one"
         state.behind = f"behind {sequence.short_id}, which waits for KV pages"
         usable = pool.total - pool.adapters
-        why = f"{need} at worst, {usable} usable" if need > usable else f"{soon} needed now"
-        return f"waits for running requests to free KV pages: {why}"
+        why = f"needs up to {need}, {usable} usable" if need > usable else f"{soon} needed now"
+        return f"waits for KV pages of running requests: {why}"
 
     def _can_ever_fit(self, sequence: Sequence) -> bool:
         """False if adapters pinned since it arrived leave no room for it; it then blocks no other

@@ -320,7 +320,7 @@ class Api:
     async def scheduler(self, request: HttpRequest) -> Response:
         router = self.gateway.pipeline.router
         if router is None:
-            raise BadRequest("the router has not been heard yet", status=503)
+            raise BadRequest("the router sent no heartbeat yet", status=503)
         return JSONResponse(self._scheduler_body(router.scheduling))
 
     async def set_scheduler(self, request: HttpRequest) -> Response:

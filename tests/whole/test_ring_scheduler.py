@@ -29,7 +29,7 @@ def test_the_policy_is_shown_and_changed_over_http_and_the_command_line(ring: Ri
     assert ring.http.get("/v1/scheduler").json()["policy"] == "fcfs"
     body = {"policy": "vtc_fair", "weights": {"pirate": 2, "SmolLM2-135M-Instruct": 0.5}}
     answer = ring.http.put("/v1/scheduler", json=body).json()
-    assert answer["message"] == "the scheduler's policy is vtc_fair"
+    assert answer["message"] == "scheduler policy set to vtc_fair"
     shown = ring.http.get("/v1/scheduler").json()
     assert shown == answer["scheduler"]
     assert shown["weights"] == body["weights"] and shown["slo_seconds"] == 6.0

@@ -79,7 +79,7 @@ def test_a_shift_from_the_first_start_to_the_stop(ring: Ring) -> None:
         console.type("2")
         console.wait_for("● mine", 30)
         console.type("\r")
-        console.wait_for("as it comes", 30)
+        console.wait_for("streaming", 30)
         console.wait_for("What lies beyond the horizon", 30)
         console.type("\x1b")
 
@@ -107,7 +107,7 @@ def test_a_shift_from_the_first_start_to_the_stop(ring: Ring) -> None:
     try:
         console.wait_ready(30)
         console.type("8", "j", "j", "\r")  # what happened meanwhile is told of worker-0
-        console.wait_for("what happened", 10)
+        console.wait_for("events", 10)
         console.wait_for("worker-0 died (killed by SIGKILL", 10)
         console.type("\x1b")
         console.type("5", "Once more.", "\r")

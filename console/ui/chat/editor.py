@@ -62,10 +62,10 @@ class PromptEditor(MultilineInput):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", id="send"),
         Binding(
-            "ctrl+r", "recall", "Recall", id="recall", tooltip="search what was asked and answered"
+            "ctrl+r", "recall", "Recall", id="recall", tooltip="search past prompts and answers"
         ),
-        Binding("pagedown", "turn(1)", "Answers on", show=False, id="prompt-page-down"),
-        Binding("pageup", "turn(-1)", "Answers back", show=False, id="prompt-page-up"),
+        Binding("pagedown", "turn(1)", "Next answers", show=False, id="prompt-page-down"),
+        Binding("pageup", "turn(-1)", "Previous answers", show=False, id="prompt-page-up"),
     ]
 
     class Turned(Message):
@@ -86,7 +86,7 @@ class PromptEditor(MultilineInput):
             self.text = text
 
     def __init__(self) -> None:
-        super().__init__("editor", "Ask, then enter. ctrl+j breaks the line, up recalls.")
+        super().__init__("editor", "Type a prompt; enter sends, ctrl+j new line, up recalls.")
         self.border_title = "prompt"
         self._history: list[str] = []
         self._recalled = 0

@@ -34,7 +34,7 @@ def agree_to_many(
     if number <= MANY:
         then()
         return
-    body = f"A prompt goes to every marked model at once: {units.count(number)} requests each time."
+    body = f"Each prompt goes to every marked model: {units.count(number)} requests."
     choices = (Choice("y", "yes", yes), Choice("n", "", "No"))
     app.push_screen(
         ChoiceDialog(title, body, choices, begin=1),
@@ -112,7 +112,7 @@ class PickerList(Pane):
         self._offset = max(0, min(self._offset, len(self.found) - room))
         shown = list(enumerate(self.found))[self._offset : self._offset + room]
         if not shown:
-            return [head, line(("no model has these letters in this order", "dim"))]
+            return [head, line(("no model matches", "dim"))]
         return [head, *(self._row(rows[name], at == self.cursor, width) for at, name in shown)]
 
     def _row(self, row: AdapterRow, is_at_cursor: bool, width: int) -> TextLine:
@@ -153,7 +153,7 @@ class PickerInput(LineInput):
     ]
 
     def __init__(self, list: PickerList) -> None:
-        super().__init__(placeholder="letters of a name", compact=True)
+        super().__init__(placeholder="part of a name", compact=True)
         self.cursor_blink = False
         self._list = list
 
@@ -197,8 +197,8 @@ class ModelPicker(LiveScreen[PickedModels | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog form") as box:
-            box.border_title = "Models to ask"
-            box.border_subtitle = "space marks · ^a all that match · enter done · esc cancels"
+            box.border_title = "Models"
+            box.border_subtitle = "space marks ·  ^a all that match · enter done · esc cancels"
             yield PickerInput(self._list)
             yield self._list
 

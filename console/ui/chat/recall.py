@@ -35,7 +35,7 @@ class RecallDialog(ModalScreen[str]):
         with Vertical(classes="dialog form") as box:
             box.border_title = "Recall"
             box.border_subtitle = "enter takes the prompt · esc cancels"
-            words = Input(placeholder="words of a prompt or of an answer", compact=True)
+            words = Input(placeholder="words in a prompt or an answer", compact=True)
             words.cursor_blink = False
             yield words
             options = OptionList(compact=True, id="recalled")

@@ -118,7 +118,7 @@ class AdapterDetails:
         lines.append(line(*field("size"), (units.size(view.num_bytes), "text")))
         lines += wrapped_field("path", view.path, "text", width)
         if history := [mark for mark in row.marks if mark[1] != "hit"][-HISTORY:]:
-            lines += [TextLine(), line(("since this console is attached", "title"))]
+            lines += [TextLine(), line(("since this console attached", "title"))]
             lines += [_happened(at, kind) for at, kind in reversed(history)]
         result = None if row.is_base else board.verifications.get(row.name)
         if result is not None:
@@ -206,7 +206,7 @@ def _work(row: AdapterRow) -> list[TextLine]:
             line(
                 *field("pool hits"),
                 (share_of_hits(view), "text"),
-                (" of its requests; copied to the device ", "dim"),
+                (" of its requests; copied to device ", "dim"),
                 (_times(view.placements), "text"),
                 (", evicted ", "dim"),
                 (_times(view.evictions), "text"),
@@ -260,7 +260,7 @@ def verification_lines(result: AdapterVerification, width: int) -> list[TextLine
     head = f"  {'':<6} {'adapter':<{name_width}}{'same tokens':>12}{'mean |Δ|':>10}"
     lines = [line((f"{head}{'limit':>9}{'largest':>10}{'range':>8}", "dim"))]
     lines += [_comparison(row, name_width) for row in found.comparisons]
-    word: TextSpan = ("✓ right", "good") if found.is_right else ("✗ NOT right", "bad")
+    word: TextSpan = ("✓ passed", "good") if found.is_right else ("✗ FAILED", "bad")
     what = f"  {units.visible(found.key)} in {found.dtype}, {units.duration(found.seconds)}"
     lines += [
         TextLine(),
@@ -306,7 +306,7 @@ def unload_costs(row: AdapterRow) -> str:
     if live:
         first = f"{view.running} running and {view.waiting} waiting requests finish first."
     else:
-        first = "No request uses it now."
+        first = "No running requests."
     freed = "It holds no pages."
     if view.pages:
         pages, size = counted(view.pages, "page"), units.size(view.num_bytes)
@@ -325,16 +325,16 @@ def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
     if plan.fits:
         room: TextSpan = ("✓ fits now", "good")
     else:
-        room = ("◌ no room now: it waits in memory until there is", "warn")
+        room = ("◌ no room now: it would wait in host memory", "warn")
     lines = [
         line(*field("room"), room),
         line(
             *field("size"),
             (units.size(plan.num_bytes), "text"),
-            (f" in {units.quantity(plan.pages, 'page')}", "text"),
+            (f" in {units.count_noun(plan.pages, 'page')}", "text"),
             (f", {units.count(plan.free_pages)} free before it", "dim"),
         ),
-        line(*field("takes"), (f"{units.quantity(plan.kv_tokens, 'token')} of KV", "text")),
+        line(*field("takes"), (f"{units.count_noun(plan.kv_tokens, 'token')} of KV", "text")),
     ]
     if plan.evicts:
         lines += wrapped_field("evicts", ", ".join(plan.evicts), "warn", width)

@@ -28,7 +28,7 @@ from ..widgets.path_input import DIRECTORIES, PathInput
 from .adapter_details import plan_lines
 
 MOST_LINES = 40
-NO_PATH = "a path is required: a directory, or org/name on the hub"
+NO_PATH = "path required: a directory, or org/name on the hub"
 STAGES = ("fetch", "adapters")
 """Stages of a load whose progress bar is shown."""
 
@@ -152,7 +152,7 @@ class AdapterForm(LiveScreen[str]):
             return
         order = PlanCommand(paths=paths).order(self._orders.inbox)
         self._waits_for = order.order
-        self._note.show_word("reading its headers …", "dim")
+        self._note.show_word("reading its files …", "dim")
         self._orders.give(order, self._show_plan)
 
     def paths(self) -> tuple[str, ...]:
@@ -199,9 +199,9 @@ class LoadDialog(AdapterForm):
         self._loading = ""
 
     def fields(self) -> ComposeResult:
-        yield _field("name", "", "its name in requests; default: the directory's name")
+        yield _field("name", "", "name in requests; default: the directory's name")
         yield self.path_field("a PEFT directory on the server, or org/name on the hub")
-        yield MarkBox("pin: keep its pages while no request uses it", compact=True, id="pin")
+        yield MarkBox("pin: never evict it", compact=True, id="pin")
 
     def buttons(self) -> ComposeResult:
         yield Button("Load", variant="primary", compact=True, id="load")
@@ -215,7 +215,10 @@ class LoadDialog(AdapterForm):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.input.id == "name" and not self.path:
-            self.query_one("#path").focus()
+            path = self.query_one("#path", Input)
+            if "/" in event.value:  # a path given in the first field
+                path.value, event.input.value = event.value, ""
+            path.focus()
         else:
             self._load()
 
@@ -274,7 +277,7 @@ class PlanDialog(AdapterForm):
     SUBTITLE = "tab completes · enter plans · esc closes"
 
     def fields(self) -> ComposeResult:
-        yield self.path_field("PEFT directories on the server, with spaces between them", True)
+        yield self.path_field("PEFT directories on the server, separated by spaces", True)
 
     def buttons(self) -> ComposeResult:
         yield Button("Plan", variant="primary", compact=True, id="plan")

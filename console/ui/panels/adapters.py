@@ -134,27 +134,35 @@ class AdapterTablePane(TablePane[AdapterRow]):
     TITLE = "adapters"
     EMPTY = "waiting for the router"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("l", "ask('load')", "Load", id="load", tooltip="serve another directory by a name"),
         Binding(
-            "u", "ask('unload')", "Unload", id="unload", tooltip="refuse new requests, then free it"
+            "l", "ask('load')", "Load", id="load", tooltip="an adapter from a directory or the hub"
         ),
-        Binding("r", "ask('reload')", "Reload", id="reload", tooltip="read its files again"),
-        Binding("p", "ask('pin')", "Pin", id="pin", tooltip="keep its pages, or no longer"),
+        Binding(
+            "u",
+            "ask('unload')",
+            "Unload",
+            id="unload",
+            tooltip="refuse new requests, then free its pages",
+        ),
+        Binding("r", "ask('reload')", "Reload", id="reload", tooltip="re-read its files"),
+        Binding("p", "ask('pin')", "Pin", id="pin", tooltip="never evict it, or allow it again"),
         Binding(
             "v",
             "ask('verify')",
             "Verify",
             id="verify",
-            tooltip="against its weights merged exactly",
+            tooltip="compare with weights merged in float32",
         ),
         Binding(
             "m",
             "ask('merge')",
             "Merge",
             id="merge",
-            tooltip="a copy of the weights with it, or not",
+            tooltip="into a copy of the base weights, or release it",
         ),
-        Binding("w", "ask('plan')", "Plan", id="plan", tooltip="what loading a directory takes"),
+        Binding(
+            "w", "ask('plan')", "Plan", id="plan", tooltip="pages and KV that a load would take"
+        ),
     ]
     columns = (
         Column(
@@ -355,7 +363,7 @@ class AdapterTablePane(TablePane[AdapterRow]):
                 spans += [(f"{units.visible(bar.label)} ", "dim"), (filled, "warn"), (rest, "rest")]
                 spans += [(f"{so_far}   ", "number")]
         if not spans and self.sort_column is None:
-            spans.append(("costliest of the last minute first  ", "dim"))
+            spans.append(("costliest first, last minute  ", "dim"))
         return (*spans, *super().caption(board))
 
     def _fitting(
@@ -473,11 +481,11 @@ class AdaptersPanel(Panel):
         elif message.verb == "plan":
             self.app.push_screen(PlanDialog(self._orders), self._load_planned)
         elif not message.rows:
-            self.notify("There is no adapter yet; l loads one.", severity="warning")
+            self.notify("No adapters; l loads one.", severity="warning")
         elif not rows:
             self.notify(NOT_FOR_THE_BASE[message.verb], severity="warning")
         elif message.verb == "merge" and len(rows) > 1:
-            self.notify("One adapter at a time can be merged.", severity="warning")
+            self.notify("Only one adapter can be merged at a time.", severity="warning")
         else:
             self._order(message.verb, rows)
 
@@ -500,7 +508,7 @@ class AdaptersPanel(Panel):
         if verb == "verify":
             busy = [row.name for row in rows if self._orders.is_verifying(row.name)]
             if busy:
-                self.notify(f"Being verified already: {', '.join(busy)}", severity="warning")
+                self.notify(f"Already being verified:  {', '.join(busy)}", severity="warning")
             rows = [row for row in rows if row.name not in busy]
         orders = [_command(verb, row).order(self._orders.inbox) for row in rows]
         table = self.query_one(AdapterTablePane)

@@ -53,9 +53,21 @@ class AlertTable(TablePane[Alert]):
     TITLE = "alerts"
     EMPTY = "no alerts"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("a", "acknowledge", "Acknowledge", id="acknowledge", tooltip="it has been seen"),
+        Binding(
+            "a",
+            "acknowledge",
+            "Acknowledge",
+            id="acknowledge",
+            tooltip="it no longer counts in the tab",
+        ),
         Binding("A", "acknowledge_all", "All", show=False, id="acknowledge-all"),
-        Binding("enter", "open", "Evidence", id="evidence", tooltip="its line, or where it shows"),
+        Binding(
+            "enter",
+            "open",
+            "Go to",
+            id="evidence",
+            tooltip="its log line, or the screen that shows it",
+        ),
     ]
     columns = (
         Column(
@@ -67,7 +79,7 @@ class AlertTable(TablePane[Alert]):
         ),
         text_column("rule", 17, lambda r: r.finding.rule),
         text_column(
-            "what",
+            "details",
             24,
             lambda r: reason_first(units.visible(r.finding.text)),
             lambda r: _style(r) if r.state is AlertState.FIRING else "dim",
@@ -85,6 +97,22 @@ class AlertTable(TablePane[Alert]):
         def __init__(self, keys: Sequence[tuple[str, str]]) -> None:
             super().__init__()
             self.keys = keys
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[tuple[str, int]] = set()
+        """The alerts of the last frame, each with the times it had fired."""
+
+    def go_to_news(self) -> None:
+        """Puts the cursor on the worst firing alert, if it was not there when the page was last in
+        view: `enter` is about what has just happened, not about the row that was read before."""
+        worst = next(iter(self.painted_app.alert_book.firing), None)
+        if worst is not None and (self.row_key(worst), worst.times) not in self._seen:
+            self.go_to(self.row_key(worst))
+
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+        self._seen = {(self.row_key(row), row.times) for row in self.rows(board)}
+        return super().draw_lines(board, width, height)
 
     def rows(self, board: Board) -> Sequence[Alert]:
         return self.painted_app.alert_book.alerts
@@ -127,11 +155,11 @@ class RulePane(Pane):
 
     def __init__(self, table: AlertTable) -> None:
         super().__init__(id="rule")
-        self._table = table
+        self._table = self.belongs_to = table
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return ((row.finding.rule if row else "what is watched", "title"),)
+        return ((row.finding.rule if row else "alert rules", "title"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
@@ -143,9 +171,9 @@ class RulePane(Pane):
             limit = f"{rule.limit} = {value:g} in [alerts] of the settings; 0 turns it off"
         found: list[TextLine] = []
         for name, text, style in (
-            ("what", row.finding.text, "text"),
-            ("means", rule.meaning, "text"),
-            ("do", rule.remedy, "text"),
+            ("details", row.finding.text, "text"),
+            ("meaning", rule.meaning, "text"),
+            ("remedy", rule.remedy, "text"),
             ("fires at", limit, "dim"),
             ("enter", _way(row.finding, board), "dim"),
         ):
@@ -190,6 +218,10 @@ class AlertsPanel(Panel):
         table = AlertTable()
         yield table
         yield RulePane(table)
+
+    def focus_first(self) -> None:
+        self.query_one(AlertTable).go_to_news()
+        super().focus_first()
 
     def paint(self, board: Board) -> None:
         table = self.query_one(AlertTable)

@@ -32,13 +32,15 @@ class AnswerPane(Pane, can_focus=True):
         Binding("pageup", "move(-10)", "Page up", show=False, id="answer-page-up"),
         Binding("pagedown", "move(10)", "Page down", show=False, id="answer-page-down"),
         Binding("m", "plain", "Plain", id="answer-plain", tooltip="Markdown or plain text"),
-        Binding("l", "choices", "Logprobs", id="answer-logprobs", tooltip="how likely each token"),
+        Binding(
+            "l", "choices", "Logprobs", id="answer-logprobs", tooltip="probability of each token"
+        ),
         Binding(
             "d",
             "difference",
             "Difference",
             id="answer-difference",
-            tooltip="word by word, against the first answer",
+            tooltip="word by word, from the first answer",
         ),
         Binding("y", "copy", "Copy", id="answer-copy", tooltip="this answer to the clipboard"),
     ]
@@ -103,7 +105,7 @@ class AnswerPane(Pane, can_focus=True):
     def _choices(self, width: int) -> Sequence[TextLine]:
         if self.answer.choices:
             return [choice_line(choice, width) for choice in self.answer.choices]
-        word = "no probabilities were asked for: set logprobs, 0 or more, and ask again"
+        word = "no logprobs in this answer: set logprobs to 0 or more, then retry (ctrl+t)"
         return [line((text, "dim")) for text in units.wrap(word, width)]
 
     def _differing(self, width: int) -> Sequence[TextLine]:
@@ -111,9 +113,9 @@ class AnswerPane(Pane, can_focus=True):
         answer, against = self.answer, self.against
         word = ""
         if against is None:
-            word = "only one model was asked: mark another one, and ask again"
+            word = "only one answer: mark another model, then retry (ctrl+t)"
         elif answer.is_streaming or against.is_streaming:
-            word = "compared as soon as both answers are complete"
+            word = "waiting until both answers are complete"
         if word or against is None:
             self._compared = None
             return [line((text, "dim")) for text in units.wrap(word, width)]
@@ -187,7 +189,7 @@ class AnswerPane(Pane, can_focus=True):
     def action_copy(self) -> None:
         answer = self.answer
         self.app.copy_to_clipboard(answer.text)
-        self.notify(f"copied: {units.quantity(len(answer.text), 'character')} of {answer.label}")
+        self.notify(f"{units.count_noun(len(answer.text), 'character')} of {answer.label} copied")
 
     def on_mouse_scroll_down(self) -> None:
         self.action_move(3)
@@ -253,7 +255,7 @@ def difference_hint(
     found: tuple[TextSpan, ...] = ((f"+{more}", INSERT), (" ", "text"), (f"-{less}", DELETE))
     found += ((" words", "dim"),)
     if not more and not less:
-        found = (("no word differs", "dim"),)
+        found = (("no differences", "dim"),)
     name = (("  against ", "dim"), (against.label, against.style))
     left = room - length(found)
     return found + crop(name, left) if left >= length(name[:1]) + length(name[1:]) / 2 else found

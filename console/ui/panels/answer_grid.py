@@ -150,14 +150,14 @@ class EmptyPane(Pane):
     TITLE = "answers"
     KEYS: ClassVar[Sequence[tuple[str, str]]] = (
         ("enter", "sends the prompt to every marked model"),
-        ("ctrl+g", "finds models by letters of their names; space marks one"),
-        ("shift+tab", "goes back to the parameters and the models"),
-        ("f2", "goes to the system prompt and the further parameters"),
-        ("up / down", "recall what was asked before; ctrl+r searches it"),
-        ("page keys", "turn to more answers, or scroll them"),
-        ("ctrl+s", "exports the conversation; ctrl+n begins another one"),
-        ("ctrl+t", "asks the last prompt again"),
-        ("escape", "cancels the answers, or gives the keys back to the console"),
+        ("ctrl+g", "finds models by name; space marks one"),
+        ("shift+tab", "goes back to parameters and models"),
+        ("f2", "shows the system prompt and more parameters"),
+        ("up / down", "recall an earlier prompt; ctrl+r searches them"),
+        ("page keys", "next answers, or scroll them"),
+        ("ctrl+s", "exports the conversation; ctrl+n starts a new one"),
+        ("ctrl+t", "sends the last prompt again"),
+        ("esc", "cancels the answers, or leaves the prompt"),
     )
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
@@ -165,7 +165,7 @@ class EmptyPane(Pane):
 
     def _hints(self, height: int) -> Iterator[TextLine]:
         if height > len(self.KEYS) + 1:
-            yield line(("Answers come side by side, from one mixed batch.", "text"))
+            yield line(("Answers stream side by side, from one mixed batch.", "text"))
             yield TextLine()
         for key, what in self.KEYS:
             yield line((f"{key:>10}", "key"), (f"  {what}", "dim"))

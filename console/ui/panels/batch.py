@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
@@ -22,6 +23,10 @@ from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field, wrapped_field
 from ..widgets.table import TablePane
 
+MOST_NAME = 24
+"""Cells of an adapter's mark and name that come before the room of the output."""
+LEAST_OUTPUT, USUAL_OUTPUT = 21, 30
+"""Cells of the output where names need the room, and where they do not."""
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
 
 
@@ -35,7 +40,17 @@ def _phase(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
 def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
     adapter = row.view.adapter
     mark = "○" if adapter is None else "●"
-    return ((f"{mark} {board.name_of(adapter)}", board.color_of(adapter)),)
+    name = units.fit_name(board.name_of(adapter), width - 2, board.differs_at(adapter))
+    return ((f"{mark} {name}", board.color_of(adapter)),)
+
+
+def _name_wanted(row: RequestRow) -> int:
+    return min(MOST_NAME, 2 + cell_len(row.view.adapter or "base"))
+
+
+def _output_wanted(row: RequestRow) -> int:
+    view = row.view
+    return len(f"#{view.place} {view.reason}") if view.reason else USUAL_OUTPUT
 
 
 def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
@@ -63,8 +78,8 @@ class BatchTable(TablePane[RequestRow]):
     TITLE = "live batch"
     EMPTY = "no request is live"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("x", "abort", "Abort", id="abort", tooltip="end the request, or all marked ones"),
-        Binding("w", "waiting", "Waiting", id="row-waiting", tooltip="to the next waiting one"),
+        Binding("x", "abort", "Abort", id="abort", tooltip="end this request, or all marked ones"),
+        Binding("w", "waiting", "Waiting", id="row-waiting", tooltip="next waiting request"),
     ]
     columns = (
         text_column(
@@ -88,16 +103,19 @@ class BatchTable(TablePane[RequestRow]):
             _adapter,
             order=lambda r: r.view.adapter or "",
             grows=True,
+            wants=_name_wanted,
             value=lambda r: r.view.adapter,
         ),
         number_column("age", 9, lambda r: r.age_s, units.age, "text", rank=3, field="age_s"),
         number_column("prompt", 6, lambda r: r.view.num_prompt, rank=5, field="prompt_tokens"),
         Column(
-            "output / why it waits",
+            "output / wait reason",
             24,
             _output,
             order=lambda r: r.view.num_output / max(1, r.view.max_tokens),
             grows=True,
+            wants=_output_wanted,
+            least=LEAST_OUTPUT,
             descends=True,
             value=lambda r: r.view.num_output,
             field="output_tokens",
@@ -158,7 +176,7 @@ class BatchTable(TablePane[RequestRow]):
     def action_waiting(self) -> None:
         """Goes to the next waiting request; behind the last one, to the first."""
         if not self.go_to_next(lambda row: row.view.phase == "waiting"):
-            self.notify("No request waits.", timeout=3)
+            self.notify("No request is waiting.", timeout=3)
 
     def action_abort(self) -> None:
         self.ask_orders([Abort(row.view.request_id, ABORTED) for row in self.subjects])
@@ -216,7 +234,7 @@ class RequestDialog(LiveDialog):
     def action_copy(self) -> None:
         if text := self._details.request_text(self.painted_app.board):
             self.app.copy_to_clipboard(text.text)
-            self.notify(f"copied: {units.quantity(len(text.text), 'character')}")
+            self.notify(f"{units.count_noun(len(text.text), 'character')} copied")
 
 
 class RequestDetails:
@@ -241,7 +259,7 @@ class RequestDetails:
         view = row.view
         state: Sequence[TextSpan] = _phase(row, board, width)
         if not self.is_live:
-            state = (("✓ no longer live", "dim"), ("  the figures are the last ones heard", "dim"))
+            state = (("✓ no longer live", "dim"), ("  last known values", "dim"))
         found = [
             line(*field("state"), *state),
             line(*field("id"), (view.request_id, "text")),
@@ -268,7 +286,7 @@ class RequestDetails:
                 *field("output"),
                 *self._output_so_far(row),
             ),
-            line(*field("pages"), (f"{view.pages if self.is_live else 'given back'}", "text")),
+            line(*field("pages"), (f"{view.pages if self.is_live else 'freed'}", "text")),
             TextLine(),
             line(("timeline", "title")),
             *_timeline(row, board, width),
@@ -288,22 +306,22 @@ class RequestDetails:
     def _words(self, board: Board, width: int) -> Sequence[TextLine]:
         text = self.request_text(board)
         if text is None:
-            return [TextLine(), line(("asking the server for its words", "dim"))]
-        output = self._output.lines(text.text, width) if text.text else ["nothing yet"]
+            return [TextLine(), line(("fetching the output from the server", "dim"))]
+        output = self._output.lines(text.text, width) if text.text else ["no output yet"]
         style = board.color_of(self._row.view.adapter) if text.text else "dim"
         return [
             TextLine(),
-            line(("output", "title"), ("  whole" if text.ended else "  as it comes", "dim")),
+            line(("output", "title"), ("  whole" if text.ended else "  streaming", "dim")),
             *(line((words, style)) for words in output),
             TextLine(),
-            line(("prompt", "title"), ("  as the model reads it", "dim")),
+            line(("prompt", "title"), ("  with the chat template", "dim")),
             *(line((words, "text")) for words in self._prompt.lines(text.prompt, width)),
         ]
 
 
 def _queue(board: Board) -> TextSpan:
     waiting = sum(row.view.phase == "waiting" for row in board.requests)
-    return (f" of {waiting} that wait", "dim")
+    return (f" of {waiting} waiting", "dim")
 
 
 class RequestStage(NamedTuple):

@@ -20,7 +20,8 @@ from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
 from ..widgets.column import Column, number_column, text_column
-from ..widgets.dialogs import LiveDialog
+from ..widgets.details import DetailsPane
+from ..widgets.dialogs import LineSource, LiveDialog
 from ..widgets.pane import Pane, Panel, field
 from ..widgets.styles import MainScreen
 from ..widgets.table import TablePane
@@ -57,12 +58,12 @@ class ResultTable(TablePane[Kept]):
 
     TITLE = "results"
     PERIOD_S = 0.5
-    EMPTY = "no result is kept yet; n runs a workload"
+    EMPTY = "no results yet; n runs a workload"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "new", "New run", id="bench-new", tooltip="a workload, against this pipeline"),
-        Binding("c", "cancel", "Cancel", id="bench-cancel", tooltip="end the run under way"),
+        Binding("n", "new", "New run", id="bench-new", tooltip="a workload on this pipeline"),
+        Binding("c", "cancel", "Cancel", id="bench-cancel", tooltip="cancel the current run"),
         Binding("b", "baseline", "Baseline", id="bench-baseline", tooltip="set as baseline"),
-        Binding("o", "file", "Open file", id="bench-file", tooltip="results of another file"),
+        Binding("o", "file", "Open file", id="bench-file", tooltip="results from a file"),
     ]
 
     class NewAsked(Message):
@@ -110,7 +111,7 @@ class ResultTable(TablePane[Kept]):
             _figures("tok/s", 7, "tokens_s", 1),
             _figures("TTFT ms", 8, "ttft_ms_p50", 2),
             _figures("p99", 8, "ttft_ms_p99", 5),
-            _figures("gap ms", 7, "inter_token_ms_p50", 4),
+            _figures("ITL ms", 7, "inter_token_ms_p50", 4),
             _figures("p99", 7, "inter_token_ms_p99", 6),
             _figures("errors", 6, "errors", 7),
         )
@@ -126,6 +127,10 @@ class ResultTable(TablePane[Kept]):
 
     def name_of(self, row: Kept) -> str:
         return f"{_when(row.at)} {describe_load(row.row.config)}"
+
+    def lines_of(self, row: Kept) -> LineSource:
+        found = result_lines(row)
+        return lambda board, width: found
 
     def extracts(self, row: Kept) -> Mapping[str, str]:
         return {"file": str(row.path), "server": row.row.config.server}
@@ -225,7 +230,7 @@ class RunPane(Pane):
                     *((f"{units.milliseconds(value):>10}", "number") for value in values),
                 )
                 for name, values in (
-                    ("first token", live.ttft_ms),
+                    ("TTFT", live.ttft_ms),
                     ("inter-token", live.inter_token_ms),
                 )
             ),
@@ -284,7 +289,7 @@ class ComparePane(Pane):
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return (("comparison of ", "dim"), (describe_load(row.row.config), "title")) if row else ()
+        return (("comparison: ", "dim"), (describe_load(row.row.config), "title")) if row else ()
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         """What the selected run is compared with."""
@@ -293,16 +298,16 @@ class ComparePane(Pane):
             return ()
         if self._table.held_against() is None:
             is_baseline = self._table.row_key(row) == self._table.baseline
-            return (("the baseline" if is_baseline else "the first of its load", "dim"),)
-        which = "the baseline" if self._table.baseline else "the last one"
-        return (("against ", "dim"), (which, "text"))
+            return (("baseline" if is_baseline else "first run of this workload", "dim"),)
+        which = "baseline" if self._table.baseline else "previous run"
+        return (("vs ", "dim"), (which, "text"))
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
-            return [line(("nothing to compare yet", "dim"))]
+            return [line(("nothing to compare", "dim"))]
         base = self._table.held_against()
-        against = f"{'against':>12}  {_when(base.at)}" if base else "  b sets a baseline"
+        against = f"{'vs':>12}  {_when(base.at)}" if base else "  b sets a baseline"
         found = [
             line((f"{'':<{HEAD}}", "dim"), (f"{'this':>10}", "title"), (against, "dim")),
         ]
@@ -374,6 +379,7 @@ class BenchPanel(Panel):
         yield RunPane()
         yield ComparePane(table)
         yield table
+        yield DetailsPane(table)
 
     @property
     def is_live(self) -> bool:
@@ -384,15 +390,20 @@ class BenchPanel(Panel):
 
     def on_table_pane_moved(self) -> None:
         self.query_one(ComparePane).paint()
+        self.query_one(DetailsPane).paint()
 
     def on_table_pane_opened(self, message: TablePane.Opened) -> None:
         kept: Kept = message.row
         compared = self.query_one(ComparePane)
-        details = result_lines(kept)
+        details = self.query_one(ResultTable).lines_of(kept)
         self.app.push_screen(
             LiveDialog(
                 describe_load(kept.row.config),
-                lambda board, width: [*compared.draw_lines(board, width, 11), TextLine(), *details],
+                lambda board, width: [
+                    *compared.draw_lines(board, width, 11),
+                    TextLine(),
+                    *details(board, width),
+                ],
             )
         )
 
@@ -401,7 +412,7 @@ class BenchPanel(Panel):
             self.notify(self.query_one(RunPane).painted_app.refusal, severity="error")
             return
         if self.is_live:
-            self.notify("c cancels it", title="A run is under way", severity="warning")
+            self.notify("c cancels it", title="A run is in progress", severity="warning")
             return
         self._ask()
 
@@ -426,7 +437,7 @@ class BenchPanel(Panel):
         if self._run is not None and self._run.is_running:
             self._run.cancel()
         else:
-            self.notify("No run is under way.")
+            self.notify("No run is in progress.")
 
     def _start(self, plan: BenchPlan | None) -> None:
         if plan is None:
@@ -436,7 +447,7 @@ class BenchPanel(Panel):
         app = self.query_one(RunPane).painted_app
         server = app.board.server
         if server is None:
-            self.notify("its clients have no server to ask", title="The server is not there yet")
+            self.notify("wait until it is READY", title="The server is not ready")
             return
         label = app.board.base_model or server.url
         run = BenchRun(plan, server.url, app.api_key, label, self._files.new())
@@ -476,8 +487,8 @@ class BenchPanel(Panel):
         speed = row.row.result.tokens_s
         base = table.held_against()
         before = base.row.result.tokens_s if base else None
-        which = "the baseline" if table.baseline else "the last one"
-        ratio = f", {speed / before:.2f}x of {which}" if speed and before else ""
+        which = "baseline" if table.baseline else "previous run"
+        ratio = f", {speed / before:.2f}x the {which}" if speed and before else ""
         return f": {number(speed)} tokens/s{ratio}"
 
     def on_unmount(self) -> None:

@@ -15,7 +15,7 @@ from textual.widgets import Button, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ...client.bench_run import SUITES, WORKLOADS, BenchPlan
-from ...text.fuzzy import did_you_mean, with_choices
+from ...text.near_words import did_you_mean, with_choices
 from ..widgets.form_field import FormField
 from ..widgets.path_input import PathInput, PathKind
 
@@ -62,7 +62,7 @@ def _lengths(text: str) -> tuple[int, int]:
 
 def _file(text: str) -> str:
     if not text:
-        raise ValueError("a file is required")
+        raise ValueError("file required")
     path = Path(text).expanduser()
     try:
         path.open("rb").close()
@@ -94,20 +94,20 @@ class WorkloadField(NamedTuple):
 
 FIELDS = {
     "file": WorkloadField("file", "on this machine", _file, typed=r".*"),
-    "suite": WorkloadField("suite", "cv, alpha, …; → completes it", _suite, typed=r"[A-Za-z0-9-]*"),
+    "suite": WorkloadField("suite", "cv, alpha, …; → completes", _suite, typed=r"[A-Za-z0-9-]*"),
     "speed": WorkloadField("speed", "multiplies the arrival rate", _above_zero),
     "scale": WorkloadField("scale", "multiplies the arrival rate", _above_zero),
-    "seconds": WorkloadField("seconds", "of arrivals", _above_zero, True),
+    "seconds": WorkloadField("seconds", "length of the arrivals", _above_zero, True),
     "requests": WorkloadField("requests", "total (first N of a file)", _whole, True),
-    "at_once": WorkloadField("at once", "empty = open loop", _whole, True),
-    "rate": WorkloadField("a second", "open-loop rate", _above_zero),
-    "cv": WorkloadField("cv", "burstiness (CV); 1 = Poisson", _above_zero),
+    "at_once": WorkloadField("concurrency", "empty = open loop", _whole, True),
+    "rate": WorkloadField("rate", "open-loop requests/s", _above_zero),
+    "cv": WorkloadField("CV", "burstiness (CV); 1 = Poisson", _above_zero),
     "alpha": WorkloadField("alpha", "1 is uniform, less is skewed", _above_zero),
-    "adapters": WorkloadField("adapters", "of those loaded", _count, True),
+    "adapters": WorkloadField("adapters", "first N loaded; empty = all", _count, True),
     "models": WorkloadField("models", "a, b; empty = all", _names, True, typed=r".*"),
     "prompt": WorkloadField("prompt", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
     "tokens": WorkloadField("answer", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
-    "slo": WorkloadField("SLO", "seconds to the first token", _above_zero),
+    "slo": WorkloadField("SLO", "seconds, limit of TTFT", _above_zero),
 }
 MUST_BE = ("requests", "tokens")
 """Fields that cannot be emptied if their default is not empty: an unbounded generator would never
@@ -319,7 +319,7 @@ class FileDialog(ModalScreen[str]):
         if path := event.value.strip():
             self.dismiss(path)
         else:
-            self.query_one(FormField).complain("a path is required")
+            self.query_one(FormField).complain("path required")
 
     def action_leave(self) -> None:
         self.dismiss("")

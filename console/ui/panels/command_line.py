@@ -70,12 +70,12 @@ class CommandInput(LineInput):
     """The input: up and down go through the history, tab through completions."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Do it", id="command-do"),
+        Binding("enter", "submit", "Run", id="command-do"),
         Binding("escape", "app.close_command", "Leave", id="command-leave"),
         Binding("tab", "complete(1)", "Complete", id="command-complete"),
         Binding("shift+tab", "complete(-1)", "Back", show=False, id="command-complete-back"),
-        Binding("up", "recall(-1)", "Before", show=False, id="command-before"),
-        Binding("down", "recall(1)", "After", show=False, id="command-after"),
+        Binding("up", "recall(-1)", "Previous", show=False, id="command-before"),
+        Binding("down", "recall(1)", "Next", show=False, id="command-after"),
     ]
 
     def action_complete(self, step: int) -> None:
@@ -112,7 +112,7 @@ class CommandLine(Vertical):
         self._pane = CandidatePane()
         self.input = CommandInput(
             value=text,
-            placeholder="a command; tab lists them",
+            placeholder="command; tab lists them",
             compact=True,
             select_on_focus=False,
         )
@@ -191,7 +191,7 @@ class CommandLine(Vertical):
         except OperatorError as error:
             self._fail(error)
         except InboxFull as error:
-            self._fail(OperatorError(str(error), "the order was not taken"))
+            self._fail(OperatorError(str(error), "command rejected"))
         else:
             remember(text, self._history)
             await self.run_action("app.close_command")

@@ -48,11 +48,11 @@ def diagnostics(app: PaintedApp, board: Board) -> list[TextLine]:
     """The lines of the diagnostics: drawing, terminal, telemetry, sockets and event loops."""
     parts = [("drawing", _drawing(app)), ("terminal", _terminal(app))]
     if off := _switched_off(app):
-        parts.append(("off, since the installed libraries differ", off))
+        parts.append(("off: the installed libraries differ", off))
     parts += [
         ("telemetry", _telemetry(app, board)),
-        ("sockets: frames/s, in all, refused", _sockets(board)),
-        ("event loops: delay of their timers", _loops(board)),
+        ("sockets: frames/s, total, refused", _sockets(board)),
+        ("event loops: lag", _loops(board)),
     ]
     found: list[TextLine] = []
     for title, lines in parts:
@@ -62,13 +62,13 @@ def diagnostics(app: PaintedApp, board: Board) -> list[TextLine]:
 
 def _drawing(app: PaintedApp) -> list[TextLine]:
     cost, meter = app.meter.cost, app.meter
-    sends = "only the cells that changed" if app.is_diffed else "whole lines, as Textual does"
+    sends = "changed cells only" if app.is_diffed else "whole lines (Textual's default)"
     return _rows(
         ("frames", f"{cost.frames_s:.1f}/s of {app.pace.fps:g}, {units.count(meter.frames)} drawn"),
-        ("processor", f"{cost.cpu_fraction * 100:.1f} % of a core, {cost.frame_ms:.2f} ms a frame"),
-        ("output", f"{units.size(cost.bytes_s)}/s, {units.size(meter.num_bytes)} in all"),
+        ("cpu", f"{cost.cpu_fraction * 100:.1f} % of a core, {cost.frame_ms:.2f} ms a frame"),
+        ("output", f"{units.size(cost.bytes_s)}/s, {units.size(meter.num_bytes)} total"),
         ("sends", sends),
-        ("loop lag", f"{cost.lag_ms:.0f} ms at most, last seconds"),
+        ("loop lag", f"max {cost.lag_ms:.0f} ms, last seconds"),
     )
 
 
@@ -76,7 +76,7 @@ def _terminal(app: PaintedApp) -> list[TextLine]:
     pace, meter = app.pace, app.meter
     answers = "none: at most 4 frames/s"
     if pace.answers:
-        answers = f"the last after {units.milliseconds(pace.round_trip_s * 1e3)}"
+        answers = f"last after {units.milliseconds(pace.round_trip_s * 1e3)}"
     system = app.console.color_system or "none"
     client = os.environ.get("SSH_CONNECTION", "").split(" ")[0]
     withheld_s = meter.cost.withheld_s
@@ -85,7 +85,7 @@ def _terminal(app: PaintedApp) -> list[TextLine]:
         ("colours", f"{system}, theme {app.theme}"),
         ("link", f"ssh from {client}" if client else "this machine"),
         ("answers", answers),
-        ("pending", units.quantity(app.queued, "write")),
+        ("queue", units.count_noun(app.queued, "pending write")),
         ("withheld", f"{units.count(meter.withheld)} frames, {withheld_s:.1f}/s now"),
     )
 
@@ -100,12 +100,12 @@ def _switched_off(app: PaintedApp) -> list[TextLine]:
 
 def _telemetry(app: PaintedApp, board: Board) -> list[TextLine]:
     store = app.store
-    age = "nothing heard" if board.link_age_s is None else f"{units.duration(board.link_age_s)} ago"
+    age = "none" if board.link_age_s is None else f"{units.duration(board.link_age_s)} ago"
     return _rows(
-        ("messages", f"{store.message_rate:.0f}/s, {units.count(store.taken)} in all"),
-        ("last heard", age),
-        ("not heard", f"{store.missed_steps} steps, {store.missed_lines} log lines"),
-        ("refused", f"{app.telemetry.refused} frames of another kind"),
+        ("messages", f"{store.message_rate:.0f}/s, {units.count(store.taken)} total"),
+        ("last one", age),
+        ("missed", f"{store.missed_steps} steps, {store.missed_lines} log lines"),
+        ("refused", f"{app.telemetry.refused} frames of an unknown kind"),
     )
 
 

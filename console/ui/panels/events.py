@@ -35,7 +35,13 @@ class EventPane(FilterPane):
         Binding("up,k", "move(-1)", "Up", show=False, id="event-up"),
         Binding("down,j", "move(1)", "Down", show=False, id="event-down"),
         Binding("y", "copy", "Copy", show=False, id="event-copy", tooltip="its text"),
-        Binding("enter", "trace", "Trace", id="trace", tooltip="to its line, or where it shows"),
+        Binding(
+            "enter",
+            "trace",
+            "Go to",
+            id="trace",
+            tooltip="its log line, or the screen that shows it",
+        ),
     ]
 
     class Traced(Message):

@@ -31,7 +31,7 @@ class ReadsPane(Pane):
     """Bytes that a decode step reads, its read rate, and the overhead of adapters. For steps with
     prompts, which are compute-bound, tokens a second."""
 
-    TITLE = "memory traffic per decode step"
+    TITLE = "decode memory traffic"
     PERIOD_S = 0.5
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class ReadsPane(Pane):
             return ()
         return (
             *_idle(board),
-            ("copy rate ", "dim"),
+            ("peak copy ", "dim"),
             (units.speed(board.copy_bytes_s), "number"),
         )
 
@@ -51,7 +51,7 @@ class ReadsPane(Pane):
         if not board.times_steps:
             return [line(("off: --no-step-times", "dim"))]
         if not reads.step_bytes:
-            return [line(("no decode step is known yet", "dim"))]
+            return [line(("no decode steps yet", "dim"))]
         cells = max(1, width - 21)
         parts = (
             ("weights", reads.weights, "base"),
@@ -71,10 +71,10 @@ class ReadsPane(Pane):
         is_wide = width >= 48
         found.append(
             line(
-                (f"{'together':<10}", "text"),
+                (f"{'total':<10}", "text"),
                 (f"{units.speed(reads.bytes_s):>9}", "number"),
                 (f"  {units.share(board.read_share)}", "number"),
-                (" of the copy rate" if is_wide else " of a copy", "dim"),
+                (" of peak copy bandwidth" if is_wide else " of peak", "dim"),
             )
         )
         tax = reads.lora_tax
@@ -89,7 +89,7 @@ class ReadsPane(Pane):
         rate = units.NOTHING if reads.prompt_rate is None else units.rate(reads.prompt_rate)
         found.append(
             line(
-                (f"{'prompts':<10}", "text"),
+                (f"{'prefill':<10}", "text"),
                 (f"{rate:>9}", "number"),
                 (" tok/s, compute-bound" if is_wide else " tok/s", "dim"),
             )
@@ -116,7 +116,7 @@ class FlamePane(Pane):
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         if self.tail is not None:
-            word = self.tail.recording or "nothing recorded"
+            word = self.tail.recording or "no spans recorded"
             return ((word, "dim"),)
         spans: list[TextSpan] = [("host ", "title")]
         for part in (*HOST_PARTS, *DEVICE_PARTS):
@@ -234,7 +234,7 @@ class QuantilePane(Pane):
             )
 
         found = [head]
-        found += [row(board.ttft_quantiles, "first token" if room > 10 else "1st token")]
+        found += [row(board.ttft_quantiles, "TTFT")]
         found += [row(board.inter_token_quantiles, "inter-token" if room > 10 else "inter-tok")]
         found += [row(q, q.name if width < 40 else f"{q.name} step") for q in board.phase_quantiles]
         found += [

@@ -123,24 +123,24 @@ class LogPane(FilterPane):
         Binding("pagedown", "page(1)", "Page down", show=False, id="log-page-down"),
         Binding("home,g", "oldest", "Oldest", show=False, id="log-oldest"),
         Binding("end,G,f", "follow", "Follow", key_display="f", id="log-follow"),
-        Binding("l", "level", "Level", id="log-level", tooltip="hide what is below a level"),
-        Binding("p", "process", "Process", id="log-process", tooltip="one process's lines, or all"),
+        Binding("l", "level", "Level", id="log-level", tooltip="minimum level"),
+        Binding("p", "process", "Process", id="log-process", tooltip="one process, or all"),
         Binding(
             *("s", "search", "Search"),
             id="log-search",
-            tooltip="n and N go from hit to hit",
+            tooltip="n older match, N newer match",
         ),
         Binding("m", "leap(-60)", "A minute back", show=False, id="log-minute-back"),
-        Binding("M", "leap(60)", "A minute on", show=False, id="log-minute-on"),
+        Binding("M", "leap(60)", "A minute forward", show=False, id="log-minute-on"),
         Binding("h", "leap(-3600)", "An hour back", show=False, id="log-hour-back"),
-        Binding("H", "leap(3600)", "An hour on", show=False, id="log-hour-on"),
-        Binding("w", "wrap", "Wrap", id="log-wrap", tooltip="long lines in several, or cut"),
-        Binding("c", "clear", "Clear", show=False, id="log-clear", tooltip="hide what is there"),
-        Binding("e", "export", "Export", id="log-export", tooltip="what passes, to a file"),
+        Binding("H", "leap(3600)", "An hour forward", show=False, id="log-hour-on"),
+        Binding("w", "wrap", "Wrap", id="log-wrap", tooltip="wrap or cut long lines"),
+        Binding("c", "clear", "Clear", show=False, id="log-clear", tooltip="hide the lines so far"),
+        Binding("e", "export", "Export", id="log-export", tooltip="the filtered lines, to a file"),
         Binding(
             "y", "copy", "Copy", show=False, id="log-copy", tooltip="the line under the cursor"
         ),
-        Binding("enter", "open", "Open", id="log-open", tooltip="the line under the cursor, whole"),
+        Binding("enter", "open", "Open", id="log-open", tooltip="the full line under the cursor"),
     ]
 
     def __init__(self) -> None:
@@ -241,7 +241,7 @@ class LogPane(FilterPane):
         found = list(super().hint(board))
         if self.search:
             found += [("  " if found else "", "text"), (f"search {self.search.text}", "key")]
-            found += [(f"  {units.quantity(self._count_hits(), 'hit')}", "dim")]
+            found += [(f"  {units.count_noun(self._count_hits(), 'matching line')}", "dim")]
         return found
 
     def _count_hits(self) -> int:
@@ -434,7 +434,7 @@ class LogPane(FilterPane):
     def _next_hit(self, step: int) -> None:
         at = self._at() + (0 if self._cursor is None else step)
         if not self._find(at, step):
-            self.notify("No further hit this way.")
+            self.notify("No more matches in this direction.")
         self.paint()
 
     def action_leap(self, seconds: int) -> None:
@@ -527,7 +527,7 @@ class SearchInput(FilterInput):
     def __init__(self, pane: LogPane) -> None:
         super().__init__(pane)
         self.value = pane.search.text
-        self.placeholder = "regular expression; n older hit, N newer hit"
+        self.placeholder = "regex; n older match, N newer match"
         self._log = pane
 
     def on_input_changed(self, event: Input.Changed) -> None:

@@ -32,13 +32,13 @@ class ModelPlace(NamedTuple):
 class ModelsPane(Pane, can_focus=True):
     """The base and the adapters; the marked ones are asked."""
 
-    TITLE = "ask"
+    TITLE = "models"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "move(-1)", "Left", show=False, id="model-left"),
         Binding("right", "move(1)", "Right", show=False, id="model-right"),
         Binding("up,k", "move_row(-1)", "Up", show=False, id="model-up"),
         Binding("down,j", "move_row(1)", "Down", show=False, id="model-down"),
-        Binding("space", "mark", "Mark", id="model-mark", tooltip="ask this model or not"),
+        Binding("space", "mark", "Mark", id="model-mark", tooltip="mark or unmark this model"),
         Binding("a", "all", "All or one", id="model-all"),
         Binding("enter", "write", "To the prompt", id="model-write"),
     ]
@@ -98,12 +98,12 @@ class ModelsPane(Pane, can_focus=True):
         hidden = sum(place.row not in rows for place in self._places)
         if not hidden:
             return ()
-        return ((f"{units.count(hidden)} more  ", "dim"), ("/", "key"), (" finds one", "dim"))
+        return ((f"{units.count(hidden)} more  ", "dim"), ("ctrl+g", "key"), (" finds one", "dim"))
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         self.update_models(board)
         if not board.adapters:
-            return [line(("no model answers yet", "dim"))]
+            return [line(("no model available yet", "dim"))]
         self._place(width)
         self._cursor = min(self._cursor, len(self._places) - 1)
         at = self._places[self._cursor].row if self.has_focus else 0

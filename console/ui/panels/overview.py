@@ -22,6 +22,10 @@ from .start import StartPane
 
 TINY = Size(72, 18)
 """Below this size only the ring, the percentiles and the adapters are shown."""
+ROOMY = Size(180, 50)
+"""From this size on throughput is shown by adapter, too."""
+MANY = 10
+"""Rows of adapters from which their list is higher there."""
 
 
 class LatencyPane(Pane):
@@ -74,10 +78,17 @@ class Overview(Panel):
 
     def on_resize(self, event: events.Resize) -> None:
         self.set_class(event.size.width < TINY.width or event.size.height < TINY.height, "-tiny")
+        is_roomy = event.size.width >= ROOMY.width and event.size.height >= ROOMY.height
+        self.set_class(is_roomy, "-roomy")
+        if is_roomy and not self.query("#stack"):
+            from ..plots.adapter_plot import AdapterPlotPane
+
+            self.mount(AdapterPlotPane(title="by adapter"), after="#busiest")
 
     def paint(self, board: Board) -> None:
         self.set_class(board.is_starting or board.is_down, "-starting")
         self.set_class(board.is_restarting, "-restarting")
+        self.set_class(len(board.adapters) > MANY, "-many")
         super().paint(board)
 
     def focus_first(self) -> None:

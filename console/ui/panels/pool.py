@@ -38,7 +38,9 @@ class PoolPane(Pane, can_focus=True):
         Binding("down,j", "move(0, 1)", "Down", show=False, id="pool-down"),
         Binding("home,g", "jump(0)", "First page", show=False, id="pool-first"),
         Binding("end,G", "jump(-1)", "Last page", show=False, id="pool-last"),
-        Binding("n", "next_part", "Next part", id="pool-next", tooltip="to where another begins"),
+        Binding(
+            "n", "next_part", "Next owner", id="pool-next", tooltip="first page of the next owner"
+        ),
     ]
 
     def __init__(self, id: str | None = None) -> None:
@@ -59,7 +61,7 @@ class PoolPane(Pane, can_focus=True):
         if board.router is None or not board.router.pages_total:
             return ()
         taken = board.router.pages_kv + board.router.pages_adapters
-        return ((units.percent(taken / board.router.pages_total), "number"), (" taken", "dim"))
+        return ((units.percent(taken / board.router.pages_total), "number"), (" in use", "dim"))
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if board.router is None or not board.router.pages_total:

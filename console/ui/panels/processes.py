@@ -49,7 +49,7 @@ def _why(row: ProcessRow, board: Board, width: int) -> Sequence[TextSpan]:
     """Why it fell, if it is not back; the reason of its state; else a worker's kernels, or the last
     exit status."""
     if row.is_stale:
-        return ((f"last beat {units.duration(row.age_s or 0.0)} ago", "warn"),)
+        return ((f"heartbeat {units.duration(row.age_s or 0.0)} ago", "warn"),)
     if row.is_fallen and row.state is not ProcessState.FAILED:
         why = row.fall_reason or row.reason
         mending = board.progress_of(row) or board.mending(row)
@@ -101,7 +101,7 @@ def _living(
 
 def _uptime(row: ProcessRow, board: Board) -> str:
     """Time since the process was started."""
-    at = board.started_at if row.name == SUPERVISOR else row.started_at
+    at = board.started_at if row.name == SUPERVISOR and row.pid else row.started_at
     return units.NOTHING if at is None else units.uptime(board.now - at)
 
 
@@ -109,16 +109,16 @@ class ProcessTablePane(TablePane[ProcessRow]):
     """The processes in start order."""
 
     TITLE = "processes"
-    EMPTY = "no supervisor has been heard"
+    EMPTY = "no heartbeat from a supervisor"
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "restart", "Restart", id="restart", tooltip="SIGTERM, then restart"),
+        Binding("x", "stop", "Stop", id="stop", tooltip="keep it stopped; starts a stopped one"),
+        Binding("R", "kill", "Kill", show=False, id="kill", tooltip="SIGKILL, then restart"),
+        Binding("K", "signal", "Signal", id="signal", tooltip="send one of seven signals"),
         Binding(
-            "r", "restart", "Restart", id="restart", tooltip="stop it politely, start it again"
+            "d", "drain", "Drain", id="drain", tooltip="refuse new requests, or admit them again"
         ),
-        Binding("x", "stop", "Stop", id="stop", tooltip="and keep it so; or start it again"),
-        Binding("R", "kill", "Kill", show=False, id="kill", tooltip="and start it again"),
-        Binding("K", "signal", "Signal", id="signal", tooltip="one of seven, and what it does"),
-        Binding("d", "drain", "Drain", id="drain", tooltip="admit nothing new, or admit again"),
-        Binding("X", "stop_all", "Stop all", id="down", tooltip="end the whole pipeline"),
+        Binding("X", "stop_all", "Stop all", id="down", tooltip="stop the whole pipeline"),
     ]
     columns = (
         text_column("process", 12, lambda r: r.name),
@@ -231,7 +231,7 @@ class ProcessTablePane(TablePane[ProcessRow]):
         orders."""
         rows = [row for row in self.subjects if row.name not in ORDERS_NOT_FOR]
         if not rows:
-            self.notify("Choose a process of the ring.", severity="warning")
+            self.notify("Select a process of the ring.", severity="warning")
         return rows
 
     def _ask(self, order: PipelineOrder) -> None:
@@ -337,7 +337,7 @@ class ProcessDetails:
     def lines(self, board: Board, width: int) -> Sequence[TextLine]:
         row = board.process(self._name)
         if row is None:
-            return [line(("it is not in the supervisor's list any more", "dim"))]
+            return [line(("no longer in the supervisor's list", "dim"))]
         ((why, style),) = _why(row, board, width)
         found = [
             line(*field("state"), *_state(row, board, width)),
@@ -350,14 +350,16 @@ class ProcessDetails:
                 found.append(line(*field(name), (units.clock(at), "text"), (f"  {ago} ago", "dim")))
         if kernels := _kernels(row, board):
             found += wrapped_field("kernels", kernels, "text", width)
-        beat = "never" if row.age_s is None else f"{units.age(row.age_s)} ago"
+        found += wrapped_field("restarts", _restarts(row), "text", width)
+        if _runs(row):
+            found += [
+                line(*field("heartbeat"), (f"{units.age(row.age_s or 0.0)} ago", "text")),
+                line(*field("cpu"), (f"{row.cpu_fraction * 100:.0f} % of a core", "text")),
+                line(*field("memory"), (units.size(row.rss_bytes), "text")),
+                line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),
+                line(*field("protocol"), (f"{row.protocol or units.NOTHING}", "text")),
+            ]
         found += [
-            line(*field("last beat"), (beat, "text")),
-            *wrapped_field("restarts", _restarts(row), "text", width),
-            line(*field("cpu"), (f"{row.cpu_fraction * 100:.0f} % of a core", "text")),
-            line(*field("memory"), (units.size(row.rss_bytes), "text")),
-            line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),
-            line(*field("protocol"), (f"{row.protocol or units.NOTHING}", "text")),
             *(crash_lines(row, board, width, self.FRAMES) if row.falls else ()),
             *self._history(board, width),
             *self._last_words(board, width),
@@ -366,7 +368,7 @@ class ProcessDetails:
             line((f"{'':<16}{'frames/s':>10}{'bytes/s':>12}{'frames':>10}{'refused':>9}", "dim")),
         ]
         for hop in row.hops:
-            name = "own inbox" if hop.peer == row.name else f"to {hop.peer}"
+            name = "inbox" if hop.peer == row.name else f"to {hop.peer}"
             found.append(
                 line(
                     (f"{name:<16}", "text"),
@@ -383,7 +385,7 @@ class ProcessDetails:
         about = [e for e in board.events if e.source == self._name or self._name in e.text]
         if not about:
             return ()
-        found = [TextLine(), line(("what happened", "title"))]
+        found = [TextLine(), line(("events", "title"))]
         for event in about[: -self.EVENTS - 1 : -1]:
             style = LEVEL_STYLES.get(event.level.lower(), "text")
             text = cause_first(units.visible(event.text))
@@ -421,12 +423,12 @@ def crash_lines(row: ProcessRow, board: Board, width: int, most_frames: int) -> 
 
 
 def _restarts(row: ProcessRow) -> str:
-    """`3  died twice, the last time: killed by SIGKILL`."""
+    """`3  died twice, last: killed by SIGKILL`."""
     if not row.falls:
         return f"{row.restarts}"
     times = {1: "once", 2: "twice"}.get(row.falls, f"{row.falls} times")
     why = row.fall_reason or (how(row.exit_code) if row.exit_code is not None else "")
-    return f"{row.restarts}  died {times}{f', the last time: {why}' if why else ''}"
+    return f"{row.restarts}  died {times}{f', last: {why}' if why else ''}"
 
 
 def _is_ill(entry: LogLine) -> bool:

@@ -40,9 +40,11 @@ class PromptPanel(Panel):
     NAME: ClassVar[str] = "Prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+g,slash", "pick", "Models", id="pick-models", tooltip="find models by name"),
-        Binding("f2", "more", "System", id="more-parameters", tooltip="and further parameters"),
-        Binding("ctrl+n", "new", "New", id="new-conversation", tooltip="start again"),
-        Binding("ctrl+t", "retry", "Retry", id="retry", tooltip="ask the last prompt again"),
+        Binding(
+            "f2", "more", "More", id="more-parameters", tooltip="system prompt and more parameters"
+        ),
+        Binding("ctrl+n", "new", "New", id="new-conversation", tooltip="new conversation"),
+        Binding("ctrl+t", "retry", "Retry", id="retry", tooltip="send the last prompt again"),
         Binding("ctrl+s,e", "export", "Export", id="export-conversation", tooltip="to a file"),
         Binding("right_square_bracket", "turn(1)", "Next page", key_display="]", id="answers-next"),
         Binding(
@@ -123,7 +125,7 @@ class PromptPanel(Panel):
 
     def on_prompt_editor_recall_asked(self) -> None:
         if self._kept is None:
-            self.notify("No transcripts are kept.", severity="warning")
+            self.notify("Transcripts are off.", severity="warning")
             return
         editor = self.query_one(PromptEditor)
         self.app.push_screen(
@@ -135,12 +137,12 @@ class PromptPanel(Panel):
         """Asks for a path and saves the conversation there."""
         conversation = self._conversation
         if not conversation.turns:
-            self.notify("There is no answer to export yet.", severity="warning")
+            self.notify("No answers to export yet.", severity="warning")
             return
 
         def saved(path: str | None) -> None:
             if path:
-                self.notify(path, title=f"conversation {conversation.name} is saved", markup=False)
+                self.notify(path, title=f"conversation {conversation.name} saved", markup=False)
 
         self.app.push_screen(
             SaveDialog(
@@ -154,7 +156,7 @@ class PromptPanel(Panel):
     async def action_new(self) -> None:
         """Starts another conversation, without earlier turns."""
         if self.is_live:
-            self.notify("escape cancels the answers", title="Answers are still coming")
+            self.notify("esc cancels them", title="Answers are still streaming")
             return
         self._conversation, self._answers = OpenConversation(), []
         self.unzoom()
@@ -244,21 +246,21 @@ class PromptPanel(Panel):
 
     def _asked(self, names: Sequence[str] | None = None) -> list[AdapterRow]:
         if self.is_live:
-            raise OperatorError("Answers are still coming", "escape cancels them")
+            raise OperatorError("Answers are still streaming", "esc cancels them")
         models = self.query_one(ModelsPane)
         if models.painted_app.refuses("send"):
-            raise OperatorError(models.painted_app.refusal, "the prompt stays")
+            raise OperatorError(models.painted_app.refusal, "the prompt is kept")
         board = models.painted_app.board
         if board.is_start_given:
-            raise OperatorError("The pipeline is starting", "the prompt stays: try again later")
+            raise OperatorError("The pipeline is starting", "the prompt is kept: try again later")
         if board.is_down:
-            hint = "escape, then S starts it; the prompt stays"
+            hint = "esc, then S starts it; the prompt is kept"
             raise OperatorError(
                 "The pipeline is stopped" if board.is_stopped else "No supervisor answers",
-                hint if models.painted_app.can_start else "the prompt stays",
+                hint if models.painted_app.can_start else "the prompt is kept",
             )
         if not board.adapters:
-            raise OperatorError("No model answers yet", "the prompt stays: try again later")
+            raise OperatorError("No model is available yet", "the prompt is kept: try again later")
         models.update_models(board)
         asked = (
             models.asked(board)
@@ -266,13 +268,13 @@ class PromptPanel(Panel):
             else [row for row in board.adapters if row.name in names]
         )
         if not asked:
-            raise OperatorError("No model is asked", "choose a model: ctrl+g, then space")
+            raise OperatorError("No model is marked", "mark one: ctrl+g, then space")
         return asked
 
     def _server(self) -> Http:
         app = self.query_one(ModelsPane).painted_app
         if app.board.server is None:
-            raise OperatorError("The server is not there yet", "the prompt stays: try again later")
+            raise OperatorError("The server is not ready", "the prompt is kept: try again later")
         return Http(app.board.server.url, app.api_key)
 
     async def _ask(self, http: Http, params: ChatParams) -> None:

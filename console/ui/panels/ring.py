@@ -75,13 +75,13 @@ class RingPane(Pane):
     def _absent(self, board: Board, height: int) -> Sequence[TextLine]:
         first = line(("No pipeline answers yet in ", "title"), (board.run, "text"), (".", "title"))
         if height < 5:
-            return [line(*first.spans, (" loraconsole doctor", "key"), (" finds why", "dim"))]
+            return [line(*first.spans, (" loraconsole doctor", "key"), (" shows why", "dim"))]
         return [
             TextLine(),
             first,
             TextLine(),
-            line(("loraconsole up", "key"), ("       starts one without a screen", "dim")),
-            line(("loraconsole doctor", "key"), ("   finds what prevents a start", "dim")),
+            line(("loraconsole up", "key"), ("       starts one without a console", "dim")),
+            line(("loraconsole doctor", "key"), ("   shows what prevents a start", "dim")),
         ]
 
     def _box(
@@ -110,13 +110,13 @@ class RingPane(Pane):
             beat = f" {'beat ' if width >= 26 else ''}{_age(process.age_s)} "
             canvas.put(x + width - 2 - len(beat), y + BOX_HEIGHT - 1, beat, "dim")
         cpu = f"{process.cpu_fraction * 100:.0f} %"
-        if len(word) + len(cpu) + 3 <= inside:
+        if process.pid and len(word) + len(cpu) + 3 <= inside:
             canvas.put(x + width - 2 - len(cpu), y + 1, cpu, "number")
         if ill and (why := _why(process)):
             canvas.put(x + 2, y + 2, units.fit(why, inside), level)
             return
         pid = f"pid {process.pid}" if process.pid else "no process"
-        size = units.size(process.rss_bytes)
+        size = units.size(process.rss_bytes) if process.pid else ""
         if len(pid) + len(size) < inside:
             canvas.put(x + 2, y + 2, pid, "dim")
         canvas.put(x + width - 2 - len(size), y + 2, size, "text")
@@ -126,15 +126,16 @@ class RingPane(Pane):
         supervisor = board.process(SUPERVISOR)
         if supervisor is not None:
             canvas.put(x, BOX_HEIGHT + 1, "supervisor", "dim")
-            word = "SILENT" if supervisor.is_stale else supervisor.state.name
-            canvas.put(x + 11, BOX_HEIGHT + 1, f"● {word}", supervisor.level)
+            word = supervisor.word.upper()
+            mark = "●" if supervisor.level == "good" else "◌"
+            canvas.put(x + 11, BOX_HEIGHT + 1, f"{mark} {word}", supervisor.level)
         if board.server is not None:
             canvas.put(x, BOX_HEIGHT + 2, "HTTP", "dim")
             canvas.put(x + 11, BOX_HEIGHT + 2, board.server.url, "text")
             canvas.put(x, BOX_HEIGHT + 3, "requests", "dim")
             rate = f"{units.rate(board.request_rate)}/s"
             errors = (
-                f", {units.quantity(board.server.errors, 'error')}" if board.server.errors else ""
+                f", {units.count_noun(board.server.errors, 'error')}" if board.server.errors else ""
             )
             text = f"{rate}  {units.count(board.server.requests)} so far{errors}"
             if x + 11 + len(text) > canvas.width:

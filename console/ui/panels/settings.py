@@ -41,22 +41,22 @@ class SettingTable(TablePane[SettingRow]):
 
     TITLE = "settings"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "edit", "Edit", id="setting-edit", tooltip="the value, in the file"),
+        Binding("enter", "edit", "Edit", id="setting-edit", tooltip="change the value in the file"),
         Binding(
             "backspace",
             "default",
             "Default",
             id="setting-default",
-            tooltip="take the setting out of the file",
+            tooltip="remove it from the file",
         ),
     ]
     columns = (
         text_column("setting", 24, lambda r: r.name),
         Column("value", 12, _value, value=lambda r: _shown(r.value)),
         text_column(
-            "from", 16, lambda r: r.origin, lambda r: "dim" if r.origin == "default" else "info"
+            "origin", 16, lambda r: r.origin, lambda r: "dim" if r.origin == "default" else "info"
         ),
-        text_column("what it is", 20, lambda r: r.help, "dim", sorts=False, grows=True),
+        text_column("description", 20, lambda r: r.help, "dim", sorts=False, grows=True),
     )
 
     @property
@@ -116,7 +116,7 @@ class SettingTable(TablePane[SettingRow]):
         self.post_message(self.Moved())
         origin = app.chosen.origins.get(row.name, "default")
         if value is not None and not origin.startswith(path.name):
-            self.notify(f"{origin} comes before it in this console", title=f"{row.name} is written")
+            self.notify(f"{origin} overrides it in this console", title=f"{row.name} saved")
         return ""
 
     def value_place(self) -> tuple[int, int, int]:
@@ -134,7 +134,7 @@ class SettingInput(LineInput):
     """The field over a setting's value."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Write", id="setting-write"),
+        Binding("enter", "submit", "Save", id="setting-write"),
         Binding("escape", "leave", "Leave", key_display="esc", id="setting-leave"),
     ]
 
@@ -204,13 +204,13 @@ class FilePane(Pane):
 
     def __init__(self, table: SettingTable) -> None:
         super().__init__(id="file")
-        self._table = table
+        self._table = self.belongs_to = table
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         number = len(self.painted_app.complaints)
         if number:
-            return ((f"{number} mistake{'s' if number > 1 else ''}", "warn"),)
-        return (("no mistakes", "good"),)
+            return ((f"{number} error{'s' if number > 1 else ''}", "warn"),)
+        return (("no errors", "good"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         found = [line(("△ ", "warn"), (text, "warn")) for text in self._problems(width)]
@@ -225,9 +225,9 @@ class FilePane(Pane):
                 line(*field("written"), (f"{key} = …{where}", "text")),
             ]
         found.append(line(*field("path"), (tidy(str(path)), "text")))
-        hint = "changes apply as soon as the file is saved"
+        hint = "changes apply when the file is saved"
         if not path.exists():
-            hint = "no such file yet; the first setting that is changed makes it"
+            hint = "no such file yet; it is made when a setting is changed"
         found.append(line(*field(""), (hint, "dim")))
         return found
 

@@ -57,11 +57,14 @@ class StartPane(Pane):
         app = self.painted_app
         ways = [("7", "shows the last log lines"), ("q", "leaves the console")]
         if app.can_start:
-            ways.insert(0, ("S", "starts it again, with the options it ran with"))
+            ways.insert(0, ("S", "starts it again, with its last options"))
         is_stopped = board.condition.word == STOPPED
         text = "The pipeline is stopped." if is_stopped else "No supervisor answers."
         head = line((text, "title"))
         found = [line((f"{key:>3}", "key"), (f"  {text}", "text")) for key, text in ways]
+        if app.can_start and height > len(found) + 2:
+            kept = "adapters loaded and settings changed while it ran are not kept"
+            found.insert(1, line(("     ", "text"), (kept, "dim")))
         return [head, *([TextLine()] if height > len(found) + 1 else []), *found]
 
     def _stage(self, bar: Progress, width: int) -> TextLine:

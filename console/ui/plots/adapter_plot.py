@@ -41,14 +41,18 @@ class AdapterPlotPane(Pane):
 
     PERIOD_S = 1.0
 
-    def __init__(self, selected: Callable[[], AdapterRow | None]) -> None:
-        """`selected` is the adapter whose events have a line of their own."""
+    def __init__(
+        self, selected: Callable[[], AdapterRow | None] | None = None, title: str = "throughput"
+    ) -> None:
+        """`selected` is the adapter whose events have a line of their own; None for no such
+        line."""
         super().__init__(id="stack")
         self._selected = selected
+        self._title = title
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         """The title and a legend of the layers, as far as there is room."""
-        spans: list[TextSpan] = [("throughput", "title")]
+        spans: list[TextSpan] = [(self._title, "title")]
         room = self.size.width - LEAST_EDGE - length(spans)
         rows = layered(board)
         for at, row in enumerate(rows):
@@ -81,7 +85,7 @@ class AdapterPlotPane(Pane):
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         plot_width = max(1, width - AXIS)
         rows = layered(board)
-        timelines = 0 if height < 3 else 1 if height < 6 else 2
+        timelines = 0 if height < 3 else 1 if height < 6 or self._selected is None else 2
         above = height - timelines
         total = self.window(board.adapter_speed, board, plot_width)
         layers = [(row.color, self.window(row.speed, board, plot_width).means) for row in rows]
@@ -98,18 +102,17 @@ class AdapterPlotPane(Pane):
             label = top if y == 0 else 0 if y == above - 1 else None
             text = " " * AXIS if label is None else f"{units.tick(label):>{AXIS - 1}} "
             found.append(line((text, "dim"), *spans))
-        if timelines:
-            found.append(self._timeline(board, plot_width))
-        if timelines > 1:
+        if timelines and self._selected is not None:
+            found.append(self._timeline(board, plot_width, self._selected()))
+        if timelines > 1 or (timelines and self._selected is None):
             head = (f"{'all':>{AXIS - 1}} ", "dim")
             found.append(line(head, *self._marks(board, board.adapter_marks, plot_width, "text")))
         return found
 
-    def _timeline(self, board: Board, cells: int) -> TextLine:
+    def _timeline(self, board: Board, cells: int, row: AdapterRow | None) -> TextLine:
         """The events of the adapter under the cursor."""
-        row = self._selected()
         if row is None or row.is_base:
-            return line((f"{'base':>{AXIS - 1}} ", "base"), ("always on the device", "dim"))
+            return line((f"{'base':>{AXIS - 1}} ", "base"), ("always on device", "dim"))
         name = units.fit_name(row.name, AXIS - 1, row.differs_at).rstrip()
         name = units.fit(name, AXIS - 1, right=True)
         return line((f"{name} ", row.color), *self._marks(board, row.marks, cells, row.color))

@@ -31,10 +31,10 @@ class PlotPane(Pane, can_focus=True):
     BEFORE: ClassVar[int] = 0
     """Cells at the left of the plots, for labels."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "cursor(-1)", "Back", id="plot-back", tooltip="read an earlier value"),
-        Binding("right", "cursor(1)", "Forth", id="plot-forth", tooltip="read a later value"),
+        Binding("left", "cursor(-1)", "Back", id="plot-back", tooltip="earlier value"),
+        Binding("right", "cursor(1)", "Forward", id="plot-forth", tooltip="later value"),
         Binding("shift+left", f"cursor({-FAR})", "Far back", show=False, id="plot-far-back"),
-        Binding("shift+right", f"cursor({FAR})", "Far forth", show=False, id="plot-far-forth"),
+        Binding("shift+right", f"cursor({FAR})", "Far forward", show=False, id="plot-far-forth"),
         Binding("end,0", "now", "Now", key_display="0", id="plot-now", tooltip="no cursor"),
     ]
 

@@ -35,7 +35,7 @@ OFF = "off"
 """Shown for values that are not measured with --no-step-times."""
 TAX_SHARE = 0.9
 """Share of the buckets whose LoRA tax the axis must cover."""
-NO_STEP = "no step is known yet"
+NO_STEP = "no steps yet"
 LEGEND_HEIGHT = 20
 """Lines from which the limits have a legend."""
 
@@ -61,8 +61,8 @@ class PartsPane(PlotPane):
     TITLE = "latency over time"
     BEFORE = LABEL
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("h", "histogram", "Histogram", id="histogram", tooltip="of the next part"),
-        Binding("f", "spans", "Spans", id="spans", tooltip="named spans instead of last steps"),
+        Binding("h", "histogram", "Histogram", id="histogram", tooltip="next metric"),
+        Binding("f", "spans", "Spans", id="spans", tooltip="named spans, or last steps"),
         Binding("r", "record", "Record", id="record", tooltip="record spans of every process"),
     ]
 
@@ -94,7 +94,7 @@ class PartsPane(PlotPane):
             return [line((NO_STEP, "dim"))]
         cells = max(1, width - LABEL)
         curves = [
-            self._latency(board, "first token", board.first_token, cells),
+            self._latency(board, "TTFT", board.first_token, cells),
             self._latency(board, "inter-tok", board.inter_token_gap, cells),
             *(self._part(board, part, cells) for part in PARTS),
             self._reads(board, cells),
@@ -163,7 +163,7 @@ class PartsPane(PlotPane):
             "reads",
             "info",
             self._figure(board, window, now, units.speed) if board.times_steps else OFF,
-            (("axis", units.speed(top)), ("of copy", units.share(board.read_share))),
+            (("axis", units.speed(top)), ("of peak", units.share(board.read_share))),
             window,
             top,
         )

@@ -20,6 +20,9 @@ WITH_HEAD, WITH_LAST_LINE = 3, 6
 upper frame says that."""
 NUMBERS = (("device", 7), ("wait", 5), ("tok/s", 7), ("run", 5))
 """Heads and widths of the columns of numbers, the last dropped first if there is no room."""
+MORE_NUMBERS = (("TTFT p99", 10), ("wait p99", 10), ("KV pages", 10), ("requests", 10))
+"""Those of a wide pane, which leave the gauge `WIDE_GAUGE` cells."""
+WIDE_GAUGE = 14
 
 
 class AdapterListPane(Pane):
@@ -34,7 +37,7 @@ class AdapterListPane(Pane):
         hidden = board.costliest[self._number_shown(board, self.size.height - 2) :]
         if hidden and self.size.height - 2 < WITH_LAST_LINE:
             return _more(hidden)
-        return ((f"{max(0, len(board.adapters) - 1)}", "number"), (" + base", "dim"))
+        return ((units.count(max(0, len(board.adapters) - 1)), "number"), (" + base", "dim"))
 
     def _number_shown(self, board: Board, height: int) -> int:
         free = max(1, height - (height >= WITH_HEAD))
@@ -47,10 +50,11 @@ class AdapterListPane(Pane):
             return [line(("waiting for the router", "dim"))]
         rows = board.costliest
         shown = rows[: self._number_shown(board, height)]
-        numbers = fitting(width)
+        shown_names = (cell_len(listed_name(row)) for row in shown if not row.has_failed)
+        wanted = max(LEAST_NAME, max(shown_names, default=0))
+        numbers = fitting(width, wanted)
         room = width - sum(cells for _, cells in numbers)
-        wanted = max((cell_len(listed_name(row)) for row in shown if not row.has_failed), default=0)
-        name_width = min(max(LEAST_NAME, wanted), max(LEAST_NAME, room - LEAST_GAUGE - 1), room)
+        name_width = min(wanted, max(LEAST_NAME, room - LEAST_GAUGE - 1), room)
         gauge_width = room - name_width - 1 if room - name_width > LEAST_GAUGE else 0
         name_width = room - gauge_width - 1 if gauge_width else room
         most = top_share(row.costs.device for row in rows)
@@ -78,11 +82,18 @@ def listed_name(row: AdapterRow) -> str:
     return units.visible(f"{row.mark} {'base' if row.is_base else row.name}")
 
 
-def fitting(width: int) -> list[tuple[str, int]]:
-    """The columns of numbers for which there is room beside a name."""
+def fitting(width: int, name_width: int) -> list[tuple[str, int]]:
+    """The columns of numbers for which there is room beside a name; more of them if there is room
+    beside names of `name_width` and a gauge, too."""
     kept = list(NUMBERS)
     while kept and sum(cells for _, cells in kept) + LEAST_NAME > width:
         kept.pop()
+    free = width - sum(cells for _, cells in kept) - name_width - 1 - WIDE_GAUGE
+    for title, cells in MORE_NUMBERS:
+        free -= cells
+        if free < 0:
+            break
+        kept.append((title, cells))
     return kept
 
 
@@ -111,9 +122,20 @@ def _number(row: AdapterRow, title: str, cells: int) -> TextSpan:
             return (f"{waiting:>{cells}}", "warn" if waiting else "dim")
         case "tok/s":
             return (f"{row.rate_text:>{cells}}", "number" if row.tokens_s else "dim")
-        case _:
+        case "run":
             running = row.view.running
             return (f"{running:>{cells}}", "number" if running else "dim")
+        case "TTFT p99":
+            late = row.view.ttft_p99_ms
+            return (f"{units.milliseconds(late):>{cells}}", "dim" if late is None else "number")
+        case "wait p99":
+            wait = row.view.wait_p99_ms
+            return (f"{units.milliseconds(wait):>{cells}}", "dim" if wait is None else "number")
+        case "KV pages":
+            pages = row.view.kv_pages
+            return (f"{units.count(pages):>{cells}}", "number" if pages else "dim")
+        case _:
+            return (f"{units.count(row.view.requests):>{cells}}", "number")
 
 
 def _more(hidden: Sequence[AdapterRow]) -> tuple[TextSpan, ...]:

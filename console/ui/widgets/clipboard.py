@@ -11,4 +11,4 @@ def copy_text(node: Widget, text: str, what: str) -> None:
     """Copies `text` by OSC 52, which reaches the clipboard through ssh and tmux; a notice says
     `what` was copied."""
     node.app.copy_to_clipboard(text)
-    node.notify(f"In the clipboard: {units.visible(what)}", timeout=3, markup=False)
+    node.notify(f"Copied: {units.visible(what)}", timeout=3, markup=False)

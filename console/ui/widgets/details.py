@@ -28,14 +28,14 @@ class Detailed(Protocol):
 
 
 class DetailsPane(Pane):
-    """Draws the lines that `enter` shows in a dialog, as many as fit. Hidden on narrow screens,
-    where it costs nothing."""
+    """Draws the lines that `enter` shows in a dialog, as many as fit. On narrow screens it is shown
+    below a zoomed list only; hidden it costs nothing."""
 
     PERIOD_S = 0.5
 
     def __init__(self, table: Detailed) -> None:
         super().__init__(classes="details")
-        self._table = table
+        self._table = self.belongs_to = table
         self._shown: Details | None = None
 
     def title(self, board: Board) -> Sequence[TextSpan]:
@@ -49,7 +49,7 @@ class DetailsPane(Pane):
         if now is None or self._shown is None or now.key != self._shown.key:
             self._shown = now
         if self._shown is None:
-            return [line(("nothing is chosen", "dim"))]
+            return [line(("nothing selected", "dim"))]
         return self._shown.lines(board, width)[:height]
 
     def release(self) -> None:

@@ -44,7 +44,7 @@ class FilterInput(LineInput):
     def __init__(self, pane: Filtered) -> None:
         super().__init__(
             value=pane.filter.text,
-            placeholder="regular expression, ! in front inverts it; tab hides or marks",
+            placeholder="/regex, !regex to exclude; tab: hide or mark",
             compact=True,
         )
         self.cursor_blink = False

@@ -25,7 +25,7 @@ from ...text.lines import TextLine, TextSpan, crop, length, line
 from ...text.selection import Selection, shown_selected
 from .clipboard import copy_text
 from .notices import NoticeApp
-from .styles import TextStyles
+from .styles import BESIDE_CELLS, TextStyles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,10 @@ def wrapped_field(name: str, text: str, style: str, width: int) -> list[TextLine
     """A field of a list of details whose text may take several lines of `width` cells."""
     parts = units.wrap(text, max(8, width - len(field(name)[0][0])))
     return [line(*field("" if at else name), (part, style)) for at, part in enumerate(parts)]
+
+
+DETAILS_HEIGHT = 14
+"""Lines of the details below a zoomed list."""
 
 
 class PaintedApp(NoticeApp):
@@ -142,6 +146,8 @@ class Pane(Widget):
         """How often lines were drawn; a hidden pane draws none."""
         self.is_zoomed = False
         """Whether it fills its panel."""
+        self.belongs_to: object = None
+        """The list whose details it draws, which keeps it when it is zoomed."""
 
     # -- for subclasses to override
 
@@ -417,6 +423,8 @@ class Panel(Widget):
         self.zoomed: Pane | None = None
         """The pane that fills the panel; None if all panes are shown."""
         self._zoomable: list[Pane] = []
+        self._restyled: list[Pane] = []
+        """The zoomed pane, and the pane of its details."""
 
     def paint(self, board: Board) -> None:
         """Paints the visible panes that are due."""
@@ -444,33 +452,47 @@ class Panel(Widget):
         else:
             rest = self._zoomable[self._zoomable.index(self.zoomed) + 1 :]
             self._zoom(rest[0] if rest else None)
+        if self.zoomed is not None and self.zoomed.can_focus:
+            self.zoomed.focus(scroll_visible=False)
 
     def unzoom(self) -> None:
         if self.zoomed is not None:
             self._zoom(None)
 
     def _zoom(self, pane: Pane | None) -> None:
-        """Shows `pane` alone, or all panes for None, by overriding rules of the stylesheet."""
+        """Shows `pane`, with the details of its row if there is room, instead of all panes (for
+        None), by overriding rules of the stylesheet."""
+        for each in self._restyled:
+            each.styles.clear_rule("width")
+            each.styles.clear_rule("height")
         if self.zoomed is not None:
-            self.zoomed.styles.clear_rule("width")
-            self.zoomed.styles.clear_rule("height")
             self.zoomed.is_zoomed = False
-        self.zoomed = pane
-        for child in self.children:
-            if pane is None:
-                child.styles.clear_rule("display")
-            else:
-                child.display = child is pane
+        self.zoomed, self._restyled = pane, []
         if pane is None:
+            for child in self.children:
+                child.styles.clear_rule("display")
             self.styles.clear_rule("layout")
         else:
-            self.styles.layout = "vertical"
-            pane.styles.width, pane.styles.height = "100%", "100%"
+            is_beside = self.size.width >= BESIDE_CELLS
+            has_room = is_beside or self.size.height >= 2 * DETAILS_HEIGHT
+            below = [each for each in self.panes if each.belongs_to is pane and has_room]
+            self._restyled = [pane, *below]
+            for child in self.children:
+                child.display = child in self._restyled
+            self.styles.layout = "horizontal" if is_beside else "vertical"
+            pane.styles.width = "7fr" if below and is_beside else "100%"
+            pane.styles.height = "1fr" if below and not is_beside else "100%"
+            for each in below:
+                each.styles.width = "3fr" if is_beside else "100%"
+                each.styles.height = "100%" if is_beside else DETAILS_HEIGHT
             pane.is_zoomed = True
-            if pane.can_focus:
-                pane.focus(scroll_visible=False)
         self.children[0].refresh(layout=True)  # on a child, so that all children are laid out again
         self.call_after_refresh(self._paint_all)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Puts the details of a zoomed list beside it, below it, or away."""
+        if self.zoomed is not None:
+            self._zoom(self.zoomed)
 
     def _paint_all(self) -> None:
         for pane in self.panes:

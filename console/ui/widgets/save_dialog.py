@@ -65,7 +65,7 @@ class SaveDialog(ModalScreen[str]):
         text = event.value.strip()
         path = Path(text).expanduser().absolute()
         if not text or text.endswith("/") or path.is_dir():
-            self._complain("a file is required" if not text else "this is a directory: add a name")
+            self._complain("file required" if not text else "this is a directory: add a name")
         elif path.exists() and path != self._replaces:
             self._replaces = path
             self._complain("this file exists: enter again replaces it")

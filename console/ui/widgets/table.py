@@ -48,11 +48,11 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         Binding("pagedown", "page(1)", "Page down", show=False, id="page-down"),
         Binding("home,g", "jump(0)", "First", show=False, id="first"),
         Binding("end,G", "jump(-1)", "Last", show=False, id="last"),
-        Binding("s", "sort", "Sort", id="sort", tooltip="then the marked letter of a column"),
+        Binding("s", "sort", "Sort", id="sort", tooltip="then a column's marked letter"),
         Binding("S", "reverse", "Reverse", show=False, id="reverse"),
         Binding("space", "mark", "Mark", id="row-mark", tooltip="keys act on all marked rows"),
         Binding("ctrl+a", "mark_all", "Mark all", show=False, id="row-mark-all"),
-        Binding("y", "yank", "Copy", show=False, id="row-yank", tooltip="the name of the row"),
+        Binding("y", "yank", "Copy", show=False, id="row-yank", tooltip="the row's name"),
         Binding(
             *("Y", "yank_more", "Copy more"),
             show=False,
@@ -63,12 +63,12 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
             *("e", "export", "Export"),
             show=False,
             id="row-export",
-            tooltip="the marked rows, or all that are shown, as CSV or JSON",
+            tooltip="marked rows, or all shown, as CSV or JSON",
         ),
         Binding("enter", "open", "Open", id="open"),
     ]
 
-    EMPTY: ClassVar[str] = "nothing here"
+    EMPTY: ClassVar[str] = "empty"
     """The text of a table without rows."""
     columns: Sequence[Column[R]] = ()
 
@@ -205,7 +205,9 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return ("▌", "key") if is_marked else (" ", "text")
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        number = f"{self._matches} of {self._total}" if self.filter else f"{self._total}"
+        number = units.count(self._total)
+        if self.filter:
+            number = f"{units.count(self._matches)} of {number}"
         return ((number, "number"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:

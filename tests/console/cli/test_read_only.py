@@ -115,7 +115,7 @@ def test_what_is_the_operators_own_is_still_asked_for_before_it_is_deleted() -> 
         await app.action_command("transcripts delete --all")
         await pilot.press("enter")
         await wait(lambda: isinstance(app.screen, ChoiceDialog))
-        assert "will be forgotten" in screen_text(app)
+        assert "will be deleted" in screen_text(app)
         await pilot.press("n")
 
     with_a_ring(act, is_read_only=True)

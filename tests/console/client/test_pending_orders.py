@@ -307,7 +307,7 @@ def test_a_verdict_is_printed_and_is_the_status(
     text = capsys.readouterr().out
     assert "mean |Δlogit|   limit" in text and "0.0206" in text and "base" in text
     assert "15/16" in text  # passes all the same
-    assert ("NO " in text) is (code == 1) and ("NOT answer right" in text) is (code == 1)
+    assert ("NO " in text) is (code == 1) and ("NOT match" in text) is (code == 1)
     assert adapters.print_verification(answer.verification, name, True) == code
     found = json.loads(capsys.readouterr().out)
     assert found["verification"]["is_right"] is (code == 0)

@@ -277,7 +277,7 @@ def test_comma_shows_what_holds_and_what_is_wrong(file: Path) -> None:
             await pilot.press("comma")
             await pilot.pause()
             text = screen_text(app)
-            assert "console.toml:1" in text and "bell" in text and "1 mistake" in text
+            assert "console.toml:1" in text and "bell" in text and "1 error" in text
             assert "console.toml:2: fps" in " ".join(text.split())
 
     asyncio.run(act())

@@ -16,7 +16,7 @@ from loraconsole.console.state.board import Board, ProcessRow
 from loraconsole.console.state.store import Store
 from loraconsole.console.text import units
 from loraconsole.console.ui.notifications import SETTLE_SECONDS
-from loraconsole.console.ui.panels.alerts import RulePane
+from loraconsole.console.ui.panels.alerts import AlertTable, RulePane
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.pipeline.messages import AdapterState, Heartbeat, ProcessState
 
@@ -75,7 +75,7 @@ WRONG: dict[str, tuple[Callable[[], Board], AlertLimits, str]] = {
     "process stopped": (
         lambda: changed(processes=process("router", state=ProcessState.STOPPED, held=True)),
         QUIET,
-        "router is stopped by an operator: requests are refused",
+        "router stopped by an operator: requests are refused",
     ),
     "process silent": (
         lambda: changed(processes=process("router", age_s=4.0)),
@@ -87,12 +87,12 @@ WRONG: dict[str, tuple[Callable[[], Board], AlertLimits, str]] = {
             processes=process("worker-0", falls=2, fell_at=BUSY.now - 60, exit_code=-9)
         ),
         QUIET,
-        "worker-0 died 1 m 00 s ago (killed by SIGKILL) and is back; it has died 2 times",
+        "worker-0 died 1 m 00 s ago (killed by SIGKILL), restarted; 2 deaths",
     ),
-    "process late": (
+    "loop lag high": (
         lambda: changed(processes=process("server", loop_lag_ms=800.0)),
         QUIET,
-        "server is late by 800 ms",
+        "server loop lag is 800 ms",
     ),
     "frames refused": (
         lambda: changed(
@@ -104,9 +104,9 @@ WRONG: dict[str, tuple[Callable[[], Board], AlertLimits, str]] = {
             )
         ),
         QUIET,
-        "router had 2 frames refused",
+        "router refused 2 frames",
     ),
-    "other version": (
+    "version mismatch": (
         lambda: changed(processes=process("router", protocol=99)),
         QUIET,
         "router speaks protocol 99",
@@ -116,31 +116,31 @@ WRONG: dict[str, tuple[Callable[[], Board], AlertLimits, str]] = {
         msgspec.structs.replace(QUIET, no_step_seconds=10),
         "no step for 30.0 s while",
     ),
-    "synchronize wait": (
+    "sync wait high": (
         lambda: on_a_gpu(BUSY),
         msgspec.structs.replace(QUIET, sync_wait_p99_ms=0.01),
-        "p99 of the synchronize wait is",
+        "sync wait p99 is",
     ),
-    "first token late": (
+    "TTFT high": (
         lambda: BUSY,
         msgspec.structs.replace(QUIET, ttft_p99_ms=1),
-        "p99 of the first token is",
+        "TTFT p99 is",
     ),
     "long queue": (
         lambda: router(waiting=70),
         msgspec.structs.replace(QUIET, queue=64),
-        "70 requests wait",
+        "70 requests waiting",
     ),
     "adapter failed": (failed_adapter, QUIET, "failed: no rank"),
     "pool full": (
         lambda: router(pages_kv=4000, pages_adapters=96, pages_total=4096),
         msgspec.structs.replace(QUIET, pool_fraction=0.95),
-        "the page pool is 100 % taken",
+        "page pool 100 % in use",
     ),
     "disk low": (
         lambda: changed(disk_free_bytes=10**8),
         msgspec.structs.replace(QUIET, disk_gib=1),
-        "left on the disk of /run/here",
+        "free on the disk of /run/here",
     ),
 }
 
@@ -214,7 +214,7 @@ def test_an_alert_fires_once_is_acknowledged_cleared_and_fires_again() -> None:
     assert book.update(full(now + 5, waiting=120)) == []
     (alert,) = book.alerts
     assert (alert.first_seen, alert.last_seen, alert.times) == (now, now + 5, 1)
-    assert alert.finding.text == "120 requests wait"
+    assert alert.finding.text == "120 requests waiting"
     book.acknowledge(alert.finding.key)
     assert book.firing == () and book.alerts[0].state is AlertState.ACKNOWLEDGED
     assert book.update(full(now + 6)) == []  # it stays acknowledged while it goes on
@@ -230,6 +230,29 @@ def test_an_alert_fires_once_is_acknowledged_cleared_and_fires_again() -> None:
     (again,) = book.update(full(now + 100))
     assert again.times == 2 and again.first_seen == now
     assert book.firing == book.alerts
+
+
+def test_an_alert_that_is_over_says_no_age_that_has_stopped() -> None:
+    book, now = empty_book(), BUSY.now
+    fell = {"is_recovering": True, "state": ProcessState.STARTING, "falls": 1}
+    fell |= {"fell_at": now - 7, "fall_reason": "killed by SIGKILL", "since": now - 6}
+    book.update(changed(processes=process("worker-0", **fell)))
+    assert "died 7 s ago" in book.alerts[0].finding.text
+    back = {"falls": 1, "fell_at": now - 7, "fall_reason": "killed by SIGKILL"}
+    book.update(
+        msgspec.structs.replace(changed(processes=process("worker-0", **back)), now=now + 1)
+    )
+    book.update(msgspec.structs.replace(BUSY, now=now + 400))
+    texts = {alert.finding.rule: alert.finding.text for alert in book.alerts}
+    assert {alert.state for alert in book.alerts} == {AlertState.CLEARED}
+    assert texts["process down"] == "worker-0 was down for 7 s (killed by SIGKILL)"
+    assert texts["process restarted"] == "worker-0 died (killed by SIGKILL), restarted"
+
+
+def test_a_loop_that_is_late_while_its_process_starts_is_no_alert() -> None:
+    for age_s, fires in ((1.0, False), (60.0, True)):
+        row = process("server", loop_lag_ms=800.0, since=BUSY.now - age_s)
+        assert ("loop lag high" in names_of(changed(processes=row))) is fires
 
 
 def test_what_fires_stands_before_what_is_over_and_old_ones_are_forgotten() -> None:
@@ -354,7 +377,7 @@ def test_the_page_explains_the_selected_alert_and_enter_shows_the_evidence() -> 
             await pilot.press("9")
             await pilot.pause()
             text = " ".join(screen_text(app).split())
-            assert "disk low" in text and "delete old run directories" in text
+            assert "disk low" in text and "Delete old run directories" in text
             assert "disk_gib = 1 in [alerts]" in text
             await pilot.press("down", "enter")
             await pilot.pause()
@@ -369,6 +392,47 @@ def test_the_page_explains_the_selected_alert_and_enter_shows_the_evidence() -> 
         from loraconsole.console.ui.panels.batch import BatchTable
 
         return [row.view for row in app.query_one(BatchTable)._rows]
+
+    asyncio.run(act())
+
+
+def test_the_cursor_is_on_what_began_while_the_page_was_not_in_view() -> None:
+    """But stays where it is for alerts that were read already, and while the page is in view."""
+
+    async def act() -> None:
+        async with staged() as (app, pilot):
+
+            def at() -> str:
+                row = app.query_one(AlertTable).selected
+                assert row is not None
+                return row.finding.rule
+
+            async def show(limits: AlertLimits, disk: int | None) -> None:
+                app.alert_book.limits, app.store.disk_free_bytes = limits, disk
+                app.watch_alerts(app.store.board(app.now))
+                app.show()
+                await pilot.pause()
+
+            queue = AlertLimits(queue=0.5, disk_gib=1, ttft_p99_ms=0)
+            await show(queue, None)
+            await pilot.press("9")
+            await pilot.pause()
+            assert at() == "long queue"
+            await show(queue, 10**8)
+            assert at() == "long queue"  # the page is in view: no row moves under the fingers
+            await pilot.press("1", "9")
+            await pilot.pause()
+            assert at() == "long queue"
+            await show(queue, None)
+            await pilot.press("1")
+            app.now += 100.0
+            await show(queue, 10**8)
+            await pilot.press("9")
+            assert at() == "disk low"  # it fires anew
+            await pilot.press("down")
+            read = at()
+            await pilot.press("1", "9")
+            assert at() == read != "disk low"
 
     asyncio.run(act())
 
@@ -408,13 +472,13 @@ def test_a_wait_of_steps_that_are_a_minute_old_is_no_alert() -> None:
     board = on_a_gpu(BUSY)
     last = max(step.at for step in board.steps)
     at_the_edge = msgspec.structs.replace(board, now=last + RECENT_S - 1)
-    assert "synchronize wait" in names_of(at_the_edge)
-    assert "synchronize wait" not in names_of(msgspec.structs.replace(board, now=last + RECENT_S))
+    assert "sync wait high" in names_of(at_the_edge)
+    assert "sync wait high" not in names_of(msgspec.structs.replace(board, now=last + RECENT_S))
 
 
 def test_a_step_of_a_cpu_is_not_called_a_wait() -> None:
-    assert "synchronize wait" in names_of(on_a_gpu(BUSY))
-    assert "synchronize wait" not in names_of(BUSY)
+    assert "sync wait high" in names_of(on_a_gpu(BUSY))
+    assert "sync wait high" not in names_of(BUSY)
 
 
 def stopped_store() -> tuple[Store, float]:

@@ -229,7 +229,7 @@ def test_beyond_the_last_bound_a_percentile_is_said_to_be_larger_than_it() -> No
     assert bucket_percentile((1.0, 2.0), (0, 0, 4), 0.5) == math.inf
     assert bucket_percentile((1.0, 2.0), (6, 0, 4), 0.5) == pytest.approx(5 / 6)
     counts = (*(0 for _ in LATENCY_BUCKETS_MS), 9)
-    slow = Quantiles.of_buckets("first token", counts)
+    slow = Quantiles.of_buckets("TTFT", counts)
     assert units.milliseconds(slow.p50) == "> 1000 s"
     assert slow.p99 is not None and slow.p99 > LATENCY_BUCKETS_MS[-1]  # alerts compare it
 
@@ -511,8 +511,8 @@ def test_refused_frames_and_a_late_loop_are_alerts() -> None:
     beat = msgspec.structs.replace(_beat(store, "router"), hops=hops, loop_lag_ms=800.0)
     store.fold_message(beat, board.now)
     texts = [alert.text for alert in findings(store.board(board.now), AlertLimits())]
-    assert "router had 3 frames refused" in texts
-    assert "router is late by 800 ms" in texts
+    assert "router refused 3 frames" in texts
+    assert "router loop lag is 800 ms" in texts
 
 
 def test_another_protocol_is_an_alert() -> None:
@@ -776,7 +776,7 @@ def test_a_fall_is_said_until_the_pipeline_is_ready_again() -> None:
     assert set(words[2:]) == {("READY", "good", False)} and board.stall == ""
     (restarted,) = findings(board, AlertLimits())
     assert restarted.rule == "process restarted"
-    assert "(killed by SIGKILL) and is back" in restarted.text
+    assert "(killed by SIGKILL), restarted" in restarted.text
 
 
 def test_a_restart_by_an_order_is_no_start_and_no_alert() -> None:

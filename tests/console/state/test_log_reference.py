@@ -30,7 +30,7 @@ def logs(*said: str) -> list[LogLine]:
 
 
 STARTED = "supervisor INFO supervisor: started worker-0, pid 7"
-DIED = "supervisor ERROR supervisor: worker-0 died (exit status 1); starting again in 1 s"
+DIED = "supervisor ERROR supervisor: worker-0 died (exit status 1); restarting in 1 s"
 CRASH = (
     "worker-0 ERROR process: died",
     "worker-0 ERROR Traceback (most recent call last):",
@@ -57,8 +57,10 @@ def test_one_that_was_killed_leads_to_what_the_supervisor_said() -> None:
     assert "worker-0 died" in found(LogReference("worker-0", 104.0), lines)
     early = logs(STARTED, "worker-0 ERROR long ago", *["router INFO on"] * 20, DIED)
     assert "worker-0 died" in found(LogReference("worker-0", 122.0), early)
-    asked = logs(STARTED, DIED, STARTED, "supervisor INFO supervisor: restarting worker-0 as asked")
-    assert "as asked" in found(LogReference("worker-0", 104.0), [*asked, *logs(STARTED)])
+    asked = logs(
+        STARTED, DIED, STARTED, "supervisor INFO supervisor: restarting worker-0 on request"
+    )
+    assert "on request" in found(LogReference("worker-0", 104.0), [*asked, *logs(STARTED)])
 
 
 def test_a_rank_that_came_along_has_no_line_of_its_own() -> None:

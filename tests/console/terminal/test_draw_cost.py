@@ -216,7 +216,7 @@ def test_notices_leave_nothing() -> None:
         async with staged("empty") as (app, pilot):
             before = alive()
             for number in range(12):
-                app.notify(f"adapter {number} is on the device", timeout=0.05)
+                app.notify(f"adapter {number} on device", timeout=0.05)
                 await asyncio.sleep(0.06)
             app.notify("one more")
             await pilot.pause()

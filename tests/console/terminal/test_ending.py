@@ -221,7 +221,7 @@ def test_without_a_shell_it_says_that_nothing_would_bring_it_back(start: Start) 
     terminal = start(*PROGRAM, "--mock")  # first of its session, as in a container
     terminal.wait_for("q Quit")
     terminal.send("\x1a")
-    terminal.wait_for("no shell waits")
+    terminal.wait_for("not started from a shell")
     with open(f"/proc/{terminal.pid}/stat") as stat:
         assert stat.read().rpartition(")")[2].split()[0] != "T"
     assert is_on(written(terminal), b"1049")

@@ -151,7 +151,7 @@ def test_a_diff_that_fails_on_the_way_leaves_the_screen_to_textual() -> None:
         terminal.wait_for("live batch", 20.0)
         terminal.send("D")
         terminal.wait_for(f"{DIFF}: ValueError: a record of another kind", 20.0)
-        terminal.wait_for("whole lines, as Textual does", 20.0)
+        terminal.wait_for("whole lines (Textual's default)", 20.0)
         terminal.send("\x1b")
         terminal.pump(0.6)
         terminal.send("q")

@@ -251,6 +251,28 @@ def test_help_lists_every_key_of_the_panel_and_of_the_app() -> None:
     on_stage(act, panel="Batch")
 
 
+@pytest.mark.parametrize(
+    ("panel", "own"),
+    [
+        ("Batch", "in live batch"),
+        ("Adapters", "in adapters"),
+        ("Processes", "in processes"),
+        ("Alerts", "in alerts"),
+    ],
+)
+def test_help_begins_with_the_keys_of_the_screen(panel: str, own: str) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert isinstance(app.screen, HelpDialog)
+        lines = app.screen._lines(app.board, 80)
+        titles = [line.spans[0][0] for line in lines if line.spans and line.spans[0][1] == "title"]
+        assert titles[:2] == [own, "terms on this screen"]
+        assert {"every table", "everywhere"} < set(titles[2:])
+
+    on_stage(act, panel=panel)
+
+
 def test_every_key_of_every_screen_has_a_name_of_its_own_and_says_what_it_does() -> None:
     """What settings bind anew, the palette lists and help explains."""
 
@@ -398,7 +420,7 @@ def test_a_process_is_stopped_killed_and_signalled_after_a_yes_and_started_witho
     ("downs", "loss"),
     [
         (2, "24 live requests wait meanwhile"),
-        (3, "their text is sent again. Nothing is lost"),
+        (3, "their text is sent again, none is lost"),
         (4, "24 live requests END with an error"),
         (5, "24 open streams BREAK"),
     ],
@@ -417,7 +439,7 @@ def test_draining_is_asked_for_and_undone() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("d", "y")
         await pilot.pause()
-        app.scenario._set("router", ProcessState.DRAINING, "admitting nothing new")  # type: ignore[union-attr]
+        app.scenario._set("router", ProcessState.DRAINING, "new requests are refused")  # type: ignore[union-attr]
         app.advance(1.0)
         app.show()
         await pilot.press("d")
@@ -436,9 +458,7 @@ def test_of_many_events_the_worst_is_shown_in_one_line_of_the_footer() -> None:
             app.store.fold_message(Event(app.now, "info", "supervisor", f"note {number}"), app.now)
         app.show()
         assert [notice.message for notice in app.notices] == ["note 49"]
-        app.store.fold_message(
-            Event(app.now, "info", "router", "adapter x is on the device"), app.now
-        )
+        app.store.fold_message(Event(app.now, "info", "router", "adapter x on device"), app.now)
         app.store.fold_message(Event(app.now, "error", "worker-0", "[b]it[/b] fell"), app.now)
         app.show()
         app.store.fold_message(Event(app.now, "warning", "router", "less"), app.now)
@@ -668,7 +688,7 @@ def test_at_80x24_the_ring_is_a_line_and_adapters_and_percentiles_are_there() ->
         rows = screen_text(app).splitlines()
         assert all(name in rows[3] for name in ("server", "router", "worker-0", "supervisor"))
         text = "\n".join(rows)
-        for words in ("first token", "inter-token", "● pirate", "throughput", "alerts and events"):
+        for words in ("TTFT", "inter-token", "● pirate", "throughput", "alerts and events"):
             assert words in text, words
 
     on_stage(act, size=(80, 24))
@@ -730,11 +750,17 @@ def test_a_stopped_pipeline_says_which_key_starts_it(size: tuple[int, int]) -> N
         await pilot.pause()
         rows = screen_text(app).splitlines()
         assert "STOPPED   S starts it again" in rows[0]
-        assert "S  starts it again, with the options it ran with" in "\n".join(rows)
+        assert "S  starts it again, with its last options" in "\n".join(rows)
         assert "S Start" in rows[-1]
+        assert "SILENT" not in "\n".join(rows) and "0 B" not in "\n".join(rows)
+        supervisor = app.board.process("supervisor")
+        assert supervisor is not None and supervisor.word == "stopped" and supervisor.pid == 0
+        await pilot.press("8")
+        await pilot.pause()
+        assert "silent" not in screen_text(app) and "heartbeat " not in screen_text(app)
         await pilot.press("4")
         await pilot.pause()
-        assert "on device" not in screen_text(app)
+        assert "● on device" not in screen_text(app)
 
     on_stage(act, size=size)
 

@@ -206,7 +206,7 @@ def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
         app.paint(app.store.board(app.clock()))
         table = panel.query_one(ResultTable)
         assert table.selected is not None and table.selected.path == run.out  # the new result
-        assert "the first of its load" in screen_text(app)
+        assert "first run of this workload" in screen_text(app)
         assert any("chat is finished: " in note.message for note in app.notices)
         await pilot.pause()
         text = screen_text(app)
@@ -311,7 +311,7 @@ def test_each_workload_shows_its_own_fields_and_keeps_what_was_typed() -> None:
 @pytest.mark.parametrize(
     ("workload", "fields", "what"),
     [
-        ("script", {"file": ""}, "a file is required"),
+        ("script", {"file": ""}, "file required"),
         ("trace", {"file": "/nowhere/x.csv"}, "/nowhere/x.csv: No such file"),
         ("trace", {"file": "/"}, "/: Is a directory"),
         ("suite", {"suite": "best"}, "there are num-adapter, alpha"),
@@ -429,7 +429,7 @@ def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> Non
         await pilot.press("end")
         await pilot.pause()
         assert "b sets a baseline" in screen_text(app)
-        assert "the first of its load" in screen_text(app)
+        assert "first run of this workload" in screen_text(app)
         assert screen_text(app).count("SmolLM2-135M-Instruct") == 4  # in the head as well
 
     on_stage(act, panel="Bench")
@@ -451,7 +451,7 @@ def test_results_of_other_files_are_opened_and_broken_ones_refused(
 
         await give(tmp_path / "broken.jsonl")
         assert any("line 1" in note.title for note in app.notices)
-        assert "no result is kept yet" in screen_text(app)
+        assert "no results yet" in screen_text(app)
         await give(tmp_path / "other.jsonl")
         assert "elsewhere 2 at once" in screen_text(app)
 

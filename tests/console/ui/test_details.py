@@ -54,6 +54,39 @@ def test_the_line_under_the_cursor_of_the_logs_is_shown_whole() -> None:
 
 
 @pytest.mark.parametrize("panel", ["Batch", "Adapters", "Processes", "Logs"])
+@pytest.mark.parametrize(("size", "is_beside"), [((120, 40), False), ((200, 60), True)])
+def test_a_zoomed_list_keeps_the_details_of_its_row(
+    panel: str, size: tuple[int, int], is_beside: bool
+) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        pane = app.active_panel.query_one(DetailsPane)
+        await pilot.press("z")
+        await pilot.pause()
+        zoomed = app.active_panel.zoomed
+        assert zoomed is not None
+        room = app.active_panel.region
+        assert [other for other in app.active_panel.panes if other.display] in (
+            [zoomed, pane],
+            [pane, zoomed],
+        )
+        if is_beside:
+            assert zoomed.region.height == pane.region.height == room.height
+            assert zoomed.region.right == pane.region.x and pane.region.right == room.right
+        else:
+            assert zoomed.region.width == pane.region.width == room.width
+            assert zoomed.region.bottom == pane.region.y and pane.region.bottom == room.bottom
+        assert "".join(_beside(app, pane)[1:]).strip(" │─╯╰")
+        await pilot.resize_terminal(80, 24)
+        await wait(lambda: not pane.display)
+        await wait(lambda: zoomed.size == app.active_panel.size)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not pane.display and app.active_panel.zoomed is None
+
+    on_stage(act, panel=panel, size=size, seconds=2.0)
+
+
+@pytest.mark.parametrize("panel", ["Batch", "Adapters", "Processes", "Logs"])
 def test_details_cost_nothing_where_they_are_hidden(panel: str) -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         pane = app.active_panel.query_one(DetailsPane)

@@ -226,7 +226,7 @@ def test_a_name_alone_is_the_keys_own_action_with_words_it_is_the_verb() -> None
             await pilot.press("n")
         assert app.told == [SignalProcess("router", "STOP"), StartProcess("worker-0")]
         await say(pilot, "stop fetch")
-        assert "fetch ends by itself" in screen_text(app)
+        assert "fetch exits by itself" in screen_text(app)
 
     on_stage(act, panel="Batch")
 
@@ -247,9 +247,9 @@ def test_what_is_wrong_is_said_in_place_and_stays_to_be_mended() -> None:
                 "did you mean overview?",
             ),
             ("load tax", "the following arguments are required: PATH", "NAME PATH [--pin]"),
-            ("load 'tax", "no closing quotation", "quotes go in pairs"),
-            ("filter (", "missing ), unterminated subpattern", "regular expression"),
-            ("pause now", "pause takes no arguments", "freeze the view"),
+            ("load 'tax", "no closing quotation", "close the quotes"),
+            ("filter (", "missing ), unterminated subpattern", "!regex to exclude"),
+            ("pause now", "pause takes no arguments", "freeze the screen"),
         ):
             await say(pilot, text)
             assert what in screen_text(app) and hint in screen_text(app), text
@@ -467,12 +467,12 @@ PRINTED = {
     "settings --path": "console.toml",
     "scheduler": "policy fcfs",
     "adapters list": "pirate",
-    "transcripts": "nothing has been asked yet",
+    "transcripts": "no transcripts yet",
     "prompt --adapter pirate Ahoy": "Arrr, matey!",
     "bench --requests 1 --concurrency 1 --rounds 1 --max-tokens 4": "chat 1 at once",
-    "record shift.rec --seconds 0.3": "as long as asked",
+    "record shift.rec --seconds 0.3": "--seconds reached",
     "replay nothing.jsonl": "cannot read nothing.jsonl",
-    "spans": "nothing was recorded",
+    "spans": "no spans recorded",
     "profile start": "no answer from worker-0",  # the mock records none
     "web --port 0": "http://127.0.0.1",
 }
@@ -532,7 +532,7 @@ def test_every_command_has_an_effect_that_is_tested() -> None:
         ("stop worker-0", "stand still"),
         ("signal router KILL", "END with an error"),
         ("drain", "refused (503)"),
-        ("down", "ENDS with an error"),
+        ("down", "END with an error"),
         ("down --now", "24 live requests END with an error"),
         ("transcripts delete --all", "1 conversation with 3 turns"),
     ],

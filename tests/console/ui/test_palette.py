@@ -8,7 +8,8 @@ import pytest
 from stage import StagedApp, on_stage, screen_text, wait
 from textual.pilot import Pilot
 
-from loraconsole.console.text.fuzzy import Fuzzy, did_you_mean, near_words
+from loraconsole.console.text.fuzzy import Fuzzy
+from loraconsole.console.text.near_words import did_you_mean, near_words
 from loraconsole.console.ui.palette import PaletteDialog, PalettePane, Search
 from loraconsole.console.ui.palette_entries import all_entries
 from loraconsole.console.ui.panels.command_line import CommandLine

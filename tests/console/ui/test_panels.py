@@ -140,7 +140,7 @@ def test_w_goes_from_one_waiting_request_to_the_next_and_its_details_say_why() -
         await pilot.pause()
         app.show()
         await pilot.pause()
-        assert f"#1 of {len(waiting)} that wait" in screen_text(app)
+        assert f"#1 of {len(waiting)} waiting" in screen_text(app)
 
     on_stage(act, panel="Batch", seconds=2.0)
 
@@ -336,9 +336,9 @@ def test_a_request_opens_with_all_its_details_and_goes_on_living() -> None:
         app.show()
         await pilot.pause()
         text = screen_text(app)
-        assert "no longer live" in text and "the figures are the last ones heard" in text
+        assert "no longer live" in text and "last known values" in text
         # How many tokens it ended with nobody tells, and there is nothing to abort.
-        assert f"tokens or more  of at most {view.max_tokens}" in text and "given back" in text
+        assert f"tokens or more  of at most {view.max_tokens}" in text and "freed" in text
         assert "y copy" in text and "x abort" not in text
         await pilot.press("x")
         assert app.told == [] and isinstance(app.screen, LiveDialog)
@@ -387,7 +387,7 @@ def test_latency_shows_parts_percentiles_and_synchronize_points() -> None:
         text = screen_text(app)
         for wanted in (
             *("host", "copy", "launch", "busy", "sync wait", "histogram of sync wait"),
-            *("first token", "inter-token", "decode step", "sync prefill", "sync merge"),
+            *("TTFT", "inter-token", "decode step", "sync prefill", "sync merge"),
             *("p50", "p90", "p99", "last steps"),
         ):
             assert wanted in text
@@ -538,7 +538,7 @@ def test_a_console_that_comes_late_to_an_idle_pipeline_sees_what_was(
         drawn = "".join(t for line in lines for t, ink in line.spans if ink == "part-busy")
         assert set(drawn) - set("█ ⣀busy")  # more than the axis
         assert any(text.endswith("ms ") for text, _ in busy.spans) == has_steps
-        assert ("no step is known" in screen_text(app)) != has_steps  # the histogram, of steps
+        assert ("no steps yet" in screen_text(app)) != has_steps  # the histogram, of steps
         app.store.fold_snapshot(known, app.now)  # asked again: nothing is entered twice
         assert len(app.store.board(app.now).steps) == len(known.steps)
         await pilot.press("left", "shift+left")
@@ -587,7 +587,7 @@ def test_adapters_show_their_state_size_and_work() -> None:
             "base",
             "pirate",
             "on device",
-            "costliest of the last minute first",
+            "costliest first, last minute",
             "TTFT p99",
             "KV pages",
             "throughput",
@@ -783,7 +783,7 @@ def test_the_base_cannot_be_ordered_about_and_says_so_politely() -> None:
 
 def test_a_verdict_is_shown_as_a_table_and_stays_in_the_details() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        for downs, word in ((1, "✓ right"), (3, "✗ NOT right")):
+        for downs, word in ((1, "✓ passed"), (3, "✗ FAILED")):
             await pilot.press(*["down"] * downs, "v")
             await pilot.pause()
             assert isinstance(app.screen, LiveDialog)
@@ -793,12 +793,12 @@ def test_a_verdict_is_shown_as_a_table_and_stays_in_the_details() -> None:
             assert "0.021" in text and "is within its limit" in " ".join(
                 text.replace("│", " ").split()
             )
-            assert ("✗ alone" in text) is ("NOT" in word)
+            assert ("✗ alone" in text) is ("FAILED" in word)
             await pilot.press("escape")
         app.show()
         await pilot.press("enter", "pagedown", "pagedown")
         await pilot.pause()
-        assert "NOT right" in screen_text(app) and "haiku" in screen_text(app)
+        assert "FAILED" in screen_text(app) and "haiku" in screen_text(app)
 
     on_stage(act, panel="Adapters", size=(80, 24))
 
@@ -818,7 +818,7 @@ def test_a_verdict_does_not_come_between_somebody_and_what_they_type() -> None:
         app.orders.answered(reply)
         await pilot.pause()
         assert isinstance(app.screen, MainScreen)
-        assert any("answers as its merged" in note.message for note in app.notices)
+        assert any("matches its merged" in note.message for note in app.notices)
         assert app.active_panel.query_one(PromptEditor).text == "Ahoy"
 
     on_stage(act, panel="Adapters")
@@ -868,10 +868,25 @@ def test_an_adapter_is_planned_and_loaded_from_one_dialog() -> None:
         assert isinstance(plan, PlanAdapters) and plan.paths == ("/large/one",)
         assert isinstance(load, LoadAdapter) and load.pinned
         assert (load.name, load.path) == ("mine", "/large/onex")
-        assert any("mine is on the device" in note.message for note in app.notices)
+        assert any("mine on device" in note.message for note in app.notices)
         app.show()
         await pilot.pause()
         assert "mine ⚑" in screen_text(app)
+
+    on_stage(act, panel="Adapters")
+
+
+def test_a_path_given_in_the_field_of_the_name_goes_to_its_own() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("l", *"/adapters/tax", "enter")
+        await pilot.pause()
+        assert app.screen.query_one("#path", Input).value == "/adapters/tax"
+        assert app.screen.query_one("#name", Input).value == "" and app.ordered == []
+        await pilot.press("enter")
+        await pilot.pause()
+        (order,) = app.ordered
+        assert isinstance(order, LoadAdapter)
+        assert (order.name, order.path) == ("tax", "/adapters/tax")
 
     on_stage(act, panel="Adapters")
 
@@ -881,8 +896,8 @@ def test_a_refused_load_loses_nothing_that_was_typed() -> None:
         await pilot.press("l", "enter", "enter")
         await pilot.pause()
         field = app.screen.query_one("#path", Input).query_ancestor(FormField)
-        assert "a path is required" in field.complaint and app.ordered == []
-        assert "a path is required" in screen_text(app)
+        assert "path required" in field.complaint and app.ordered == []
+        assert "path required" in screen_text(app)
         await pilot.press(*"/missing/sql-2", "enter")
         await pilot.pause()
         assert not field.complaint  # it went with the first letter
@@ -908,7 +923,7 @@ def test_a_load_that_is_never_answered_holds_nobody() -> None:
             app.advance(1.0)
             app.show()
         await pilot.pause()
-        assert "the router was restarted before it answered" in screen_text(app)
+        assert "the router restarted before it answered" in screen_text(app)
         assert app.screen.query_one("#path", Input).value == "/x"
         await pilot.press("enter")  # once more, and then away
         await pilot.press("escape")
@@ -975,9 +990,9 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
         assert "last lines of worker-0" in screen_text(app)
         await pilot.press("enter")
         await pilot.pause()
-        assert "restarts    5  died 5 times, the last time: exit status 1" in screen_text(app)
-        assert "what happened" in screen_text(app)
-        assert "worker-0 died; starting again in 4 s" in screen_text(app)
+        assert "restarts    5  died 5 times, last: exit status 1" in screen_text(app)
+        assert "events" in screen_text(app)
+        assert "worker-0 died; restarting in 4 s" in screen_text(app)
 
     on_stage(act, panel="Processes", scenario="failed")
 
@@ -1109,8 +1124,8 @@ def test_the_cursor_of_the_logs_is_a_line_that_keys_and_clicks_choose(wraps: boo
 
 
 def test_a_copied_line_names_its_process_once() -> None:
-    entry = LogLine(1, START, "router", "INFO", "router: adapter sql is on the device")
-    assert plain_line(entry).endswith(" INFO router adapter sql is on the device")
+    entry = LogLine(1, START, "router", "INFO", "router: adapter sql on device")
+    assert plain_line(entry).endswith(" INFO router adapter sql on device")
 
 
 def test_one_line_is_one_line() -> None:
@@ -1179,7 +1194,7 @@ def test_a_search_goes_from_hit_to_hit_and_marks_them() -> None:
         await pilot.press("s", *"swept", "enter")
         await pilot.pause()
         assert pane.has_focus and pane._cursor == hits[-1]
-        assert f"search swept  {len(hits)} hits" in screen_text(app)
+        assert f"search swept  {len(hits)} matching lines" in screen_text(app)
         for wanted in reversed(hits[:-1]):
             await pilot.press("n")
             assert pane._cursor == wanted
@@ -1405,7 +1420,7 @@ def test_escape_cancels_and_what_was_said_stays() -> None:
         await wait(lambda: "And so" in screen_text(app))
         await pilot.press("enter", *"more", "enter")
         await pilot.pause()
-        assert any("still coming" in note.title for note in app.notices)
+        assert any("still streaming" in note.title for note in app.notices)
         await pilot.press("escape")
         await wait(lambda: not app.active_panel.is_live)
         await pilot.pause()
@@ -1442,7 +1457,7 @@ def test_without_a_server_the_prompt_stays_and_says_so() -> None:
         await pilot.press(*"Hello", "enter")
         await pilot.pause()
         assert app.active_panel.query_one(PromptEditor).text == "Hello"
-        assert any("not there yet" in note.title for note in app.notices)
+        assert any("is not ready" in note.title for note in app.notices)
 
     on_stage(act, panel="Prompt", scenario="loading")
 

@@ -106,7 +106,7 @@ def test_orders_are_not_offered_and_the_refusal_names_the_recording(path: Path) 
         assert not offered & {key for keys in CHANGES.values() for key in keys}
         assert "plan" not in offered  # nothing behind a recording answers
         await pilot.press("escape", "8", "j", "j", "r")
-        await wait(lambda: "A recording takes no orders" in screen_text(app))
+        await wait(lambda: "A recording is read-only" in screen_text(app))
         assert "--read-only" not in screen_text(app)
 
     play(path, act)

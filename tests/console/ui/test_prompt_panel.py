@@ -81,7 +81,7 @@ def test_one_of_a_thousand_models_is_found_by_letters_of_its_name_and_marked() -
         assert models(app).marked[2:] == ["haiku", "tenant-0742"]
         assert editor(app).has_focus
         shown = screen_text(app)
-        assert "4 of 1 001" in shown and "/ finds one" in shown
+        assert "4 of 1 001" in shown and "ctrl+g finds one" in shown
         first = shown.splitlines()[3]
         assert all(name in first for name in ("pirate", "[x] ● haiku", "[x] ● tenant-0742"))
 
@@ -130,7 +130,7 @@ def test_the_picker_lists_marked_models_first_and_scrolls_to_the_last() -> None:
         assert found.cursor == THOUSAND and "tenant-0991" in screen_text(app)
         await pilot.press("q", "q", "q")
         await pilot.pause()
-        assert "no model has these letters" in screen_text(app)
+        assert "no model matches" in screen_text(app)
         await pilot.press("down", "space", "enter")
         assert models(app).chosen == {"tenant-0900", "json"}
 
@@ -320,7 +320,7 @@ def test_the_size_of_a_difference_is_shown_in_any_width() -> None:
     assert texts[1].startswith("+2 -1 words  against ○ SmolLM") or texts[1] == "+2 -1 words"
     assert texts[2] == "+2 -1 words"
     same = difference_hint(word_difference("one", "one"), against, 60)
-    assert same[0] == ("no word differs", "dim")
+    assert same[0] == ("no differences", "dim")
 
 
 def test_without_colours_the_differing_words_have_marks() -> None:
@@ -343,7 +343,7 @@ def test_one_answer_alone_says_that_there_is_nothing_to_compare() -> None:
         grid(app).panes[0].focus()
         await pilot.press("d")
         await pilot.pause()
-        assert "only one model was asked" in screen_text(app)
+        assert "only one answer" in screen_text(app)
 
     with_a_ring(act, pace=2000.0)
 
@@ -492,7 +492,7 @@ def test_what_prevents_the_export_is_said_at_the_path(
         await pilot.press("ctrl+s")
         await pilot.pause()
         for path, reason in (
-            ("", "a file is required"),
+            ("", "file required"),
             (f"{tmp_path}", "this is a directory"),
             ("missing/talk.md", "cannot be written: No such file or directory"),
         ):
@@ -558,7 +558,7 @@ def test_a_pipeline_that_is_down_is_named_and_so_is_the_key_that_starts_it(
         await pilot.pause()
         assert editor(app).text == "Hello"
         reason = "The pipeline is stopped" if is_stopped else "No supervisor answers"
-        assert f"{reason} escape, then S starts it; the prompt stays" in toasts(app)
+        assert f"{reason} esc, then S starts it; the prompt is kept" in toasts(app)
         app.store.note_start(True)
         app.show()
         await pilot.press("enter")

@@ -128,8 +128,8 @@ def test_the_cursor_goes_to_an_adapter_that_was_loaded() -> None:
 @pytest.mark.parametrize(
     ("live", "pages", "wanted"),
     [
-        ((0, 0), 0, "No request uses it now. It holds no pages."),
-        ((0, 0), 1, "No request uses it now. 1 page (928 KiB) is freed."),
+        ((0, 0), 0, "No running requests. It holds no pages."),
+        ((0, 0), 1, "No running requests. 1 page (928 KiB) is freed."),
         ((2, 1), 32, "2 running and 1 waiting requests finish first. Then 32 pages (928 KiB) are"),
     ],
 )

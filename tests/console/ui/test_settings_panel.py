@@ -102,7 +102,7 @@ def test_a_flag_that_comes_before_the_file_is_named(file: Path) -> None:
         await pilot.press("enter", "ctrl+u", *"paper", "enter")
         await pilot.pause()
         assert file.read_text() == 'theme = "paper"\n' and app.theme == "dark"
-        assert any("--theme comes before it" in note.message for note in app.notices)
+        assert any("--theme overrides it" in note.message for note in app.notices)
 
     on_stage(act)
 

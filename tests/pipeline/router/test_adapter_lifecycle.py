@@ -227,14 +227,14 @@ def test_an_eviction_is_an_event_with_its_cause_and_so_is_the_end_of_an_adapter(
         return events(core)
 
     events(core)
-    assert use("one") == ["adapter one is on the device: rank 8, 40 pages"]
+    assert use("one") == ["adapter one on device: rank 8, 40 pages"]
     assert use("two") == [
-        "adapter one is evicted for adapter two: 40 pages",
-        "adapter two is on the device: rank 8, 40 pages",
+        "adapter one evicted for adapter two: 40 pages",
+        "adapter two on device: rank 8, 40 pages",
     ]
     one, two = core.adapter_table(NOW).adapters
     assert (one.reason, one.evictions, one.device_us) == ("evicted for adapter two", 1, 900)
     assert (two.reason, two.evictions, two.device_us) == ("", 0, 900)
     core.handle_message(UnloadAdapter(order="1", reply_to="server", name="two"), NOW)
     core.plan_step(NOW)
-    assert events(core) == ["adapter two is unloading", "adapter two unloaded"]
+    assert events(core) == ["adapter two unloading", "adapter two unloaded"]

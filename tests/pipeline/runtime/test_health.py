@@ -72,9 +72,9 @@ def test_a_fault_names_the_process_and_says_why() -> None:
     names, now = ("router", "worker-0"), 100.0
     beats = {name: heartbeat(name, now) for name in names}
     assert find_fault(names, None, beats, now) == ""
-    assert find_fault(names, None, {}, now) == "router has not been heard yet"
+    assert find_fault(names, None, {}, now) == "no heartbeat from router yet"
     late = {**beats, "worker-0": heartbeat("worker-0", now - GONE_SECONDS - 1)}
-    assert find_fault(names, None, late, now) == "worker-0 has not been heard for 4 s"
+    assert find_fault(names, None, late, now) == "no heartbeat from worker-0 for 4 s"
     busy = {**beats, "worker-0": heartbeat("worker-0", now, STARTING, "reading weights")}
     assert find_fault(names, None, busy, now) == "worker-0 is starting: reading weights"
     held = ProcessView("router", STOPPED, 0, 0, 0.0, "stopped by an operator", None, held=True)

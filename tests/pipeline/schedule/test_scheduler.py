@@ -376,7 +376,7 @@ def test_pages_lost_to_others_make_the_youngest_give_way() -> None:
     phases = {r.request_id: (r.phase, r.reason) for r in scheduler.view(0.0).requests}
     assert phases["old"][0] == "decode"
     assert phases["young"][0] == "waiting" and phases["young"][1].startswith(
-        "waits for running requests to free KV pages: "
+        "waits for KV pages of running requests: "
     )
     give_back(scheduler)
     outputs = drive(scheduler, worker, first_index=None)
@@ -404,7 +404,7 @@ def test_who_does_not_fit_waits_with_the_reason() -> None:
     assert scheduler.next_batch(0.0) is not None
     big, second, third = scheduler.view(0.0).requests
     assert (big.phase, big.reason) == ("decode", "")
-    wanted = "waits for running requests to free KV pages: 19 at worst, 10 usable"
+    wanted = "waits for KV pages of running requests: needs up to 19, 10 usable"
     assert (second.phase, second.reason) == ("waiting", wanted)
     assert third.reason == "behind second, which waits for KV pages"
     assert [view.place for view in (big, second, third)] == [0, 1, 2]
