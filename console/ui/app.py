@@ -652,7 +652,8 @@ class ConsoleApp(PlaybackKeys):
     async def action_start_pipeline(self) -> None:
         from . import actions
 
-        await actions.start_pipeline(self)
+        # A worker: on another machine it takes as long as the model, and the screen shows that.
+        self.run_worker(actions.start_pipeline(self), name="start", exit_on_error=True)
 
     async def action_command(self, text: str = "") -> None:
         """Opens the command line below the panels."""

@@ -146,6 +146,7 @@ def attach_over_ssh(host: str, command: AttachCommand) -> int:
             label=host,
             clock=tunnel.clock,
             source=tunnel.source,
+            starter=tunnel.start_again,
         )
     if choice == "leave":
         there = f" --run {shlex.quote(command.run)}" if command.run else ""

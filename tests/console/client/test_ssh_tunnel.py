@@ -130,6 +130,44 @@ def test_all_ranks_are_seen_and_prompts_bring_the_key(
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("ssh")
+def test_capital_s_starts_the_stopped_pipeline_over_there(tmp_path: Path) -> None:
+    """With the options it ran with, and on another port, which prompts then go to."""
+    model = tiny_model(tmp_path)
+    options = ("--dummy", "--dtype", "float32", "--model", str(model))
+
+    async def main(ring: Ring, tunnel: SshTunnel) -> None:
+        app = ConsoleApp(
+            tunnel.config,
+            label="there",
+            clock=tunnel.clock,
+            source=tunnel.source,
+            starter=tunnel.start_again,
+        )
+        async with app.run_test(size=(120, 40), notifications=True) as pilot:
+            await wait(lambda: app.board.condition.word == "READY")
+            assert not app.can_start
+            await asyncio.to_thread(ring.cli, "down", "--now")
+            await wait(lambda: app.can_start, 20.0)
+            line = tunnel._ssh
+            await pilot.press("S")
+            await wait(lambda: app.board.condition.word == "READY", 60.0)
+            url = (await asyncio.to_thread(ring.snapshot))["server"]["url"]
+            if url != ring.url:  # then ssh forwards the other port
+                near = Path(tunnel.config.run) / "supervisor.stats"
+                await wait(lambda: tunnel._ssh is not line and near.exists(), 20.0)
+            assert tunnel._place.url == url
+            await pilot.press("5", *"ab", "enter")
+            await wait(lambda: "tok/s  first" in screen_text(app), 30.0)
+            assert "ended at once" not in screen_text(app)
+
+    with Ring(tmp_path / "r", *options) as ring:
+        with SshTunnel("there", str(ring.run), COMMAND) as tunnel:
+            asyncio.run(main(ring, tunnel))
+        assert ring.cli("where", "--json").returncode == 0
+
+
+@pytest.mark.processes
 def test_what_goes_wrong_is_said_before_a_screen_is_opened(far: Config, tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="Could not resolve"), SshTunnel("nowhere"):
         pass
