@@ -16,6 +16,7 @@ from broken import BROKEN
 from hub import Hub, serve
 from ring import ADAPTERS, BASE, Ring, shipped
 from safetensors.torch import load_file, save_file
+from waiting import wait_for
 
 from loraconsole.pipeline.runtime.percentile import percentile
 
