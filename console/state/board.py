@@ -333,7 +333,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             if state in (ProcessState.STOPPED, ProcessState.STOPPING):
                 return Condition(STOPPED, "dim")
             return Condition(
-                NO_SUPERVISOR, "bad", f"not heard for {units.duration(supervisor.age_s)}"
+                NO_SUPERVISOR, "bad", f"no heartbeat for {units.duration(supervisor.age_s)}"
             )
         word = _WORDS.get(state, state.name)
         stalled = [p for p in self.processes if p.is_stale]

@@ -568,7 +568,7 @@ class ConsoleApp(PlaybackKeys):
     def action_hasten(self, steps: int) -> None:
         """Moves by `steps` in the list of usual frame rates, for this session."""
         self.pace.change_rate(steps)
-        self.notify(f"{self.pace.fps:g} frames a second while something moves")
+        self.notify(f"{self.pace.fps:g} frames/s while the screen changes")
 
     def action_redraw(self) -> None:
         """Redraws the whole screen, e.g. after another program wrote to the terminal."""

@@ -82,7 +82,9 @@ class ModelsPane(Pane, can_focus=True):
 
     @property
     def marked(self) -> list[str]:
-        """The names of the models that are asked, in order."""
+        """The names of the models that are asked, in order; also before the first frame."""
+        if not self._known:
+            self.update_models(self.painted_app.board)
         return [name for name in self._known if name in self.chosen]
 
     def asked(self, board: Board) -> list[AdapterRow]:

@@ -151,32 +151,36 @@ def _why(process: ProcessRow) -> str:
 
 
 def _badges(board: Board, width: int) -> TextLine:
-    """`● server 28 %  ● router 38 %  ◌ worker-0 BACKOFF killed by SIGKILL`: no reasons and no CPU
-    where there is no room for them."""
+    """`● server 28 %  ● router 38 %  ◌ worker-0 BACKOFF killed by SIGKILL`: where there is no
+    room, without reasons, then without CPU, then without the states of those that are not bad, then
+    without a supervisor that is well."""
     rows = [row for row in board.processes if row.name not in (SUPERVISOR, "fetch")]
     order = {name: at for at, name in enumerate(("server", "router"))}
     rows.sort(key=lambda row: order.get(row.name, 2 + (row.name == "detokenizer")))
     rows += [row for row in (board.process(SUPERVISOR),) if row is not None]
-    for has_reason, has_cpu in ((True, True), (False, True), (False, False)):
+    for left_out in range(5):
         spans: list[TextSpan] = []
+        if left_out > 3 and rows[-1].name == SUPERVISOR and rows[-1].level == "good":
+            rows.pop()
         for row in rows:
-            spans += [("  " if spans else "", "text"), *_badge(row, has_reason, has_cpu)]
+            spans += [("  " if spans else "", "text"), *_badge(row, left_out)]
         if length(spans) <= width:
             break
     return line(*spans)
 
 
-def _badge(row: ProcessRow, has_reason: bool, has_cpu: bool) -> tuple[TextSpan, ...]:
+def _badge(row: ProcessRow, left_out: int) -> tuple[TextSpan, ...]:
+    """One process; from `left_out` 1 on without its reason, 2 its CPU, 3 its state unless bad."""
     name = "detok" if row.name == "detokenizer" else row.name
     is_well = row.level == "good"
     mark: TextSpan = ("● " if is_well else "◌ ", row.level)
     if is_well:
-        is_shown = has_cpu and row.name != SUPERVISOR
+        is_shown = left_out < 2 and row.name != SUPERVISOR
         cpu = f" {row.cpu_fraction * 100:.0f} %" if is_shown else ""
         return (mark, (name, "text"), (cpu, "dim"))
-    if row.level == "dim" and not has_reason:
-        return (mark, (name, "dim"))
-    reason = f" {why}" if has_reason and (why := _why(row)) else ""
+    if left_out and (row.level == "dim" or (left_out > 2 and row.level != "bad")):
+        return (mark, (name, row.level))
+    reason = f" {why}" if not left_out and (why := _why(row)) else ""
     return (mark, (f"{name} {row.word.upper()}{reason}", row.level))
 
 

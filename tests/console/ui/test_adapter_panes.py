@@ -154,7 +154,7 @@ def test_the_timeline_shows_loads_evictions_and_generations_where_they_happened(
         assert words == sorted(words), "the newest is not first"
         await pilot.press("escape", "g")
         *_, none, _ = texts(list(pane.draw_lines(app.board, 60, 10)))
-        assert "base always on device" in none
+        assert "base always resident" in none
 
     on_stage(act, panel="Adapters")
 

@@ -770,6 +770,8 @@ def test_a_stopped_pipeline_says_which_key_starts_it(size: tuple[int, int]) -> N
         await pilot.press("8")
         await pilot.pause()
         assert "silent" not in screen_text(app) and "heartbeat " not in screen_text(app)
+        keys = screen_text(app).splitlines()[-1]
+        assert "S Start" in keys and "Restart" not in keys and "Stop" not in keys
         await pilot.press("4")
         await pilot.pause()
         assert "● on device" not in screen_text(app)

@@ -31,6 +31,7 @@ from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane
 from loraconsole.console.ui.panels.logs import LogPane, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.processes import ProcessTablePane, TailPane
+from loraconsole.console.ui.panels.ring import RingPane
 from loraconsole.console.ui.plots.step_plots import NAMES, PartsPane
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
 from loraconsole.console.ui.widgets.filter_input import FilterInput
@@ -1505,3 +1506,19 @@ def test_a_pane_without_a_board_asks_the_app() -> None:
             pane.paint()
 
     on_stage(act)
+
+
+@pytest.mark.parametrize("width", [56, 76, 116])
+@pytest.mark.parametrize("kind", ["loading", "busy", "failed", "recovering"])
+def test_the_badges_of_a_narrow_ring_name_every_process(kind: ScenarioKind, width: int) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        drawn = app.active_panel.query_one(RingPane).draw_lines(app.board, width, 1)[0]
+        text = "".join(part for part, _ in crop(drawn.spans, width))
+        for name in ("server", "router", "worker-0", "detok"):
+            assert f" {name}" in text
+        assert " supervisor" in text or ("…" not in text and "super" not in text and width < 76)
+        worker = app.board.process("worker-0")
+        assert worker is not None
+        assert (worker.level != "bad") or f"worker-0 {worker.word.upper()}" in text
+
+    on_stage(act, scenario=kind, seconds=40.0 if kind == "recovering" else 3.0)

@@ -137,6 +137,16 @@ def test_the_picker_lists_marked_models_first_and_scrolls_to_the_last() -> None:
     on_stage(act, panel="Prompt", size=(80, 24))
 
 
+def test_the_picker_opened_before_the_first_frame_has_the_marks_of_the_pane() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("5", "ctrl+g")  # as fast hands do
+        await pilot.pause()
+        picked = app.screen.query_one(PickerList)
+        assert picked.chosen == models(app).chosen == {row.name for row in app.board.adapters[:2]}
+
+    on_stage(act)
+
+
 def test_a_click_marks_the_model_under_the_mouse() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("ctrl+g")
