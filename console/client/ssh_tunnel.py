@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 30.0
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 SSH_FAILED = 255
+ERROR = "loraconsole: "
+"""How the command's errors start; the hint is on the next line."""
 SAME_CLOCK_SECONDS = 1.0
 OPTIONS = (
     "-C",  # 64 kB/s of telemetry at 64 moving rows become 8
@@ -135,6 +137,21 @@ class SshTunnel:
             store.local_url = f"http://127.0.0.1:{self._port}"
         named["inbox_name"] = self._inbox
         return TelemetryClient(config, store, *more, **named)
+
+    def start_again(self) -> None:
+        """Starts the stopped pipeline on the other machine with the options that it last ran with,
+        and returns when it is ready. Raises `OperatorError`."""
+        words = ["up", "--again", "--run", self._place.run]
+        done = self._run_there(f"{self._command} {shlex.join(words)}")
+        if done.returncode:
+            errors = done.stderr.decode(errors="replace").strip().splitlines()
+            marks = [at for at, text in enumerate(errors) if text.startswith(ERROR)]
+            what, *hint = errors[marks[-1] :] if marks else errors[-1:] or ["it failed"]
+            what = what.removeprefix(ERROR)
+            raise OperatorError(f"{self._host}: {what}", " ".join(map(str.strip, hint)))
+        url, self._place = self._place.url, self._ask()
+        if self._place.url != url:
+            self._disconnect()  # `_keep` connects again, to the new port
 
     # -- ssh
 

@@ -162,7 +162,7 @@ class ConsoleApp(PlaybackKeys):
         source: Callable[..., TelemetryClient] = TelemetryClient,
         shows_cost: bool = False,
         is_read_only: bool = False,
-        starter: Callable[[], int] | None = None,
+        starter: Callable[[], int | None] | None = None,
     ) -> None:
         """`label` is a badge in the header (MOCK, an ssh host): quitting then offers no stop of
         the pipeline. `source` makes the telemetry client, from the arguments of `TelemetryClient`.

@@ -51,7 +51,7 @@ def run_console(
     label: str = "",
     clock: Callable[[], float] = time.time,
     source: Callable[..., TelemetryClient] | None = None,
-    starter: Callable[[], int] | None = None,
+    starter: Callable[[], int | None] | None = None,
 ) -> str | None:
     """Runs the console until the user leaves. Returns "leave" or "stop", or None if it was ended.
 
@@ -146,6 +146,7 @@ def attach_over_ssh(host: str, command: AttachCommand) -> int:
             label=host,
             clock=tunnel.clock,
             source=tunnel.source,
+            starter=tunnel.start_again,
         )
     if choice == "leave":
         there = f" --run {shlex.quote(command.run)}" if command.run else ""

@@ -35,7 +35,10 @@ def _phase(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
 def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
     adapter = row.view.adapter
     mark = "○" if adapter is None else "●"
-    return ((f"{mark} {board.name_of(adapter)}", board.color_of(adapter)),)
+    name = units.fit_name(
+        board.name_of(adapter), max(1, width - 2)
+    ).rstrip()  # ends tell them apart
+    return ((f"{mark} {name}", board.color_of(adapter)),)
 
 
 def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:

@@ -83,9 +83,9 @@ class PaintedApp(NoticeApp):
     telemetry: TelemetryClient
     store: Store
     clock: Callable[[], float]
-    starter: Callable[[], int] | None = None
-    """Starts the stopped pipeline again and returns the supervisor's pid; None if this console
-    cannot."""
+    starter: Callable[[], int | None] | None = None
+    """Starts the stopped pipeline again and returns the supervisor's pid, or None once it is ready
+    on another machine. None if this console cannot."""
 
     @property
     def can_start(self) -> bool:

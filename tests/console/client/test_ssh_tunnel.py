@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -127,6 +128,48 @@ def test_all_ranks_are_seen_and_prompts_bring_the_key(
 
     with SshTunnel("there", str(guarded.run), COMMAND) as tunnel:
         asyncio.run(main(tunnel))
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("ssh")
+def test_a_stopped_pipeline_over_there_is_started_again_with_its_options(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """On another port of its server, to which the tunnel moves."""
+
+    def answers(app: ConsoleApp) -> bool:
+        assert app.board.server is not None
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{app.board.server.url}/health", trust_env=False).is_success
+        return False
+
+    model = tiny_model(tmp_path_factory.mktemp("tiny"))
+    options = ("--dummy", "--dtype", "float32", "--model", str(model), "--max-running", "3")
+    with (
+        Ring(tmp_path_factory.mktemp("r"), *options) as ring,
+        SshTunnel("there", str(ring.run), COMMAND) as tunnel,
+    ):
+
+        async def main() -> None:
+            app = ConsoleApp(
+                tunnel.config,
+                label="there",
+                clock=tunnel.clock,
+                source=tunnel.source,
+                starter=tunnel.start_again,
+            )
+            async with app.run_test(size=(120, 40), notifications=True) as pilot:
+                await wait(lambda: app.board.server is not None, 30.0)
+                await asyncio.to_thread(ring.cli, "down", "--now")
+                await wait(lambda: app.can_start, 30.0)
+                await pilot.press("S")
+                await wait(lambda: app.board.condition.word == "READY", 60.0)
+                await wait(lambda: app.board.server is not None and answers(app), 30.0)
+
+        asyncio.run(main())
+        assert Config.load(ring.run).max_running == 3
+        with pytest.raises(OperatorError, match=r"there: .*already runs"):
+            tunnel.start_again()
 
 
 @pytest.mark.processes
