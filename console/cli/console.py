@@ -17,7 +17,7 @@ from ..ui import session
 def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
     """Opens the screen. If no pipeline runs, `ConsoleCommand` starts one first, and `AttachCommand`
     raises `NotRunning`."""
-    session.need_terminal("these need none: loraconsole up, status, prompt, logs")
+    session.need_terminal("without a terminal: loraconsole up, status, prompt, logs")
     session.check_screen_options(command.screen)
     running = is_running(config.run_path)
     if isinstance(command, AttachCommand) and not running:

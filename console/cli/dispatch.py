@@ -7,7 +7,7 @@ import sys
 from typing import assert_never
 
 from ...pipeline.config import Config
-from ...pipeline.errors import OperatorError, UsageError
+from ...pipeline.errors import OperatorError
 from ...pipeline.run_directory import default_run_directory
 from ..commands import adapters, consoles, inspect, pipeline, processes, transcripts
 from ..commands.base import Command, PipelineCommand
@@ -27,7 +27,7 @@ def dispatch(command: Command) -> int:
         case pipeline.UpCommand():
             from .pipeline import up
 
-            return up(_config_of(command), command)
+            return up(command.run_options.config(), command)
         case pipeline.BenchCommand():
             from .bench import bench
 
@@ -130,19 +130,6 @@ def _about_a_pipeline(command: PipelineCommand, config: Config) -> int:
 
             return give_order(config, command)
     raise NotImplementedError(command)
-
-
-def _config_of(command: pipeline.UpCommand) -> Config:
-    """The config given, or with --again the one that the pipeline last ran with. Raises
-    `UsageError` if --again has other options beside it than --run, and `OperatorError` if no
-    pipeline ever ran there."""
-    given = command.run_options
-    if not command.again:
-        return given.config()
-    if others := sorted(given.values.keys() - {"run"}):
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in others)
-        raise UsageError(f"--again takes the options of the last run, not {flags}")
-    return Config.load(given.config().run)
 
 
 def leave_out() -> None:

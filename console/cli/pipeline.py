@@ -40,6 +40,8 @@ def up(config: Config, command: UpCommand) -> int:
 
     Stops the pipeline and raises `OperatorError` if a process fails, or, unless
     `config.ignore_failed_adapters`, if an adapter cannot be loaded."""
+    if command.again:
+        config = Config.load(config.run)
     launcher.start(config)
     try:
         return asyncio.run(_wait_until_ready(config, command))
@@ -177,7 +179,7 @@ def drain(config: Config, command: DrainCommand) -> int:
         asyncio.run(carry())
     except TimeoutError:
         word = f"the router is not {wanted.value}"
-        hint = f"does it answer? see: {spell('status', config.run)}"
+        hint = f"see:  {spell('status', config.run)}"
         raise OperatorError(word, hint) from None
     text = "new requests are admitted"
     if not resume:
@@ -201,7 +203,7 @@ def abort(config: Config, command: AbortCommand) -> int:
     try:
         request_id = asyncio.run(carry())
     except TimeoutError:
-        hint = f"does the router answer? see: {spell('status', config.run)}"
+        hint = f"see:  {spell('status', config.run)}"
         raise OperatorError(f"{name} still runs", hint) from None
     say(AbortDocument(request_id), f"{request_id} has ended", command.json)
     return 0

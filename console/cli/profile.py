@@ -37,7 +37,7 @@ def profile(config: Config, command: ProfileCommand) -> int:
 
     replies = asyncio.run(order())
     if silent := [name for name in config.process_names() if name not in replies]:
-        hint = f"is it still loading? see: {spell('status', config.run)}"
+        hint = f"is it still loading? see:  {spell('status', config.run)}"
         raise OperatorError(f"no answer from {', '.join(silent)}", hint)
     if errors := [f"{reply.name} {reply.error}" for reply in replies.values() if reply.error]:
         raise OperatorError("; ".join(errors), f"see: {spell('logs', config.run)}")
@@ -47,7 +47,7 @@ def profile(config: Config, command: ProfileCommand) -> int:
     if command.verb == "start":
         text = f"recording to {where}"
     else:
-        text = "nothing recorded"
+        text = "no spans recorded"
         if where:
             text = f"{counted(count, 'span')} in {where}; see: {spell('spans', config.run)}"
     say(
@@ -105,7 +105,7 @@ def latest_recording(run: Path) -> Path:
     found = sorted(path for path in (run / "spans").glob("*") if path.is_dir())
     if not found:
         raise OperatorError(
-            f"nothing was recorded in {run}", "loraconsole profile start, or up --profile"
+            f"no spans recorded in {run}", "loraconsole profile start, or up --profile"
         )
     return found[-1]
 

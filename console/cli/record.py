@@ -58,7 +58,7 @@ def record(config: Config, command: RecordCommand) -> int:
             except asyncio.CancelledError:
                 return recorder, "interrupted"
             except OSError as error:
-                return recorder, f"the disk takes no more: {error.strerror}"
+                return recorder, f"cannot write: {error.strerror}"
             finally:
                 recorder.close()
 

@@ -41,7 +41,7 @@ def run_replay(command: ReplayCommand) -> int:
 
 def show_in_console(words: list[str], command: ReplayCommand) -> int:
     """Plays the recording that the replay process writes."""
-    session.need_terminal("this needs none: loraconsole replay FILE")
+    session.need_terminal("without a terminal: loraconsole replay FILE")
     session.check_screen_options(command.screen)
     with tempfile.TemporaryDirectory(prefix="lc-") as directory:
         recording = Path(directory, "replay")
@@ -59,7 +59,7 @@ def show_in_console(words: list[str], command: ReplayCommand) -> int:
                 raise
             if maker.poll() is None:
                 maker.terminate()
-                print("left before the end of the log")
+                print("closed before the end of the log")
                 return 0
             output, errors = maker.communicate()
             print(output, end="")

@@ -44,7 +44,7 @@ def show_both(command: ReplayCommand) -> int:
     from ..client.tape import Tape, wait_for_file
     from ..ui import session
 
-    session.need_terminal("this needs none: loraconsole replay FILE --against …")
+    session.need_terminal("without a terminal: loraconsole replay FILE --against …")
     session.check_screen_options(command.screen)
     with tempfile.TemporaryDirectory(prefix="lc-") as directory:
         files = (Path(directory, "real"), Path(directory, "changed"))

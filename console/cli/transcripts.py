@@ -82,7 +82,7 @@ def _list(kept: Transcripts, command: ListTranscriptsCommand) -> int:
         print_json(ConversationsDocument(tuple(found)))
         return 0
     if not found:
-        print("nothing has been asked yet")
+        print("no transcripts yet")
     for each in found:
         title = units.fit(_one_line(each.title), LONGEST).rstrip()
         models = ", ".join(units.visible(model) for model in each.models)
@@ -101,7 +101,7 @@ def _search(kept: Transcripts, command: SearchTranscriptsCommand) -> int:
         print(f"{turn.conversation[:8]}  {_when(turn.at)}  {units.visible(turn.model)}: {prompt}")
         print(f"{'':10}{units.fit(_one_line(turn.answer), LONGEST + 28).rstrip()}")
     if not found:
-        print("no turn has all these words", file=sys.stderr)
+        print("no turn contains all these words", file=sys.stderr)
     return 0 if found else 1
 
 

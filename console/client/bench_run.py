@@ -65,13 +65,13 @@ def _punica(what: str, popularity: str) -> WorkloadChoice:
 
 WORKLOADS = {
     "chat": WorkloadChoice(
-        "questions to an assistant, the models in turn",
+        "chat questions, models in turn",
         ("--workload", "chat"),
         (*_OPEN, "tokens", "slo"),
     ),
     "uniform": _punica("Punica's: √n adapters share n requests", "uniform"),
-    "distinct": _punica("Punica's: every request an adapter of its own", "distinct"),
-    "skewed": _punica("Punica's: an adapter is asked 1.5 times as often as the next", "skewed"),
+    "distinct": _punica("Punica's: a different adapter for every request", "distinct"),
+    "skewed": _punica("Punica's: each adapter 1.5 times as popular as the next", "skewed"),
     "identical": _punica("Punica's: one adapter for all", "identical"),
     "slora": WorkloadChoice(
         "S-LoRA's generator: adapters drawn with alpha, lengths uniform",
@@ -79,7 +79,7 @@ WORKLOADS = {
         (*_OPEN, "alpha", "adapters", "prompt", "tokens", "slo"),
     ),
     "long-tail": WorkloadChoice(
-        "the same with lengths that are mostly short and sometimes very long",
+        "S-LoRA's generator with long-tailed lengths",
         ("--workload", "long-tail"),
         (*_OPEN, "alpha", "adapters", "prompt", "tokens", "slo"),
         {"tokens": (8, 512)},

@@ -102,7 +102,7 @@ async def chat(
     except HttpError as error:
         raise ChatError(str(error)) from error
     if finish_reason is None:
-        raise ChatError("the answer broke off")
+        raise ChatError("the answer was cut off")
 
 
 def _tokens(choice: dict[str, Any]) -> tuple[TokenChoice, ...]:

@@ -108,7 +108,7 @@ class PendingOrders:
                 is_another = True
                 since = self._restarted_at or now
                 if now - since >= GRACE_SECONDS:
-                    lost.append((pending, "the router was restarted before it answered"))
+                    lost.append((pending, "the router restarted before it answered"))
             elif now - pending.given_at > limit:
                 lost.append((pending, f"the router has not answered for {limit:.0f} s"))
         self._restarted_at = (self._restarted_at or now) if is_another else None

@@ -182,7 +182,7 @@ class Remote:
                 if isinstance(message, Heartbeat) and message.name == "router":
                     if incarnation not in (None, message.incarnation):
                         return OperatorError(
-                            "the router was restarted before it answered",
+                            "the router restarted before it answered",
                             f"see: {spell('adapters list', self.config.run)}",
                         )
                     incarnation = message.incarnation

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 30.0
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 SSH_FAILED = 255
-ERROR = "loraconsole: "
-"""How the command's errors start; the hint is on the next line."""
 SAME_CLOCK_SECONDS = 1.0
 OPTIONS = (
     "-C",  # 64 kB/s of telemetry at 64 moving rows become 8
@@ -138,20 +136,23 @@ class SshTunnel:
         named["inbox_name"] = self._inbox
         return TelemetryClient(config, store, *more, **named)
 
-    def start_again(self) -> None:
-        """Starts the stopped pipeline on the other machine with the options that it last ran with,
-        and returns when it is ready. Raises `OperatorError`."""
-        words = ["up", "--again", "--run", self._place.run]
-        done = self._run_there(f"{self._command} {shlex.join(words)}")
+    def start_again(self) -> int:
+        """Starts the stopped pipeline with the options it last ran with and waits until it is
+        READY; if its server's address is another, connects anew. Returns 0: its supervisor has no
+        pid here. Raises `OperatorError` if it does not start."""
+        run = shlex.quote(self._place.run)
+        done = self._run_there(f"{self._command} up --again --run {run}")
         if done.returncode:
             errors = done.stderr.decode(errors="replace").strip().splitlines()
-            marks = [at for at, text in enumerate(errors) if text.startswith(ERROR)]
-            what, *hint = errors[marks[-1] :] if marks else errors[-1:] or ["it failed"]
-            what = what.removeprefix(ERROR)
-            raise OperatorError(f"{self._host}: {what}", " ".join(map(str.strip, hint)))
-        url, self._place = self._place.url, self._ask()
-        if self._place.url != url:
-            self._disconnect()  # `_keep` connects again, to the new port
+            raise OperatorError(
+                f"{self._host}: {errors[-1].strip() if errors else 'it does not start'}",
+                f"ssh {self._host} {self._command} logs --run {run}",
+            )
+        place = self._ask()
+        if place.url != self._place.url:
+            self._place = place
+            self._disconnect()  # `_keep` connects
+        return 0
 
     # -- ssh
 

@@ -101,8 +101,8 @@ class Transcripts:
             self._db.executescript(SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise OperatorError(
-                f"transcripts cannot be kept in {path}: {error}",
-                f"set ${VARIABLE} to another file; empty keeps none",
+                f"transcripts cannot be saved in  {path}: {error}",
+                f"set ${VARIABLE} to another file; empty turns transcripts off",
             ) from error
         self.has_index = True
         try:
@@ -129,7 +129,7 @@ class Transcripts:
                     )
         except sqlite3.Error as error:
             raise OperatorError(
-                f"{self.path} cannot be written: {error}", "further turns are not kept"
+                f"{self.path} cannot be written: {error}", "later turns are not saved"
             ) from error
         return row.lastrowid or 0
 
@@ -247,7 +247,7 @@ def open_transcripts() -> Transcripts:
     """The user's transcripts. Raises `OperatorError` if none are kept."""
     kept = open_default()
     if kept is None:
-        raise OperatorError("no transcripts are kept", f"${VARIABLE} is empty")
+        raise OperatorError("transcripts are off", f"${VARIABLE} is empty")
     return kept
 
 

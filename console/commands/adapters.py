@@ -61,7 +61,7 @@ class LoadCommand(AdapterCommand, frozen=True, kw_only=True):
 
 class UnloadCommand(NamedAdapterCommand, frozen=True, kw_only=True):
     NAME = "unload"
-    HELP = "refuse it from now on; return when its pages are free"
+    HELP = "refuse new requests for it; return when its pages are free"
 
     def order(self, reply_to: str) -> UnloadAdapter:
         return UnloadAdapter(order=make_order_id(), reply_to=reply_to, name=self.name)
@@ -69,7 +69,7 @@ class UnloadCommand(NamedAdapterCommand, frozen=True, kw_only=True):
 
 class ReloadCommand(NamedAdapterCommand, frozen=True, kw_only=True):
     NAME = "reload"
-    HELP = "read its files again; running requests finish on the old weights"
+    HELP = "re-read its files; running requests finish on the old weights"
 
     def order(self, reply_to: str) -> ReloadAdapter:
         return ReloadAdapter(order=make_order_id(), reply_to=reply_to, name=self.name)
@@ -85,7 +85,7 @@ class PinCommand(NamedAdapterCommand, frozen=True, kw_only=True):
 
 class UnpinCommand(NamedAdapterCommand, frozen=True, kw_only=True):
     NAME = "unpin"
-    HELP = "let it be evicted when its pages are needed and no request uses it"
+    HELP = "allow eviction when it is idle and its pages are needed"
 
     def order(self, reply_to: str) -> PinAdapter:
         return PinAdapter(order=make_order_id(), reply_to=reply_to, name=self.name, pinned=False)
@@ -93,7 +93,7 @@ class UnpinCommand(NamedAdapterCommand, frozen=True, kw_only=True):
 
 class MergeCommand(NamedAdapterCommand, frozen=True, kw_only=True):
     NAME = "merge"
-    HELP = "keep a copy of the weights with it merged, for steps that use it alone"
+    HELP = "merge it into a copy of the weights, for steps that use it alone"
 
     def order(self, reply_to: str) -> MergeAdapter:
         return MergeAdapter(order=make_order_id(), reply_to=reply_to, name=self.name)
@@ -101,7 +101,7 @@ class MergeCommand(NamedAdapterCommand, frozen=True, kw_only=True):
 
 class VerifyCommand(NamedAdapterCommand, frozen=True, kw_only=True):
     NAME = "verify"
-    HELP = "compare its answers with those of float32 merged weights; exit 1 if they differ"
+    HELP = "compare its answers with weights merged in float32; exit 1 if they differ"
     against: Against = None
     tokens: AgainstTokens = 16
 
@@ -119,7 +119,7 @@ class UnmergeCommand(AdapterCommand, frozen=True, kw_only=True):
 
 class PlanCommand(AdapterCommand, frozen=True, kw_only=True):
     NAME = "plan"
-    HELP = "what loading directories would take; exit 1 if any would be refused"
+    HELP = "pages and KV that loads would take; exit 1 if one would be refused"
     paths: Annotated[
         tuple[str, ...],
         Argument("adapter directories", metavar="PATH", is_positional=True),

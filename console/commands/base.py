@@ -12,7 +12,7 @@ from ...pipeline.run_directory import default_run_directory
 from .argument import Argument
 
 SCREEN = "screen options"
-READ_ONLY_HELP = "no prompts and no changes from this console"
+READ_ONLY_HELP = "read-only console: no prompts, no changes"
 
 Json: TypeAlias = Annotated[bool, Argument("one JSON document on stdout")]
 RunDirectory: TypeAlias = Annotated[str, Argument("run directory")]
@@ -62,9 +62,11 @@ class ScreenOptions(msgspec.Struct, frozen=True, kw_only=True):
         bool | None,
         Argument("at most 5 frames/s; the default over ssh", group=SCREEN),
     ] = None
-    no_mouse: Annotated[bool, Argument("leave the mouse to the terminal", group=SCREEN)] = False
+    no_mouse: Annotated[
+        bool, Argument("no mouse in the console; the terminal keeps it", group=SCREEN)
+    ] = False
     show_cost: Annotated[
-        bool, Argument("show the cost of drawing in a line; also `C`", group=SCREEN)
+        bool, Argument("show the cost of drawing in one line; also `C`", group=SCREEN)
     ] = False
 
 

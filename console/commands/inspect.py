@@ -27,7 +27,7 @@ class LogsCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "logs"
     HELP = "the processes' logs, merged"
     process: Annotated[str | None, Argument("only this process's", is_positional=True)] = None
-    follow: Annotated[bool, Argument("also print new lines as they come", short="-f")] = False
+    follow: Annotated[bool, Argument("follow: print new lines too", short="-f")] = False
     lines: Annotated[int, Argument("number of last lines", metavar="N", short="-n")] = 200
 
 
@@ -38,7 +38,9 @@ class DoctorCommand(PipelineCommand, frozen=True, kw_only=True):
         str | None,
         Argument("a model, as for up: check its files", metavar="MODEL", is_positional=True),
     ] = None
-    adapter: Annotated[tuple[str, ...], Argument("compare it as well", metavar="NAME=PATH")] = ()
+    adapter: Annotated[
+        tuple[str, ...], Argument("an adapter to check too", metavar="NAME=PATH")
+    ] = ()
     ignore_key: Annotated[
         tuple[str, ...], Argument("of config.json, as for up", metavar="KEY")
     ] = ()
@@ -55,7 +57,7 @@ class SettingsCommand(Command, frozen=True, kw_only=True):
     HELP = "the console's settings and their origins"
     json: Json = False
     path: Annotated[bool, Argument("print the file's path")] = False
-    check: Annotated[bool, Argument("exit 1 if anything in it is wrong")] = False
+    check: Annotated[bool, Argument("exit 1 if it has errors")] = False
     example: Annotated[bool, Argument("print a file with all settings")] = False
     keys: Annotated[bool, Argument("print every binding: its id and keys")] = False
 

@@ -17,7 +17,7 @@ NUMBERS = ("batch_num_adapters", "slo_seconds", "max_wait_tokens", "max_per_adap
 
 class UpCommand(Command, frozen=True, kw_only=True):
     NAME = "up"
-    HELP = "start the pipeline without a screen, until it is ready"
+    HELP = "start the pipeline without a console, until it is ready"
     USAGE = "loraconsole up [OPTIONS]"
     EPILOG = (
         "`loraconsole` without a command takes these options too: it starts the pipeline and opens "
@@ -25,9 +25,9 @@ class UpCommand(Command, frozen=True, kw_only=True):
     )
     json: Json = False
     foreground: Annotated[bool, Argument("stay until it stops (Ctrl-C stops it)")] = False
-    again: Annotated[
-        bool, Argument("with the options that the pipeline in --run last ran with")
-    ] = False
+    again: Annotated[bool, Argument("with the options it last ran with; of others only --run")] = (
+        False
+    )
     run_options: RunOptions = RunOptions()
 
 
@@ -46,12 +46,14 @@ class DrainCommand(PipelineCommand, frozen=True, kw_only=True):
 class AbortCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "abort"
     HELP = "end one request; its client keeps the text so far"
-    request: Annotated[str, Argument("its id, or the id's end", metavar="ID", is_positional=True)]
+    request: Annotated[
+        str, Argument("request id, or its last characters", metavar="ID", is_positional=True)
+    ]
 
 
 class SchedulerCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "scheduler"
-    HELP = "show or change the admission order while requests run"
+    HELP = "show or change the scheduling policy while requests run"
     policy: Annotated[
         str | None,
         Argument("as for up --scheduler", metavar="POLICY", is_positional=True),
@@ -109,14 +111,14 @@ class ProfileCommand(PipelineCommand, frozen=True, kw_only=True):
 
 class PromptCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "prompt"
-    HELP = "prompt the base or several adapters side by side"
+    HELP = "prompt the base model and adapters, side by side"
     text: Annotated[
         str,
         Argument("the prompt; - reads standard input", metavar="TEXT", is_positional=True),
     ]
     adapter: Annotated[tuple[str, ...], Argument(metavar="NAME")] = ()
-    base: Annotated[bool, Argument("the base model beside the adapters")] = False
-    system: Annotated[str | None, Argument("a system message before it", metavar="TEXT")] = None
+    base: Annotated[bool, Argument("the base model too")] = False
+    system: Annotated[str | None, Argument("system message", metavar="TEXT")] = None
     max_tokens: Annotated[int | None, Argument(metavar="N")] = None
     temperature: Annotated[float | None, Argument(metavar="T")] = None
     seed: Annotated[int | None, Argument(metavar="S")] = None

@@ -22,6 +22,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
 commands and keys are hidden. `scheduler` is not listed, since it also shows the settings: its order
 is refused when it is sent."""
 CHANGING_KEYS = frozenset(key for keys in CHANGES.values() for key in keys)
+QUESTION_KEYS = frozenset({"plan"})
+"""Keys that ask a pipeline something: there is none behind a recording."""
 
 
 def is_changing_command(name: str) -> bool:

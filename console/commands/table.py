@@ -102,7 +102,7 @@ COMMANDS: tuple[type[Command] | CommandGroup, ...] = (
     SpansCommand,
     CommandGroup(
         "transcripts",
-        "prompts and answers kept by the console",
+        "saved prompts and answers of the console",
         TranscriptsCommand,
         (
             ListTranscriptsCommand,

@@ -94,7 +94,7 @@ LOGS = (
     ("worker-0", "INFO", "adapter pirate is warm"),
     ("detokenizer", "INFO", "swept 3 idle streams"),
     ("server", "INFO", "POST /v1/chat/completions 200 from 127.0.0.1:{n}"),
-    ("supervisor", "INFO", "beat {n} of the ring, none is late"),
+    ("supervisor", "INFO", "heartbeats {n}, none late"),
 )
 ODD_LOGS = {
     17: ("server", "WARNING", "the client of request {n:08x} left in mid-stream"),

@@ -78,6 +78,10 @@ class KeyBinding(NamedTuple):
         return " ".join(show_key(key) for key in self.keys)
 
 
+GENERAL = frozenset({"every table", "every list", "every plot", "moving about", "everywhere"})
+"""Headings of keys that are not a screen's own."""
+
+
 def group_of(node: type[DOMNode]) -> str:
     """`in live batch`, `everywhere`: the heading above a widget's keys."""
     if node.__name__ in GROUPS:

@@ -47,6 +47,12 @@ class Alert(Struct, frozen=True):
 _ORDER = {AlertState.FIRING: 0, AlertState.ACKNOWLEDGED: 1, AlertState.CLEARED: 2}
 
 
+def _cleared(alert: Alert) -> Alert:
+    """The alert once it is over, with no text that says `7 s ago` for hours."""
+    finding = alert.finding._replace(text=alert.finding.past or alert.finding.text)
+    return msgspec.structs.replace(alert, finding=finding, state=AlertState.CLEARED)
+
+
 class AlertBook:
     """All alerts. `update` takes every new board; `acknowledge` marks an alert as seen."""
 
@@ -101,8 +107,7 @@ class AlertBook:
         for key, alert in list(self._alerts.items()):
             if key not in found:
                 if alert.state is not AlertState.CLEARED:
-                    cleared = msgspec.structs.replace(alert, state=AlertState.CLEARED)
-                    self._alerts[key] = cleared
+                    self._alerts[key] = _cleared(alert)
                 elif board.now - alert.last_seen > GONE_S:
                     del self._alerts[key]
         for alert in self.alerts[KEPT:]:

@@ -21,6 +21,8 @@ Severity = Literal["bad", "warn"]
 LAG_MS = 250.0
 RECENT_S = 60.0
 """Steps older than this count in no alert."""
+SETTLING_S = 5.0
+"""The lag of a loop counts from so many seconds after the process became READY."""
 RESTARTED_S = 300.0
 """How long the alert on a crash lasts after it, for an operator who was away."""
 
@@ -60,6 +62,8 @@ class AlertFinding(NamedTuple):
     """Its log line, if it has one; preferred to the screen, as it shows more."""
     rule: str = ""
     """The name of its rule, which `findings` enters."""
+    past: str = ""
+    """The text once it is over, if `text` is true only while it lasts: `died 7 s ago`."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -93,7 +97,10 @@ def _fallen(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
             yield AlertFinding("bad", text, name, "Processes", name, log_reference)
         elif process.is_fallen:
             text = "; ".join(filter(None, (board.recovery(process), board.standstill)))
-            yield AlertFinding("bad", text, name, "Logs", name, log_reference)
+            why = f" ({process.fall_reason})" if process.fall_reason else ""
+            down_s = max(0.0, board.now - (board.now if at is None else at))
+            past = f"{name} was down for {units.age(down_s)}{why}"
+            yield AlertFinding("bad", text, name, "Logs", name, log_reference, past=past)
 
 
 def _held(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
@@ -110,7 +117,8 @@ def _silent(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
         if process.is_stale and process.state is not ProcessState.FAILED:
             text = f"{process.name} silent for {units.age(age_s)}"
             level: Severity = "bad" if age_s > GONE_SECONDS else "warn"
-            yield AlertFinding(level, text, process.name, "Processes", process.name)
+            past = f"{process.name} was silent for {units.age(age_s)}"
+            yield AlertFinding(level, text, process.name, "Processes", process.name, past=past)
 
 
 def _restarted(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
@@ -123,13 +131,15 @@ def _restarted(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
             why = process.fall_reason or (how(process.exit_code) if process.exit_code else "")
             why = f" ({why})" if why else ""
             text = f"{process.name} died {ago} ago{why}, restarted{times}"
-            log_reference = LogReference(process.name, fell_at)
-            yield AlertFinding("warn", text, process.name, "Logs", process.name, log_reference)
+            name, log_reference = process.name, LogReference(process.name, fell_at)
+            past = f"{name} died{why}, restarted{times}"
+            yield AlertFinding("warn", text, name, "Logs", name, log_reference, past=past)
 
 
 def _late(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
-        if process.loop_lag_ms > LAG_MS and not process.is_stale:
+        is_settled = process.since is None or board.now - process.since > SETTLING_S
+        if process.loop_lag_ms > LAG_MS and is_settled and not process.is_stale:
             text = f"{process.name} loop lag is {units.milliseconds(process.loop_lag_ms)}"
             yield AlertFinding("warn", text, process.name, "Processes", process.name)
 
@@ -162,7 +172,8 @@ def _no_step(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     if still > limits.no_step_seconds:
         number = units.count(router.running)
         text = f"no step for {units.duration(still)} while {number} requests run"
-        yield AlertFinding("bad", text, screen="Latency")
+        past = f"no step for {units.duration(still)} while {number} requests ran"
+        yield AlertFinding("bad", text, screen="Latency", past=past)
 
 
 def _sync_wait(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
@@ -285,7 +296,8 @@ RULES: tuple[Rule, ...] = (
         "no_step_seconds",
         "Requests are running, but no step completes. The device hangs, a kernel is being "
         "compiled, or ranks wait for each other.",
-        "See the worker's log. If steps do not resume, restart worker-0; accepted streams go on.",
+        "See the worker's log. If steps do not resume, restart worker-0; accepted streams "
+        "continue.",
         _no_step,
     ),
     Rule(

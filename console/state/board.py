@@ -326,14 +326,14 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             return Condition("STARTING", "warn", "waiting for the supervisor")
         if self.table is None or supervisor is None:
             if self.link_age_s is None or self.link_age_s > LATE_SECONDS:
-                return Condition("CONNECTING", "warn", f"nothing answers in {self.run}")
-            return Condition("ATTACHING", "warn", "asking the supervisor for what it knows")
+                return Condition("CONNECTING", "warn", f"no pipeline answers in {self.run}")
+            return Condition("ATTACHING", "warn", "asking the supervisor for its state")
         state = self.table.state
         if supervisor.age_s is not None and supervisor.age_s > LATE_SECONDS:
             if state in (ProcessState.STOPPED, ProcessState.STOPPING):
                 return Condition(STOPPED, "dim")
             return Condition(
-                NO_SUPERVISOR, "bad", f"not heard for {units.duration(supervisor.age_s)}"
+                NO_SUPERVISOR, "bad", f"no heartbeat for {units.duration(supervisor.age_s)}"
             )
         word = _WORDS.get(state, state.name)
         stalled = [p for p in self.processes if p.is_stale]
@@ -511,6 +511,15 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     def name_of(self, adapter: str | None) -> str:
         return "base" if adapter is None else adapter
+
+    def differs_at(self, adapter: str | None) -> int | None:
+        """The first letter of an adapter's name that distinguishes it from the other names; None
+        if the adapter is not known."""
+        return None if adapter is None else self._differs_at.get(adapter)
+
+    @cached_property
+    def _differs_at(self) -> Mapping[str, int]:
+        return {row.name: row.differs_at for row in self.adapters}
 
     # -- latency
 

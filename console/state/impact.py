@@ -51,10 +51,11 @@ def pipeline_costs(board: Board, now: bool = False) -> str:
         lost = _live(board, "END", "with an error").rstrip(".")
     else:
         lost = (
-            f"{counted(router.running, 'running request')} may finish for ten seconds, then "
-            f"the rest of them and of {router.waiting} waiting END with an error"
+            f"{counted(router.running, 'running request', 'get')} ten seconds to finish; "
+            f"the rest, and {router.waiting} waiting, END with an error"
         )
-    return f"{lost}. Every process ends; the next start loads the model again. The console stays."
+    ends = "Every process ends; the next start loads the model again. The console stays open."
+    return f"{lost}. {ends}"
 
 
 def quit_costs(board: Board) -> str:

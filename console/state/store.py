@@ -601,7 +601,27 @@ class Store:
         names = dict.fromkeys((SUPERVISOR, *views, *self._pulses))
         if not views and not self._pulses:
             return ()
-        return tuple(self._pulse(name).row(name, views.get(name), now) for name in names)
+        rows = tuple(self._pulse(name).row(name, views.get(name), now) for name in names)
+        is_stopping = table is not None and table.state in (
+            ProcessState.STOPPING,
+            ProcessState.STOPPED,
+        )
+        if is_stopping and rows[0].is_stale:  # the supervisor, which ends last
+            return tuple(_ended(row) if row.is_stale else row for row in rows)
+        return rows
+
+
+def _ended(silent: ProcessRow) -> ProcessRow:
+    """A process of a pipeline that was asked to stop and has: it is not silent, it has ended."""
+    return msgspec.structs.replace(
+        silent,
+        state=ProcessState.STOPPED,
+        pid=0,
+        cpu_fraction=0.0,
+        rss_bytes=0,
+        loop_lag_ms=0.0,
+        hops=(),
+    )
 
 
 def _shown(beat: Heartbeat) -> tuple[ProcessState, int, bool]:

@@ -27,7 +27,7 @@ UP = (ProcessState.READY, ProcessState.DRAINING)
 
 
 class Child:
-    """One process of the ring. A fall is an exit that nobody requested."""
+    """One process of the ring. A fall is an exit that was not requested."""
 
     def __init__(self, name: str, command: list[str], one_shot: bool = False) -> None:
         self.name = name

@@ -38,7 +38,7 @@ def count(number: float) -> str:
     return f"{number / 1e6:.2f}M"
 
 
-def count_of(number: int, noun: str) -> str:
+def count_noun(number: int, noun: str) -> str:
     """`1 hit`, `2 hits`, `12.3k hits`."""
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 

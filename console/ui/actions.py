@@ -252,7 +252,7 @@ async def start_pipeline(app: ScreenApp) -> None:
         return
     finally:
         app.wake()
-    if pid is not None:
+    if pid:  # a supervisor of this machine
         app.run_worker(_watch_start(app), name="start", exit_on_error=True)
 
 

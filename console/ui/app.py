@@ -162,7 +162,7 @@ class ConsoleApp(PlaybackKeys):
         source: Callable[..., TelemetryClient] = TelemetryClient,
         shows_cost: bool = False,
         is_read_only: bool = False,
-        starter: Callable[[], int | None] | None = None,
+        starter: Callable[[], int] | None = None,
     ) -> None:
         """`label` is a badge in the header (MOCK, an ssh host): quitting then offers no stop of
         the pipeline. `source` makes the telemetry client, from the arguments of `TelemetryClient`.
@@ -568,7 +568,7 @@ class ConsoleApp(PlaybackKeys):
     def action_hasten(self, steps: int) -> None:
         """Moves by `steps` in the list of usual frame rates, for this session."""
         self.pace.change_rate(steps)
-        self.notify(f"{self.pace.fps:g} frames a second while something moves")
+        self.notify(f"{self.pace.fps:g} frames/s while the screen changes")
 
     def action_redraw(self) -> None:
         """Redraws the whole screen, e.g. after another program wrote to the terminal."""
@@ -652,7 +652,8 @@ class ConsoleApp(PlaybackKeys):
     async def action_start_pipeline(self) -> None:
         from . import actions
 
-        await actions.start_pipeline(self)
+        # A worker: on another machine it takes as long as the model, and the screen shows that.
+        self.run_worker(actions.start_pipeline(self), name="start", exit_on_error=True)
 
     async def action_command(self, text: str = "") -> None:
         """Opens the command line below the panels."""
@@ -704,7 +705,7 @@ class ConsoleApp(PlaybackKeys):
             raise OperatorError(f"/{text}: {error}", "regex; !regex to exclude")
         panes = list(self.active_panel.query(FilterPane))
         if not panes:
-            raise OperatorError(f"{self._active} lists nothing", "go to Batch, Adapters, Logs …")
+            raise OperatorError(f"{self._active} has no list", "go to Batch, Adapters, Logs …")
         focused = [pane for pane in panes if pane.has_focus]
         (focused or panes)[0].set_filter(text)
 

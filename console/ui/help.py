@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from textual.binding import ActiveBinding
 
-from ..settings.keymap import GROUPS, declared_by, group_of
+from ..settings.keymap import GENERAL, declared_by, group_of
 from ..state.board import Board
 from ..text import units
 from ..text.lines import TextLine, TextSpan, line
@@ -20,7 +20,7 @@ _TTFT = ("TTFT", "time to first token: from a request's arrival to its first tok
 _KV = ("KV pages", "device memory of keys and values; a page holds 16 tokens of a request")
 _SYNC = ("sync wait", "time the host waits until the device has finished a step")
 _TAX = ("LoRA tax", "extra device time of decode steps with adapters; median ± spread of n")
-_NOISE = ("— noise", "no tax is stated: it is not above its spread")
+_NOISE = ("— noise", "no value: it is not above its spread")
 _LIMIT = ("limit", "what kept waiting requests out of a step: pages, rows, prompt, adapter")
 TERMS: Mapping[str, Sequence[tuple[str, str]]] = {
     "Overview": (
@@ -35,7 +35,7 @@ TERMS: Mapping[str, Sequence[tuple[str, str]]] = {
     ),
     "Batch": (
         ("prefill, decode", "computing a prompt; computing one new token per request"),
-        ("waiting", "not admitted yet; the row says for what it waits"),
+        ("waiting", "not admitted yet; the row shows the reason"),
         ("policy", "the rule that orders waiting requests; :scheduler changes it"),
         _KV,
     ),
@@ -46,6 +46,8 @@ TERMS: Mapping[str, Sequence[tuple[str, str]]] = {
         _TAX,
         _NOISE,
         _LIMIT,
+        ("reads", "bytes per second that decode steps read, and their share of peak copy"),
+        ("peak copy", "copy bandwidth of the device's memory, measured at the start"),
         ("sync point", "a place where the host waits for the device"),
         ("span", "a named stretch of time in one process; r records them"),
     ),
@@ -67,10 +69,11 @@ TERMS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("logprobs", "logarithm of each token's probability"),
     ),
     "Bench": (
+        ("TTFT, ITL", "time to first token; inter-token latency"),
         ("open loop", "requests arrive at a rate, however long answers take"),
-        ("concurrency", "so many requests at once; each answer starts the next"),
+        ("concurrency", "requests in flight; each answer starts the next"),
         ("burstiness", "variation of arrivals; 1 is Poisson"),
-        ("SLO", "time to the first token that a request should not exceed"),
+        ("SLO", "limit of the TTFT, for SLO attainment"),
         ("baseline", "the run that others are compared with"),
     ),
     "Logs": (("follow", "the newest line stays in view"),),
@@ -119,7 +122,7 @@ class HelpDialog(LiveDialog):
         own: list[TextLine] = []
         general: list[TextLine] = []
         for name, actions in groups.items():
-            part = general if name in GROUPS.values() or name == "everywhere" else own
+            part = general if name in GENERAL else own
             part.append(line((name, "title")))
             part += [self._row(keys, active, width) for keys, active in actions.values()]
             part.append(TextLine())

@@ -166,7 +166,7 @@ def _own(app: ScreenApp) -> Iterator[LineCommand]:
         group=GROUPS[""],
         words=lambda board, before: app.themes if len(before) == 1 else (),
     )
-    what = "the list on this screen; nothing shows all"
+    what = "filter the list on this screen; no text shows all rows"
     yield LineCommand("filter", "EXPRESSION", what, filter, group=GROUPS[""])
     if app.telemetry.controls is not None:
         what = "3:07 from the start of the recording, +90 or -1:30 from here"

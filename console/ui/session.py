@@ -51,7 +51,7 @@ def run_console(
     label: str = "",
     clock: Callable[[], float] = time.time,
     source: Callable[..., TelemetryClient] | None = None,
-    starter: Callable[[], int | None] | None = None,
+    starter: Callable[[], int] | None = None,
 ) -> str | None:
     """Runs the console until the user leaves. Returns "leave" or "stop", or None if it was ended.
 
@@ -93,7 +93,7 @@ def run_console(
 
 def mock(seed: int, screen: ScreenOptions, is_read_only: bool) -> int:
     """Runs the console on a mock pipeline, which computes nothing."""
-    need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock.server")
+    need_terminal("a mock pipeline without a console: python -P -m loraconsole.console.mock.server")
     from ..mock.server import mock_pipeline
 
     with splash.title_shown("loraconsole"), mock_pipeline(seed) as config:
@@ -150,5 +150,5 @@ def attach_over_ssh(host: str, command: AttachCommand) -> int:
         )
     if choice == "leave":
         there = f" --run {shlex.quote(command.run)}" if command.run else ""
-        print(f"The pipeline on {host} goes on. loraconsole attach --ssh {host}{there}")
+        print(f"The pipeline on {host} keeps running. loraconsole attach --ssh {host}{there}")
     return 0

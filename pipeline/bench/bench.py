@@ -73,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--rounds", type=above_zero, metavar="N", help="rounds over all servers (chat: 3, else 1)"
     )
     out.add_argument(
-        "--slo-seconds", type=positive, default=SLO_SECONDS, help="limit for the first token (6)"
+        "--slo-seconds", type=positive, default=SLO_SECONDS, help="limit of the TTFT (6)"
     )
     out.add_argument(
         "--out",

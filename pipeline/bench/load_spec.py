@@ -74,11 +74,11 @@ def add_load_flags(group: Any) -> None:
     )
     group.add_argument("--alpha", type=positive, help="1: uniform adapters; less: skewed (1)")
     group.add_argument("--popularity", choices=POPULARITIES, help="punica's distribution (uniform)")
-    group.add_argument("--rate", type=positive, help="requests/s of the open loop (2)")
+    group.add_argument("--rate", type=positive, help="open-loop rate, requests/s (2)")
+    group.add_argument("--cv", type=positive, help="burstiness (CV) of arrivals; 1: Poisson (1)")
     group.add_argument(
-        "--cv", type=positive, help="coefficient of variation of the gaps; 1: Poisson (1)"
+        "--duration", type=positive, metavar="SECONDS", help="length of the arrivals (60)"
     )
-    group.add_argument("--duration", type=positive, metavar="SECONDS", help="of arrivals (60)")
     group.add_argument("--input-range", type=count_of, nargs=2, metavar=("LOW", "HIGH"))
     group.add_argument("--output-range", type=count_of, nargs=2, metavar=("LOW", "HIGH"))
     group.add_argument("--seed", type=int, default=SEED, help=f"S-LoRA's is {SEED}")

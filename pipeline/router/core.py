@@ -271,8 +271,9 @@ class RouterCore:
         self._follow_adapters()
         if self._workers_restarted:
             self._workers_restarted = False
-            live = counted(len(self.scheduler), "request", "continue")
-            self.effects.report("warning", f"workers are back; {live} by recompute")
+            number = len(self.scheduler)
+            live = f"; {counted(number, 'request', 'continue')} by recompute" if number else ""
+            self.effects.report("warning", f"workers are back{live}")
         self._say_ready()
 
     def reset_workers(self, now: float) -> None:

@@ -16,6 +16,7 @@ from broken import BROKEN
 from hub import Hub, serve
 from ring import ADAPTERS, BASE, Ring, shipped
 from safetensors.torch import load_file, save_file
+from waiting import wait_for
 
 from loraconsole.pipeline.runtime.percentile import percentile
 
@@ -175,6 +176,8 @@ def test_the_costs_of_adapters_add_up_and_agree_with_the_clients_clock(ring: Rin
     )
     for name in seen:
         ring.cli("adapters", "unload", name)
+    # The list over HTTP follows the router's table, which comes up to ten times a second.
+    wait_for(lambda: all(ring.http.get(f"/v1/adapters/{n}").status_code == 404 for n in seen))
 
 
 def test_a_broken_adapter_is_refused_takes_no_page_and_may_be_mended(

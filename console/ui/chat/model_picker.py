@@ -34,7 +34,7 @@ def agree_to_many(
     if number <= MANY:
         then()
         return
-    body = f"Each prompt goes to every selected model: {units.count(number)} requests."
+    body = f"Each prompt goes to every marked model: {units.count(number)} requests."
     choices = (Choice("y", "yes", yes), Choice("n", "", "No"))
     app.push_screen(
         ChoiceDialog(title, body, choices, begin=1),
@@ -198,7 +198,7 @@ class ModelPicker(LiveScreen[PickedModels | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog form") as box:
             box.border_title = "Models"
-            box.border_subtitle = "space selects · ^a all that match · enter done · esc cancels"
+            box.border_subtitle = "space marks ·  ^a all that match · enter done · esc cancels"
             yield PickerInput(self._list)
             yield self._list
 

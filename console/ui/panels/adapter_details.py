@@ -106,7 +106,7 @@ class AdapterDetails:
         self._row = row = now or self._row
         view = row.view
         ago = units.age(max(0.0, board.now - view.since))
-        head: TextSpan = state(row, board) if now else ("○ gone", "dim")
+        head: TextSpan = state(row, board) if now else ("○ unloaded", "dim")
         lines = [line(*field("state"), head, (f"  for {ago}", "dim"))]
         if view.reason:
             lines += wrapped_field("why", cause_first(view.reason), _reason_style(view), width)
@@ -262,7 +262,7 @@ def verification_lines(result: AdapterVerification, width: int) -> list[TextLine
     head = f"  {'':<6} {'adapter':<{name_width}}{'same tokens':>12}{'mean |Δ|':>10}"
     lines = [line((f"{head}{'limit':>9}{'largest':>10}{'range':>8}", "dim"))]
     lines += [_comparison(row, name_width) for row in found.comparisons]
-    word: TextSpan = ("✓ right", "good") if found.is_right else ("✗ FAILED", "bad")
+    word: TextSpan = ("✓ passed", "good") if found.is_right else ("✗ FAILED", "bad")
     what = f"  {units.visible(found.key)} in {found.dtype}, {units.duration(found.seconds)}"
     lines += [
         TextLine(),
@@ -295,9 +295,9 @@ def merge_costs(row: AdapterRow, merged: str = "") -> str:
     copy = units.size(row.view.merged_bytes) if row.view.merged_bytes else "memory"
     drops = f" The copy with {merged} is freed." if merged else ""
     return (
-        f"A copy of the weights that it changes takes {copy} of each device, beside the pool; if "
-        "that is not free, the merge is refused. Requests go on meanwhile. Steps in which no other "
-        f"adapter is wanted then use the copy; other steps are computed as now.{drops}"
+        f"A merged copy of its base weights takes {copy} on each device, outside the pool; if that "
+        "is not free, the merge is refused. Requests continue meanwhile. Steps with this adapter "
+        f"alone then use the copy; other steps do not change.{drops}"
     )
 
 
@@ -333,10 +333,10 @@ def plan_lines(plan: AdapterPlan, width: int) -> list[TextLine]:
         line(
             *field("size"),
             (units.size(plan.num_bytes), "text"),
-            (f" in {units.count_of(plan.pages, 'page')}", "text"),
+            (f" in {units.count_noun(plan.pages, 'page')}", "text"),
             (f", {units.count(plan.free_pages)} free before it", "dim"),
         ),
-        line(*field("takes"), (f"{units.count_of(plan.kv_tokens, 'token')} of KV", "text")),
+        line(*field("takes"), (f"{units.count_noun(plan.kv_tokens, 'token')} of KV", "text")),
     ]
     if plan.evicts:
         lines += wrapped_field("evicts", ", ".join(plan.evicts), "warn", width)

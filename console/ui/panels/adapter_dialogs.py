@@ -215,7 +215,10 @@ class LoadDialog(AdapterForm):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.input.id == "name" and not self.path:
-            self.query_one("#path").focus()
+            path = self.query_one("#path", Input)
+            if "/" in event.value:  # a path given in the first field
+                path.value, event.input.value = event.value, ""
+            path.focus()
         else:
             self._load()
 

@@ -98,6 +98,22 @@ class AlertTable(TablePane[Alert]):
             super().__init__()
             self.keys = keys
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[tuple[str, int]] = set()
+        """The alerts of the last frame, each with the times it had fired."""
+
+    def go_to_news(self) -> None:
+        """Puts the cursor on the worst firing alert, if it was not there when the page was last in
+        view: `enter` is about what has just happened, not about the row that was read before."""
+        worst = next(iter(self.painted_app.alert_book.firing), None)
+        if worst is not None and (self.row_key(worst), worst.times) not in self._seen:
+            self.go_to(self.row_key(worst))
+
+    def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
+        self._seen = {(self.row_key(row), row.times) for row in self.rows(board)}
+        return super().draw_lines(board, width, height)
+
     def rows(self, board: Board) -> Sequence[Alert]:
         return self.painted_app.alert_book.alerts
 
@@ -202,6 +218,10 @@ class AlertsPanel(Panel):
         table = AlertTable()
         yield table
         yield RulePane(table)
+
+    def focus_first(self) -> None:
+        self.query_one(AlertTable).go_to_news()
+        super().focus_first()
 
     def paint(self, board: Board) -> None:
         table = self.query_one(AlertTable)

@@ -113,7 +113,7 @@ class AnswerPane(Pane, can_focus=True):
         answer, against = self.answer, self.against
         word = ""
         if against is None:
-            word = "only one answer: select another model, then retry (ctrl+t)"
+            word = "only one answer: mark another model, then retry (ctrl+t)"
         elif answer.is_streaming or against.is_streaming:
             word = "waiting until both answers are complete"
         if word or against is None:
@@ -189,7 +189,7 @@ class AnswerPane(Pane, can_focus=True):
     def action_copy(self) -> None:
         answer = self.answer
         self.app.copy_to_clipboard(answer.text)
-        self.notify(f"{units.count_of(len(answer.text), 'character')} of {answer.label} copied")
+        self.notify(f"{units.count_noun(len(answer.text), 'character')} of {answer.label} copied")
 
     def on_mouse_scroll_down(self) -> None:
         self.action_move(3)

@@ -149,15 +149,15 @@ class EmptyPane(Pane):
 
     TITLE = "answers"
     KEYS: ClassVar[Sequence[tuple[str, str]]] = (
-        ("enter", "sends the prompt to every selected model"),
-        ("ctrl+g", "finds models by name; space selects one"),
+        ("enter", "sends the prompt to every marked model"),
+        ("ctrl+g", "finds models by name; space marks one"),
         ("shift+tab", "goes back to parameters and models"),
         ("f2", "shows the system prompt and more parameters"),
         ("up / down", "recall an earlier prompt; ctrl+r searches them"),
         ("page keys", "next answers, or scroll them"),
         ("ctrl+s", "exports the conversation; ctrl+n starts a new one"),
         ("ctrl+t", "sends the last prompt again"),
-        ("escape", "cancels the answers, or leaves the prompt"),
+        ("esc", "cancels the answers, or leaves the prompt"),
     )
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:

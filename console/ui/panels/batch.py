@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
@@ -22,6 +23,10 @@ from ..widgets.order_asked import OrderAsked
 from ..widgets.pane import Panel, field, wrapped_field
 from ..widgets.table import TablePane
 
+MOST_NAME = 24
+"""Cells of an adapter's mark and name that come before the room of the output."""
+LEAST_OUTPUT, USUAL_OUTPUT = 21, 30
+"""Cells of the output where names need the room, and where they do not."""
 PHASES = {"waiting": ("◌", "warn"), "prefill": ("▸", "prefill"), "decode": ("●", "good")}
 
 
@@ -35,10 +40,17 @@ def _phase(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
 def _adapter(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
     adapter = row.view.adapter
     mark = "○" if adapter is None else "●"
-    name = units.fit_name(
-        board.name_of(adapter), max(1, width - 2)
-    ).rstrip()  # ends tell them apart
+    name = units.fit_name(board.name_of(adapter), width - 2, board.differs_at(adapter))
     return ((f"{mark} {name}", board.color_of(adapter)),)
+
+
+def _name_wanted(row: RequestRow) -> int:
+    return min(MOST_NAME, 2 + cell_len(row.view.adapter or "base"))
+
+
+def _output_wanted(row: RequestRow) -> int:
+    view = row.view
+    return len(f"#{view.place} {view.reason}") if view.reason else USUAL_OUTPUT
 
 
 def _output(row: RequestRow, board: Board, width: int) -> Sequence[TextSpan]:
@@ -91,6 +103,7 @@ class BatchTable(TablePane[RequestRow]):
             _adapter,
             order=lambda r: r.view.adapter or "",
             grows=True,
+            wants=_name_wanted,
             value=lambda r: r.view.adapter,
         ),
         number_column("age", 9, lambda r: r.age_s, units.age, "text", rank=3, field="age_s"),
@@ -101,6 +114,8 @@ class BatchTable(TablePane[RequestRow]):
             _output,
             order=lambda r: r.view.num_output / max(1, r.view.max_tokens),
             grows=True,
+            wants=_output_wanted,
+            least=LEAST_OUTPUT,
             descends=True,
             value=lambda r: r.view.num_output,
             field="output_tokens",
@@ -219,7 +234,7 @@ class RequestDialog(LiveDialog):
     def action_copy(self) -> None:
         if text := self._details.request_text(self.painted_app.board):
             self.app.copy_to_clipboard(text.text)
-            self.notify(f"{units.count_of(len(text.text), 'character')} copied")
+            self.notify(f"{units.count_noun(len(text.text), 'character')} copied")
 
 
 class RequestDetails:

@@ -195,7 +195,7 @@ class RunPane(Pane):
         if run is None:
             return [
                 line(("n", "key"), (" runs a workload against this pipeline.", "dim")),
-                line(("It runs in its own process; results are saved.", "dim")),
+                line(("Runs as its own process; saves results.", "dim")),
             ]
         live = run.live
         if live is None:
@@ -289,7 +289,7 @@ class ComparePane(Pane):
 
     def title(self, board: Board) -> Sequence[TextSpan]:
         row = self._table.selected
-        return (("comparison of ", "dim"), (describe_load(row.row.config), "title")) if row else ()
+        return (("comparison: ", "dim"), (describe_load(row.row.config), "title")) if row else ()
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         """What the selected run is compared with."""
@@ -298,16 +298,16 @@ class ComparePane(Pane):
             return ()
         if self._table.held_against() is None:
             is_baseline = self._table.row_key(row) == self._table.baseline
-            return (("the baseline" if is_baseline else "the first of its load", "dim"),)
-        which = "the baseline" if self._table.baseline else "the last one"
-        return (("against ", "dim"), (which, "text"))
+            return (("baseline" if is_baseline else "first run of this workload", "dim"),)
+        which = "baseline" if self._table.baseline else "previous run"
+        return (("vs ", "dim"), (which, "text"))
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         row = self._table.selected
         if row is None:
             return [line(("nothing to compare", "dim"))]
         base = self._table.held_against()
-        against = f"{'against':>12}  {_when(base.at)}" if base else "  b sets a baseline"
+        against = f"{'vs':>12}  {_when(base.at)}" if base else "  b sets a baseline"
         found = [
             line((f"{'':<{HEAD}}", "dim"), (f"{'this':>10}", "title"), (against, "dim")),
         ]
@@ -487,8 +487,8 @@ class BenchPanel(Panel):
         speed = row.row.result.tokens_s
         base = table.held_against()
         before = base.row.result.tokens_s if base else None
-        which = "the baseline" if table.baseline else "the last one"
-        ratio = f", {speed / before:.2f}x of {which}" if speed and before else ""
+        which = "baseline" if table.baseline else "previous run"
+        ratio = f", {speed / before:.2f}x the {which}" if speed and before else ""
         return f": {number(speed)} tokens/s{ratio}"
 
     def on_unmount(self) -> None:

@@ -94,16 +94,16 @@ class WorkloadField(NamedTuple):
 
 FIELDS = {
     "file": WorkloadField("file", "on this machine", _file, typed=r".*"),
-    "suite": WorkloadField("suite", "cv, alpha, …; → completes it", _suite, typed=r"[A-Za-z0-9-]*"),
+    "suite": WorkloadField("suite", "cv, alpha, …; → completes", _suite, typed=r"[A-Za-z0-9-]*"),
     "speed": WorkloadField("speed", "multiplies the arrival rate", _above_zero),
     "scale": WorkloadField("scale", "multiplies the arrival rate", _above_zero),
-    "seconds": WorkloadField("seconds", "of arrivals", _above_zero, True),
+    "seconds": WorkloadField("seconds", "length of the arrivals", _above_zero, True),
     "requests": WorkloadField("requests", "total (first N of a file)", _whole, True),
-    "at_once": WorkloadField("at once", "empty = open loop", _whole, True),
-    "rate": WorkloadField("a second", "open-loop rate", _above_zero),
-    "cv": WorkloadField("cv", "burstiness (CV); 1 = Poisson", _above_zero),
+    "at_once": WorkloadField("concurrency", "empty = open loop", _whole, True),
+    "rate": WorkloadField("rate", "open-loop requests/s", _above_zero),
+    "cv": WorkloadField("CV", "burstiness (CV); 1 = Poisson", _above_zero),
     "alpha": WorkloadField("alpha", "1 is uniform, less is skewed", _above_zero),
-    "adapters": WorkloadField("adapters", "of those loaded", _count, True),
+    "adapters": WorkloadField("adapters", "first N loaded; empty = all", _count, True),
     "models": WorkloadField("models", "a, b; empty = all", _names, True, typed=r".*"),
     "prompt": WorkloadField("prompt", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
     "tokens": WorkloadField("answer", "tokens, or LOW-HIGH", _lengths, True, typed=r"[0-9-]*"),
@@ -171,7 +171,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
         with VerticalScroll(classes="dialog form") as box:
             box.can_focus = False
             box.border_title = "Run a workload against this pipeline"
-            box.border_subtitle = "enter runs it · tab goes on · esc cancels"
+            box.border_subtitle = "enter runs it · tab next field · esc cancels"
             with Horizontal(id="bench-form"):
                 yield OptionList(
                     *(Option(name, id=name) for name in WORKLOADS), compact=True, id="workloads"

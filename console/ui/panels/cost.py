@@ -85,7 +85,7 @@ def _terminal(app: PaintedApp) -> list[TextLine]:
         ("colours", f"{system}, theme {app.theme}"),
         ("link", f"ssh from {client}" if client else "this machine"),
         ("answers", answers),
-        ("queue", f"{app.queued} pending writes"),
+        ("queue", units.count_noun(app.queued, "pending write")),
         ("withheld", f"{units.count(meter.withheld)} frames, {withheld_s:.1f}/s now"),
     )
 

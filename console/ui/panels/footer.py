@@ -12,6 +12,7 @@ from textual.notifications import Notification
 from textual.screen import Screen
 from textual.timer import Timer
 
+from ...commands.read_only import is_changing_key
 from ...state.board import Board
 from ...text import units
 from ...text.lines import TextLine, TextSpan, length
@@ -101,7 +102,7 @@ class Footer(Pane):
             binding = active.binding
             if not binding.show or binding.action in seen or not active.enabled:
                 continue
-            if self.painted_app.refuses(binding.id):
+            if self.painted_app.refuses(binding.id) or self._is_idle(binding.id):
                 continue
             seen.add(binding.action)
             key = self.app.get_key_display(binding)
@@ -109,6 +110,11 @@ class Footer(Pane):
             word = "Resume" if is_resume else binding.description
             keys.append((binding, ((f" {key}", "key"), (f" {word} ", "dim"))))
         return keys
+
+    def _is_idle(self, id: str | None) -> bool:
+        """Whether a key has nothing to act on: the pipeline is down, and it does not start it."""
+        is_down = self.painted_app.board.is_down
+        return is_down and id != "start-pipeline" and is_changing_key(id)
 
     def on_click(self, event: events.Click) -> None:
         for end, key in self._places:

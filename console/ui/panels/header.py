@@ -71,8 +71,10 @@ class Header(Pane):
         rest = (*self._kilobytes(), ("  ", "text"), self._link(board, width), (" ", "text"))
         if detail:
             reason: tuple[TextSpan, ...] = ((" ", "text"), *word, ("  ", "text"), detail)
+            # of what is bad, the reason changes each second: the state before it must not move
+            start = badges if condition.level == "bad" else (*brand, *badges)
             ways = (
-                ((*brand, *badges, *reason), (*speed, *load, *rest)),
+                ((*start, *reason), (*speed, *load, *rest)),
                 ((*badges, *reason), (*speed, *load, *rest)),
                 ((*badges, *reason), (*load, *rest)),
                 ((*badges, *reason), rest),

@@ -29,7 +29,7 @@ INKS_OF_DEPTH = ("info", "part-launch", "part-copy", "part-busy")
 
 class ReadsPane(Pane):
     """Bytes that a decode step reads, its read rate, and the overhead of adapters. For steps with
-    prompts, which are bound by arithmetic, tokens a second."""
+    prompts, which are compute-bound, tokens a second."""
 
     TITLE = "decode memory traffic"
     PERIOD_S = 0.5
@@ -116,7 +116,7 @@ class FlamePane(Pane):
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         if self.tail is not None:
-            word = self.tail.recording or "nothing recorded"
+            word = self.tail.recording or "no spans recorded"
             return ((word, "dim"),)
         spans: list[TextSpan] = [("host ", "title")]
         for part in (*HOST_PARTS, *DEVICE_PARTS):

@@ -54,7 +54,7 @@ def log_line(entry: LogLine, width: int, with_source: bool = True) -> TextLine:
         spans.append((f" {entry.source:<11}", "info"))
     text_ink = "text" if ORDER.get(level, 1) < ORDER["warning"] else _style(level)
     # The logger's name is the process's, which its column shows already.
-    text = entry.text.removeprefix(f"{entry.source}: ")
+    text = _without_source(entry, entry.text)
     return TextLine((*spans, *ansi.styled_spans(f" {text}", text_ink)))
 
 
@@ -79,7 +79,7 @@ def wrapped_line(entry: LogLine, width: int) -> list[TextLine]:
 def plain_line(entry: LogLine) -> str:
     """`2026-11-25 12:03:22.418 WARNING router the text`, for a file or the clipboard."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
-    text = units.clean(entry.text).removeprefix(f"{entry.source}: ")
+    text = _without_source(entry, units.clean(entry.text))
     return f"{stamp}.{int(entry.at % 1 * 1000):03} {entry.level} {entry.source} {text}"
 
 
@@ -88,8 +88,13 @@ def _record(entry: LogLine) -> Record:
         "at_unix_s": entry.at,
         "level": entry.level,
         "process": entry.source,
-        "text": units.clean(entry.text),
+        "text": _without_source(entry, units.clean(entry.text)),
     }
+
+
+def _without_source(entry: LogLine, text: str) -> str:
+    """The text without the process's name in front, which stands beside it everywhere."""
+    return text.removeprefix(f"{entry.source}: ")
 
 
 def _text(entry: LogLine) -> str:
@@ -236,7 +241,7 @@ class LogPane(FilterPane):
         found = list(super().hint(board))
         if self.search:
             found += [("  " if found else "", "text"), (f"search {self.search.text}", "key")]
-            found += [(f"  {units.count_of(self._count_hits(), 'hit')}", "dim")]
+            found += [(f"  {units.count_noun(self._count_hits(), 'matching line')}", "dim")]
         return found
 
     def _count_hits(self) -> int:
@@ -487,6 +492,8 @@ class LogPane(FilterPane):
         if entry is None:
             return None
 
+        text = _without_source(entry, entry.text)
+
         def whole(board: Board, width: int) -> Sequence[TextLine]:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
             return [
@@ -494,7 +501,7 @@ class LogPane(FilterPane):
                 line(*field("process"), (entry.source, "info")),
                 line(*field("level"), (entry.level, _style(entry.level.lower()))),
                 TextLine(),
-                *(line((text, "text")) for text in units.wrap(_set_out(entry.text), width)),
+                *(line((part, "text")) for part in units.wrap(_set_out(text), width)),
             ]
 
         return Details(f"{entry.number}", f"line {entry.number}", whole)

@@ -32,13 +32,13 @@ class ModelPlace(NamedTuple):
 class ModelsPane(Pane, can_focus=True):
     """The base and the adapters; the marked ones are asked."""
 
-    TITLE = "ask"
+    TITLE = "models"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "move(-1)", "Left", show=False, id="model-left"),
         Binding("right", "move(1)", "Right", show=False, id="model-right"),
         Binding("up,k", "move_row(-1)", "Up", show=False, id="model-up"),
         Binding("down,j", "move_row(1)", "Down", show=False, id="model-down"),
-        Binding("space", "mark", "Mark", id="model-mark", tooltip="select or deselect this model"),
+        Binding("space", "mark", "Mark", id="model-mark", tooltip="mark or unmark this model"),
         Binding("a", "all", "All or one", id="model-all"),
         Binding("enter", "write", "To the prompt", id="model-write"),
     ]
@@ -82,7 +82,9 @@ class ModelsPane(Pane, can_focus=True):
 
     @property
     def marked(self) -> list[str]:
-        """The names of the models that are asked, in order."""
+        """The names of the models that are asked, in order; also before the first frame."""
+        if not self._known:
+            self.update_models(self.painted_app.board)
         return [name for name in self._known if name in self.chosen]
 
     def asked(self, board: Board) -> list[AdapterRow]:
@@ -98,7 +100,7 @@ class ModelsPane(Pane, can_focus=True):
         hidden = sum(place.row not in rows for place in self._places)
         if not hidden:
             return ()
-        return ((f"{units.count(hidden)} more  ", "dim"), ("/", "key"), (" finds one", "dim"))
+        return ((f"{units.count(hidden)} more  ", "dim"), ("ctrl+g", "key"), (" finds one", "dim"))
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         self.update_models(board)

@@ -61,7 +61,7 @@ class PoolPane(Pane, can_focus=True):
         if board.router is None or not board.router.pages_total:
             return ()
         taken = board.router.pages_kv + board.router.pages_adapters
-        return ((units.percent(taken / board.router.pages_total), "number"), (" taken", "dim"))
+        return ((units.percent(taken / board.router.pages_total), "number"), (" in use", "dim"))
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         if board.router is None or not board.router.pages_total:

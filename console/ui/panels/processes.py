@@ -101,7 +101,7 @@ def _living(
 
 def _uptime(row: ProcessRow, board: Board) -> str:
     """Time since the process was started."""
-    at = board.started_at if row.name == SUPERVISOR else row.started_at
+    at = board.started_at if row.name == SUPERVISOR and row.pid else row.started_at
     return units.NOTHING if at is None else units.uptime(board.now - at)
 
 
@@ -350,14 +350,16 @@ class ProcessDetails:
                 found.append(line(*field(name), (units.clock(at), "text"), (f"  {ago} ago", "dim")))
         if kernels := _kernels(row, board):
             found += wrapped_field("kernels", kernels, "text", width)
-        beat = "never" if row.age_s is None else f"{units.age(row.age_s)} ago"
+        found += wrapped_field("restarts", _restarts(row), "text", width)
+        if _runs(row):
+            found += [
+                line(*field("heartbeat"), (f"{units.age(row.age_s or 0.0)} ago", "text")),
+                line(*field("cpu"), (f"{row.cpu_fraction * 100:.0f} % of a core", "text")),
+                line(*field("memory"), (units.size(row.rss_bytes), "text")),
+                line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),
+                line(*field("protocol"), (f"{row.protocol or units.NOTHING}", "text")),
+            ]
         found += [
-            line(*field("heartbeat"), (beat, "text")),
-            *wrapped_field("restarts", _restarts(row), "text", width),
-            line(*field("cpu"), (f"{row.cpu_fraction * 100:.0f} % of a core", "text")),
-            line(*field("memory"), (units.size(row.rss_bytes), "text")),
-            line(*field("loop lag"), (units.milliseconds(row.loop_lag_ms), "text")),
-            line(*field("protocol"), (f"{row.protocol or units.NOTHING}", "text")),
             *(crash_lines(row, board, width, self.FRAMES) if row.falls else ()),
             *self._history(board, width),
             *self._last_words(board, width),
@@ -421,12 +423,12 @@ def crash_lines(row: ProcessRow, board: Board, width: int, most_frames: int) -> 
 
 
 def _restarts(row: ProcessRow) -> str:
-    """`3  died twice, the last time: killed by SIGKILL`."""
+    """`3  died twice, last: killed by SIGKILL`."""
     if not row.falls:
         return f"{row.restarts}"
     times = {1: "once", 2: "twice"}.get(row.falls, f"{row.falls} times")
     why = row.fall_reason or (how(row.exit_code) if row.exit_code is not None else "")
-    return f"{row.restarts}  died {times}{f', the last time: {why}' if why else ''}"
+    return f"{row.restarts}  died {times}{f', last: {why}' if why else ''}"
 
 
 def _is_ill(entry: LogLine) -> bool:

@@ -268,7 +268,7 @@ class PromptPanel(Panel):
             else [row for row in board.adapters if row.name in names]
         )
         if not asked:
-            raise OperatorError("No model selected", "select one: ctrl+g, then space")
+            raise OperatorError("No model is marked", "mark one: ctrl+g, then space")
         return asked
 
     def _server(self) -> Http:

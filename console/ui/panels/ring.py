@@ -107,16 +107,16 @@ class RingPane(Pane):
         canvas.put(x + 4, y + 1, word, level if ill else "text")
         inside = width - 4
         if process.age_s is not None and process.pid:
-            beat = f" {'heartbeat ' if width >= 26 else ''}{_age(process.age_s)} "
+            beat = f" {'beat ' if width >= 26 else ''}{_age(process.age_s)} "
             canvas.put(x + width - 2 - len(beat), y + BOX_HEIGHT - 1, beat, "dim")
         cpu = f"{process.cpu_fraction * 100:.0f} %"
-        if len(word) + len(cpu) + 3 <= inside:
+        if process.pid and len(word) + len(cpu) + 3 <= inside:
             canvas.put(x + width - 2 - len(cpu), y + 1, cpu, "number")
         if ill and (why := _why(process)):
             canvas.put(x + 2, y + 2, units.fit(why, inside), level)
             return
         pid = f"pid {process.pid}" if process.pid else "no process"
-        size = units.size(process.rss_bytes)
+        size = units.size(process.rss_bytes) if process.pid else ""
         if len(pid) + len(size) < inside:
             canvas.put(x + 2, y + 2, pid, "dim")
         canvas.put(x + width - 2 - len(size), y + 2, size, "text")
@@ -126,15 +126,16 @@ class RingPane(Pane):
         supervisor = board.process(SUPERVISOR)
         if supervisor is not None:
             canvas.put(x, BOX_HEIGHT + 1, "supervisor", "dim")
-            word = "SILENT" if supervisor.is_stale else supervisor.state.name
-            canvas.put(x + 11, BOX_HEIGHT + 1, f"● {word}", supervisor.level)
+            word = supervisor.word.upper()
+            mark = "●" if supervisor.level == "good" else "◌"
+            canvas.put(x + 11, BOX_HEIGHT + 1, f"{mark} {word}", supervisor.level)
         if board.server is not None:
             canvas.put(x, BOX_HEIGHT + 2, "HTTP", "dim")
             canvas.put(x + 11, BOX_HEIGHT + 2, board.server.url, "text")
             canvas.put(x, BOX_HEIGHT + 3, "requests", "dim")
             rate = f"{units.rate(board.request_rate)}/s"
             errors = (
-                f", {units.count_of(board.server.errors, 'error')}" if board.server.errors else ""
+                f", {units.count_noun(board.server.errors, 'error')}" if board.server.errors else ""
             )
             text = f"{rate}  {units.count(board.server.requests)} so far{errors}"
             if x + 11 + len(text) > canvas.width:
@@ -150,32 +151,36 @@ def _why(process: ProcessRow) -> str:
 
 
 def _badges(board: Board, width: int) -> TextLine:
-    """`● server 28 %  ● router 38 %  ◌ worker-0 BACKOFF killed by SIGKILL`: no reasons and no CPU
-    where there is no room for them."""
+    """`● server 28 %  ● router 38 %  ◌ worker-0 BACKOFF killed by SIGKILL`: where there is no
+    room, without reasons, then without CPU, then without the states of those that are not bad, then
+    without a supervisor that is well."""
     rows = [row for row in board.processes if row.name not in (SUPERVISOR, "fetch")]
     order = {name: at for at, name in enumerate(("server", "router"))}
     rows.sort(key=lambda row: order.get(row.name, 2 + (row.name == "detokenizer")))
     rows += [row for row in (board.process(SUPERVISOR),) if row is not None]
-    for has_reason, has_cpu in ((True, True), (False, True), (False, False)):
+    for left_out in range(5):
         spans: list[TextSpan] = []
+        if left_out > 3 and rows[-1].name == SUPERVISOR and rows[-1].level == "good":
+            rows.pop()
         for row in rows:
-            spans += [("  " if spans else "", "text"), *_badge(row, has_reason, has_cpu)]
+            spans += [("  " if spans else "", "text"), *_badge(row, left_out)]
         if length(spans) <= width:
             break
     return line(*spans)
 
 
-def _badge(row: ProcessRow, has_reason: bool, has_cpu: bool) -> tuple[TextSpan, ...]:
+def _badge(row: ProcessRow, left_out: int) -> tuple[TextSpan, ...]:
+    """One process; from `left_out` 1 on without its reason, 2 its CPU, 3 its state unless bad."""
     name = "detok" if row.name == "detokenizer" else row.name
     is_well = row.level == "good"
     mark: TextSpan = ("● " if is_well else "◌ ", row.level)
     if is_well:
-        is_shown = has_cpu and row.name != SUPERVISOR
+        is_shown = left_out < 2 and row.name != SUPERVISOR
         cpu = f" {row.cpu_fraction * 100:.0f} %" if is_shown else ""
         return (mark, (name, "text"), (cpu, "dim"))
-    if row.level == "dim" and not has_reason:
-        return (mark, (name, "dim"))
-    reason = f" {why}" if has_reason and (why := _why(row)) else ""
+    if left_out and (row.level == "dim" or (left_out > 2 and row.level != "bad")):
+        return (mark, (name, row.level))
+    reason = f" {why}" if not left_out and (why := _why(row)) else ""
     return (mark, (f"{name} {row.word.upper()}{reason}", row.level))
 
 

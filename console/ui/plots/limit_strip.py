@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ....pipeline.messages import StepLimit
 from ...state.plot_history import LIMITS
 from ...text import units
-from ...text.lines import TextSpan
+from ...text.lines import TextSpan, length
 
 
 class LimitLook(NamedTuple):
@@ -33,7 +33,7 @@ LOOKS: Mapping[StepLimit, LimitLook] = {
         "▒", "prefill", "prompt tokens", "prompts wait their turn: raise --chunk-tokens"
     ),
     StepLimit.ADAPTER: LimitLook(
-        "░", "pool-adapters", "adapter", "it loads or finds no pages: pin it or enlarge the pool"
+        "░", "pool-adapters", "adapter", "it is loading or has no pages: pin it or enlarge the pool"
     ),
     StepLimit.POLICY: LimitLook(
         "▚", "part-sync", "policy", "the scheduler or a cap holds requests back: :scheduler"
@@ -63,18 +63,21 @@ def _commonest(counts: Sequence[int]) -> StepLimit | None:
     return LIMITS[best[0]]
 
 
-def legend(cells: Iterable[Sequence[int]]) -> tuple[TextSpan, ...]:
-    """`█ KV pages 12 %  ─ nothing waits 88 %`: the limits of all steps in view, the commonest
-    first."""
+def legend(cells: Iterable[Sequence[int]], width: int | None = None) -> tuple[TextSpan, ...]:
+    """`█ KV pages 12 %  ─ nothing waits 88 %  `: the limits of all steps in view, the commonest
+    first, and as many as have room in `width` cells."""
     shares = _shares(cells)
     found: list[TextSpan] = []
     for limit, share in shares:
         look = LOOKS[limit]
-        found += [
+        entry: list[TextSpan] = [
             (f"{look.mark} ", look.style),
             (look.name, "text"),
             (f" {units.share(share)}  ", "dim"),
         ]
+        if width is not None and length([*found, *entry]) > width:
+            break
+        found += entry
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...state.board import Board
 from ...state.time_series import Track, Window
 from ...text import plot, units
-from ...text.lines import TextLine, TextSpan, line, spread
+from ...text.lines import TextLine, TextSpan, length, line, spread
 from ...text.lora_tax import tax_spans
 from ..widgets.pane import over_time
 from .limit_strip import legend, reading, strip
@@ -68,8 +68,9 @@ class ThroughputPane(PlotPane):
             found.append(line((_label("limit"), "dim"), *strip(limits)))
             if height >= LEGEND_HEIGHT:
                 cell = self.cell(board)
-                words = legend(limits) if cell is None else reading(limits[cell])
                 tax = _tax(board, is_wide=width >= WIDE) if cell is None else ()
+                room = width - length(tax)
+                words = legend(limits, room) if cell is None else reading(limits[cell])
                 found.append(spread(words, tax, width))
         height -= len(found)
         below = height // 3 if height >= 6 else 0

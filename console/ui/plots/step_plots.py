@@ -61,7 +61,7 @@ class PartsPane(PlotPane):
     TITLE = "latency over time"
     BEFORE = LABEL
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("h", "histogram", "Histogram", id="histogram", tooltip="next part"),
+        Binding("h", "histogram", "Histogram", id="histogram", tooltip="next metric"),
         Binding("f", "spans", "Spans", id="spans", tooltip="named spans, or last steps"),
         Binding("r", "record", "Record", id="record", tooltip="record spans of every process"),
     ]

@@ -37,7 +37,7 @@ class AdapterListPane(Pane):
         hidden = board.costliest[self._number_shown(board, self.size.height - 2) :]
         if hidden and self.size.height - 2 < WITH_LAST_LINE:
             return _more(hidden)
-        return ((f"{max(0, len(board.adapters) - 1)}", "number"), (" + base", "dim"))
+        return ((units.count(max(0, len(board.adapters) - 1)), "number"), (" + base", "dim"))
 
     def _number_shown(self, board: Board, height: int) -> int:
         free = max(1, height - (height >= WITH_HEAD))

@@ -36,7 +36,7 @@ def read_line(text: str, commands: dict[str, LineCommand]) -> tuple[LineCommand,
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise OperatorError(str(error).lower(), "quotes go in pairs") from error
+        raise OperatorError(str(error).lower(), "close the quotes") from error
     if not words:
         raise OperatorError("no command is given", "tab lists the commands")
     name = words[0]

@@ -29,4 +29,4 @@ def ask_copy(node: Widget, texts: Mapping[str, str], of: str) -> None:
 
 def _size(text: str) -> str:
     lines = text.count("\n") + 1
-    return units.count_of(len(text), "character") if lines == 1 else f"{lines} lines"
+    return units.count_noun(len(text), "character") if lines == 1 else f"{lines} lines"

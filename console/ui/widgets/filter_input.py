@@ -32,7 +32,8 @@ class LineInput(Input):
 
 
 class FilterInput(LineInput):
-    """The line that `/` opens: filters while typing, enter keeps, escape clears."""
+    """The line that `/` opens: filters while typing, enter keeps, escape clears. A filter that was
+    kept is selected, so the first letter replaces it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Keep the filter", id="filter-keep"),
@@ -45,7 +46,6 @@ class FilterInput(LineInput):
             value=pane.filter.text,
             placeholder="/regex, !regex to exclude; tab: hide or mark",
             compact=True,
-            select_on_focus=False,
         )
         self.cursor_blink = False
         self._pane = pane

@@ -16,7 +16,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ...commands.read_only import NO_ORDERS, READ_ONLY, is_changing_key
+from ...commands.read_only import NO_ORDERS, QUESTION_KEYS, READ_ONLY, is_changing_key
 from ...state.board import Board
 from ...state.time_series import Track, Window, is_hour
 from ...text import units
@@ -83,9 +83,9 @@ class PaintedApp(NoticeApp):
     telemetry: TelemetryClient
     store: Store
     clock: Callable[[], float]
-    starter: Callable[[], int | None] | None = None
-    """Starts the stopped pipeline again and returns the supervisor's pid, or None once it is ready
-    on another machine. None if this console cannot."""
+    starter: Callable[[], int] | None = None
+    """Starts the stopped pipeline again and returns the supervisor's pid, or 0 once a pipeline of
+    another machine is READY; None if this console cannot."""
 
     @property
     def can_start(self) -> bool:
@@ -98,8 +98,10 @@ class PaintedApp(NoticeApp):
         return READ_ONLY if self.telemetry.controls is None else NO_ORDERS
 
     def refuses(self, id: str | None) -> bool:
-        """Whether the console is read-only and the binding `id` would change the pipeline."""
-        return self.is_read_only and is_changing_key(id)
+        """Whether the console is read-only and the binding `id` would change the pipeline, or plays
+        a recording and `id` would ask one."""
+        has_no_answer = self.telemetry.controls is not None and id in QUESTION_KEYS
+        return self.is_read_only and (is_changing_key(id) or has_no_answer)
 
     def ask_text(self, request_id: str, offset: int) -> None:
         """Requests a request's text from character `offset` on; it arrives in `Board.opened`."""

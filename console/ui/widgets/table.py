@@ -68,7 +68,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         Binding("enter", "open", "Open", id="open"),
     ]
 
-    EMPTY: ClassVar[str] = "nothing here"
+    EMPTY: ClassVar[str] = "empty"
     """The text of a table without rows."""
     columns: Sequence[Column[R]] = ()
 
@@ -205,7 +205,9 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         return ("▌", "key") if is_marked else (" ", "text")
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
-        number = f"{self._matches} of {self._total}" if self.filter else f"{self._total}"
+        number = units.count(self._total)
+        if self.filter:
+            number = f"{units.count(self._matches)} of {number}"
         return ((number, "number"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:

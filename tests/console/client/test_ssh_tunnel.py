@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -132,44 +131,40 @@ def test_all_ranks_are_seen_and_prompts_bring_the_key(
 
 @pytest.mark.processes
 @pytest.mark.usefixtures("ssh")
-def test_a_stopped_pipeline_over_there_is_started_again_with_its_options(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    """On another port of its server, to which the tunnel moves."""
+def test_capital_s_starts_the_stopped_pipeline_over_there(tmp_path: Path) -> None:
+    """With the options it ran with, and on another port, which prompts then go to."""
+    model = tiny_model(tmp_path)
+    options = ("--dummy", "--dtype", "float32", "--model", str(model))
 
-    def answers(app: ConsoleApp) -> bool:
-        assert app.board.server is not None
-        with suppress(httpx.HTTPError):
-            return httpx.get(f"{app.board.server.url}/health", trust_env=False).is_success
-        return False
+    async def main(ring: Ring, tunnel: SshTunnel) -> None:
+        app = ConsoleApp(
+            tunnel.config,
+            label="there",
+            clock=tunnel.clock,
+            source=tunnel.source,
+            starter=tunnel.start_again,
+        )
+        async with app.run_test(size=(120, 40), notifications=True) as pilot:
+            await wait(lambda: app.board.condition.word == "READY")
+            assert not app.can_start
+            await asyncio.to_thread(ring.cli, "down", "--now")
+            await wait(lambda: app.can_start, 20.0)
+            line = tunnel._ssh
+            await pilot.press("S")
+            await wait(lambda: app.board.condition.word == "READY", 60.0)
+            url = (await asyncio.to_thread(ring.snapshot))["server"]["url"]
+            if url != ring.url:  # then ssh forwards the other port
+                near = Path(tunnel.config.run) / "supervisor.stats"
+                await wait(lambda: tunnel._ssh is not line and near.exists(), 20.0)
+            assert tunnel._place.url == url
+            await pilot.press("5", *"ab", "enter")
+            await wait(lambda: "tok/s  first" in screen_text(app), 30.0)
+            assert "ended at once" not in screen_text(app)
 
-    model = tiny_model(tmp_path_factory.mktemp("tiny"))
-    options = ("--dummy", "--dtype", "float32", "--model", str(model), "--max-running", "3")
-    with (
-        Ring(tmp_path_factory.mktemp("r"), *options) as ring,
-        SshTunnel("there", str(ring.run), COMMAND) as tunnel,
-    ):
-
-        async def main() -> None:
-            app = ConsoleApp(
-                tunnel.config,
-                label="there",
-                clock=tunnel.clock,
-                source=tunnel.source,
-                starter=tunnel.start_again,
-            )
-            async with app.run_test(size=(120, 40), notifications=True) as pilot:
-                await wait(lambda: app.board.server is not None, 30.0)
-                await asyncio.to_thread(ring.cli, "down", "--now")
-                await wait(lambda: app.can_start, 30.0)
-                await pilot.press("S")
-                await wait(lambda: app.board.condition.word == "READY", 60.0)
-                await wait(lambda: app.board.server is not None and answers(app), 30.0)
-
-        asyncio.run(main())
-        assert Config.load(ring.run).max_running == 3
-        with pytest.raises(OperatorError, match=r"there: .*already runs"):
-            tunnel.start_again()
+    with Ring(tmp_path / "r", *options) as ring:
+        with SshTunnel("there", str(ring.run), COMMAND) as tunnel:
+            asyncio.run(main(ring, tunnel))
+        assert ring.cli("where", "--json").returncode == 0
 
 
 @pytest.mark.processes

@@ -16,7 +16,7 @@ from loraconsole.console.state.board import Board, ProcessRow
 from loraconsole.console.state.store import Store
 from loraconsole.console.text import units
 from loraconsole.console.ui.notifications import SETTLE_SECONDS
-from loraconsole.console.ui.panels.alerts import RulePane
+from loraconsole.console.ui.panels.alerts import AlertTable, RulePane
 from loraconsole.console.ui.screens import PAGES, PANELS
 from loraconsole.pipeline.messages import AdapterState, Heartbeat, ProcessState
 
@@ -232,6 +232,29 @@ def test_an_alert_fires_once_is_acknowledged_cleared_and_fires_again() -> None:
     assert book.firing == book.alerts
 
 
+def test_an_alert_that_is_over_says_no_age_that_has_stopped() -> None:
+    book, now = empty_book(), BUSY.now
+    fell = {"is_recovering": True, "state": ProcessState.STARTING, "falls": 1}
+    fell |= {"fell_at": now - 7, "fall_reason": "killed by SIGKILL", "since": now - 6}
+    book.update(changed(processes=process("worker-0", **fell)))
+    assert "died 7 s ago" in book.alerts[0].finding.text
+    back = {"falls": 1, "fell_at": now - 7, "fall_reason": "killed by SIGKILL"}
+    book.update(
+        msgspec.structs.replace(changed(processes=process("worker-0", **back)), now=now + 1)
+    )
+    book.update(msgspec.structs.replace(BUSY, now=now + 400))
+    texts = {alert.finding.rule: alert.finding.text for alert in book.alerts}
+    assert {alert.state for alert in book.alerts} == {AlertState.CLEARED}
+    assert texts["process down"] == "worker-0 was down for 7 s (killed by SIGKILL)"
+    assert texts["process restarted"] == "worker-0 died (killed by SIGKILL), restarted"
+
+
+def test_a_loop_that_is_late_while_its_process_starts_is_no_alert() -> None:
+    for age_s, fires in ((1.0, False), (60.0, True)):
+        row = process("server", loop_lag_ms=800.0, since=BUSY.now - age_s)
+        assert ("loop lag high" in names_of(changed(processes=row))) is fires
+
+
 def test_what_fires_stands_before_what_is_over_and_old_ones_are_forgotten() -> None:
     book, now = empty_book(), BUSY.now
     book.update(full(now))
@@ -369,6 +392,47 @@ def test_the_page_explains_the_selected_alert_and_enter_shows_the_evidence() -> 
         from loraconsole.console.ui.panels.batch import BatchTable
 
         return [row.view for row in app.query_one(BatchTable)._rows]
+
+    asyncio.run(act())
+
+
+def test_the_cursor_is_on_what_began_while_the_page_was_not_in_view() -> None:
+    """But stays where it is for alerts that were read already, and while the page is in view."""
+
+    async def act() -> None:
+        async with staged() as (app, pilot):
+
+            def at() -> str:
+                row = app.query_one(AlertTable).selected
+                assert row is not None
+                return row.finding.rule
+
+            async def show(limits: AlertLimits, disk: int | None) -> None:
+                app.alert_book.limits, app.store.disk_free_bytes = limits, disk
+                app.watch_alerts(app.store.board(app.now))
+                app.show()
+                await pilot.pause()
+
+            queue = AlertLimits(queue=0.5, disk_gib=1, ttft_p99_ms=0)
+            await show(queue, None)
+            await pilot.press("9")
+            await pilot.pause()
+            assert at() == "long queue"
+            await show(queue, 10**8)
+            assert at() == "long queue"  # the page is in view: no row moves under the fingers
+            await pilot.press("1", "9")
+            await pilot.pause()
+            assert at() == "long queue"
+            await show(queue, None)
+            await pilot.press("1")
+            app.now += 100.0
+            await show(queue, 10**8)
+            await pilot.press("9")
+            assert at() == "disk low"  # it fires anew
+            await pilot.press("down")
+            read = at()
+            await pilot.press("1", "9")
+            assert at() == read != "disk low"
 
     asyncio.run(act())
 

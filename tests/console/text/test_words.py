@@ -33,7 +33,7 @@ def test_one_is_told_as_one(number: int, verb: str, words: str) -> None:
     ("number", "words"), [(0, "0 hits"), (1, "1 hit"), (2, "2 hits"), (12_345, "12.3k hits")]
 )
 def test_a_count_on_the_screen_agrees_with_its_noun(number: int, words: str) -> None:
-    assert units.count_of(number, "hit") == words
+    assert units.count_noun(number, "hit") == words
 
 
 @pytest.mark.parametrize("name", ["worker-0", "detokenizer", "router"])

@@ -8,7 +8,9 @@ from rich.cells import cell_len
 from stage import StagedApp, on_stage, screen_text, wait
 from textual.pilot import Pilot
 
+from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.state.board import Board
+from loraconsole.console.state.store import Store
 from loraconsole.console.text.lines import TextLine, length
 from loraconsole.console.ui.panels.adapters import SPARED, AdapterTablePane
 from loraconsole.console.ui.panels.batch import BatchTable
@@ -153,7 +155,7 @@ def test_the_timeline_shows_loads_evictions_and_generations_where_they_happened(
         assert words == sorted(words), "the newest is not first"
         await pilot.press("escape", "g")
         *_, none, _ = texts(list(pane.draw_lines(app.board, 60, 10)))
-        assert "base always on device" in none
+        assert "base always resident" in none
 
     on_stage(act, panel="Adapters")
 
@@ -217,6 +219,43 @@ def test_names_take_the_cells_of_lesser_columns_and_of_no_other(width: int) -> N
             assert many[0][1] >= len(LONG) + 2
 
     on_stage(act, panel="Adapters")
+
+
+@pytest.mark.parametrize("width", [76, 116, 196])
+def test_tenants_whose_names_begin_alike_are_told_apart_in_the_batch(width: int) -> None:
+    scenario, store = Scenario("busy", rows=48, adapters=60), Store("/run/here")
+    now = 1_790_000_000.0
+    for _ in range(50):
+        now += 0.2
+        for _, message in scenario.advance(now):
+            store.fold_message(message, now)
+    board = store.board(now)
+    names = {row.view.adapter for row in board.requests}
+    assert sum((name or "").startswith("tenant-") for name in names) > 30
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        rows = texts(list(app.query_one(BatchTable).draw_lines(board, width, 60)))
+        for name in names:
+            assert sum(f" {name or 'base'} " in row for row in rows) == sum(
+                row.view.adapter == name for row in board.requests
+            )
+
+    on_stage(act, panel="Batch")
+
+
+@pytest.mark.parametrize("width", [76, 116])
+def test_a_long_name_in_the_batch_leaves_room_for_the_reason(width: int) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        reason = "prompt tokens of this step are spent"
+        waiting = next(r for r in app.board.requests if r.view.phase == "waiting")
+        view = msgspec.structs.replace(waiting.view, adapter=LONG, reason=reason, place=1)
+        rows = (msgspec.structs.replace(waiting, view=view),)
+        board = msgspec.structs.replace(app.board, requests=rows)
+        text = texts(list(app.query_one(BatchTable).draw_lines(board, width, 3)))[1]
+        assert "● customer" in text or "…" in text.split("●")[1][:14]
+        assert "#1 prompt tokens" in text and (width < 100 or reason in text)
+
+    on_stage(act, panel="Batch")
 
 
 def test_a_wide_first_screen_shows_throughput_by_adapter_and_more_columns() -> None:

@@ -251,6 +251,28 @@ def test_help_lists_every_key_of_the_panel_and_of_the_app() -> None:
     on_stage(act, panel="Batch")
 
 
+@pytest.mark.parametrize(
+    ("panel", "own"),
+    [
+        ("Batch", "in live batch"),
+        ("Adapters", "in adapters"),
+        ("Processes", "in processes"),
+        ("Alerts", "in alerts"),
+    ],
+)
+def test_help_begins_with_the_keys_of_the_screen(panel: str, own: str) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert isinstance(app.screen, HelpDialog)
+        lines = app.screen._lines(app.board, 80)
+        titles = [line.spans[0][0] for line in lines if line.spans and line.spans[0][1] == "title"]
+        assert titles[:2] == [own, "terms on this screen"]
+        assert {"every table", "everywhere"} < set(titles[2:])
+
+    on_stage(act, panel=panel)
+
+
 def test_every_key_of_every_screen_has_a_name_of_its_own_and_says_what_it_does() -> None:
     """What settings bind anew, the palette lists and help explains."""
 
@@ -730,9 +752,17 @@ def test_a_stopped_pipeline_says_which_key_starts_it(size: tuple[int, int]) -> N
         assert "STOPPED   S starts it again" in rows[0]
         assert "S  starts it again, with its last options" in "\n".join(rows)
         assert "S Start" in rows[-1]
+        assert "SILENT" not in "\n".join(rows) and "0 B" not in "\n".join(rows)
+        supervisor = app.board.process("supervisor")
+        assert supervisor is not None and supervisor.word == "stopped" and supervisor.pid == 0
+        await pilot.press("8")
+        await pilot.pause()
+        assert "silent" not in screen_text(app) and "heartbeat " not in screen_text(app)
+        keys = screen_text(app).splitlines()[-1]
+        assert "S Start" in keys and "Restart" not in keys and "Stop" not in keys
         await pilot.press("4")
         await pilot.pause()
-        assert "on device" not in screen_text(app)
+        assert "● on device" not in screen_text(app)
 
     on_stage(act, size=size)
 

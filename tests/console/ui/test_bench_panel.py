@@ -206,7 +206,7 @@ def test_a_workload_is_run_watched_kept_and_compared(data: Path) -> None:
         app.paint(app.store.board(app.clock()))
         table = panel.query_one(ResultTable)
         assert table.selected is not None and table.selected.path == run.out  # the new result
-        assert "the first of its load" in screen_text(app)
+        assert "first run of this workload" in screen_text(app)
         assert any("chat is finished: " in note.message for note in app.notices)
         await pilot.pause()
         text = screen_text(app)
@@ -411,7 +411,7 @@ def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> Non
         def row(label: str) -> str:
             return next(line for line in screen_text(app).splitlines() if label in line)
 
-        assert "against the last one" in screen_text(app)
+        assert "vs previous run" in screen_text(app)
         assert "1.33x ▲ better" in row("tokens/s ")  # against the run before it
         assert "0.75x ▲ better" in row("TTFT ms p50")
         await pilot.press("end", "b", "home")
@@ -429,7 +429,7 @@ def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> Non
         await pilot.press("end")
         await pilot.pause()
         assert "b sets a baseline" in screen_text(app)
-        assert "the first of its load" in screen_text(app)
+        assert "first run of this workload" in screen_text(app)
         assert screen_text(app).count("SmolLM2-135M-Instruct") == 4  # in the head as well
 
     on_stage(act, panel="Bench")

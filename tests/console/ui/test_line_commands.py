@@ -247,8 +247,8 @@ def test_what_is_wrong_is_said_in_place_and_stays_to_be_mended() -> None:
                 "did you mean overview?",
             ),
             ("load tax", "the following arguments are required: PATH", "NAME PATH [--pin]"),
-            ("load 'tax", "no closing quotation", "quotes go in pairs"),
-            ("filter (", "missing ), unterminated subpattern", "regular expression"),
+            ("load 'tax", "no closing quotation", "close the quotes"),
+            ("filter (", "missing ), unterminated subpattern", "!regex to exclude"),
             ("pause now", "pause takes no arguments", "freeze the screen"),
         ):
             await say(pilot, text)
@@ -467,12 +467,12 @@ PRINTED = {
     "settings --path": "console.toml",
     "scheduler": "policy fcfs",
     "adapters list": "pirate",
-    "transcripts": "nothing has been asked yet",
+    "transcripts": "no transcripts yet",
     "prompt --adapter pirate Ahoy": "Arrr, matey!",
     "bench --requests 1 --concurrency 1 --rounds 1 --max-tokens 4": "chat 1 at once",
     "record shift.rec --seconds 0.3": "--seconds reached",
     "replay nothing.jsonl": "cannot read nothing.jsonl",
-    "spans": "nothing was recorded",
+    "spans": "no spans recorded",
     "profile start": "no answer from worker-0",  # the mock records none
     "web --port 0": "http://127.0.0.1",
 }
@@ -526,7 +526,7 @@ def test_every_command_has_an_effect_that_is_tested() -> None:
     [
         ("unload pirate", "requests finish first"),
         ("abort d23f128b2f33", "ends now"),
-        ("merge json", "takes 202 MiB of each device, beside the pool"),
+        ("merge json", "takes 202 MiB on each device, outside the pool"),
         ("merge json", "The copy with sql is freed."),
         ("restart router", "END with an error"),
         ("stop worker-0", "stand still"),

@@ -31,6 +31,7 @@ from loraconsole.console.ui.panels.latency import FlamePane, HistogramPane
 from loraconsole.console.ui.panels.logs import LogPane, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.processes import ProcessTablePane, TailPane
+from loraconsole.console.ui.panels.ring import RingPane
 from loraconsole.console.ui.plots.step_plots import NAMES, PartsPane
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
 from loraconsole.console.ui.widgets.filter_input import FilterInput
@@ -298,6 +299,16 @@ def test_the_filter_narrows_while_typing_and_escape_clears_it() -> None:
         await pilot.press("escape")
         await pilot.pause()
         assert len(table._rows) == everything
+
+    on_stage(act, panel="Batch", seconds=2.0)
+
+
+def test_a_letter_replaces_the_filter_that_was_kept() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        await pilot.press("slash", *"pirate", "enter", "slash", *"sql")
+        assert table.filter.text == "sql"
+        assert {row.view.adapter for row in table._rows} == {"sql"}
 
     on_stage(act, panel="Batch", seconds=2.0)
 
@@ -577,7 +588,7 @@ def test_adapters_show_their_state_size_and_work() -> None:
             "base",
             "pirate",
             "on device",
-            "costliest of the last minute first",
+            "costliest first, last minute",
             "TTFT p99",
             "KV pages",
             "throughput",
@@ -773,7 +784,7 @@ def test_the_base_cannot_be_ordered_about_and_says_so_politely() -> None:
 
 def test_a_verdict_is_shown_as_a_table_and_stays_in_the_details() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
-        for downs, word in ((1, "✓ right"), (3, "✗ FAILED")):
+        for downs, word in ((1, "✓ passed"), (3, "✗ FAILED")):
             await pilot.press(*["down"] * downs, "v")
             await pilot.pause()
             assert isinstance(app.screen, LiveDialog)
@@ -783,7 +794,7 @@ def test_a_verdict_is_shown_as_a_table_and_stays_in_the_details() -> None:
             assert "0.021" in text and "is within its limit" in " ".join(
                 text.replace("│", " ").split()
             )
-            assert ("✗ alone" in text) is ("NOT" in word)
+            assert ("✗ alone" in text) is ("FAILED" in word)
             await pilot.press("escape")
         app.show()
         await pilot.press("enter", "pagedown", "pagedown")
@@ -866,6 +877,21 @@ def test_an_adapter_is_planned_and_loaded_from_one_dialog() -> None:
     on_stage(act, panel="Adapters")
 
 
+def test_a_path_given_in_the_field_of_the_name_goes_to_its_own() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("l", *"/adapters/tax", "enter")
+        await pilot.pause()
+        assert app.screen.query_one("#path", Input).value == "/adapters/tax"
+        assert app.screen.query_one("#name", Input).value == "" and app.ordered == []
+        await pilot.press("enter")
+        await pilot.pause()
+        (order,) = app.ordered
+        assert isinstance(order, LoadAdapter)
+        assert (order.name, order.path) == ("tax", "/adapters/tax")
+
+    on_stage(act, panel="Adapters")
+
+
 def test_a_refused_load_loses_nothing_that_was_typed() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("l", "enter", "enter")
@@ -898,7 +924,7 @@ def test_a_load_that_is_never_answered_holds_nobody() -> None:
             app.advance(1.0)
             app.show()
         await pilot.pause()
-        assert "the router was restarted before it answered" in screen_text(app)
+        assert "the router restarted before it answered" in screen_text(app)
         assert app.screen.query_one("#path", Input).value == "/x"
         await pilot.press("enter")  # once more, and then away
         await pilot.press("escape")
@@ -965,7 +991,7 @@ def test_processes_show_how_they_are_and_what_they_said_last() -> None:
         assert "last lines of worker-0" in screen_text(app)
         await pilot.press("enter")
         await pilot.pause()
-        assert "restarts    5  died 5 times, the last time: exit status 1" in screen_text(app)
+        assert "restarts    5  died 5 times, last: exit status 1" in screen_text(app)
         assert "events" in screen_text(app)
         assert "worker-0 died; restarting in 4 s" in screen_text(app)
 
@@ -1169,7 +1195,7 @@ def test_a_search_goes_from_hit_to_hit_and_marks_them() -> None:
         await pilot.press("s", *"swept", "enter")
         await pilot.pause()
         assert pane.has_focus and pane._cursor == hits[-1]
-        assert f"search swept  {len(hits)} hits" in screen_text(app)
+        assert f"search swept  {len(hits)} matching lines" in screen_text(app)
         for wanted in reversed(hits[:-1]):
             await pilot.press("n")
             assert pane._cursor == wanted
@@ -1218,7 +1244,8 @@ def test_logs_are_wrapped_cleared_and_exported(
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         pane = app.active_panel.query_one(LogPane)
         text = " ".join(f"word{n}" for n in range(30))
-        line = LogLine(app.board.logs[-1].number + 1, app.now, "router", "WARNING", text)
+        number = app.board.logs[-1].number + 1
+        line = LogLine(number, app.now, "router", "WARNING", f"router: {text}")  # named by itself
         app.store.fold_message(LogLines((line,)), app.now)
         app.show()
         assert "word29" not in screen_text(app)
@@ -1479,3 +1506,19 @@ def test_a_pane_without_a_board_asks_the_app() -> None:
             pane.paint()
 
     on_stage(act)
+
+
+@pytest.mark.parametrize("width", [56, 76, 116])
+@pytest.mark.parametrize("kind", ["loading", "busy", "failed", "recovering"])
+def test_the_badges_of_a_narrow_ring_name_every_process(kind: ScenarioKind, width: int) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        drawn = app.active_panel.query_one(RingPane).draw_lines(app.board, width, 1)[0]
+        text = "".join(part for part, _ in crop(drawn.spans, width))
+        for name in ("server", "router", "worker-0", "detok"):
+            assert f" {name}" in text
+        assert " supervisor" in text or ("…" not in text and "super" not in text and width < 76)
+        worker = app.board.process("worker-0")
+        assert worker is not None
+        assert (worker.level != "bad") or f"worker-0 {worker.word.upper()}" in text
+
+    on_stage(act, scenario=kind, seconds=40.0 if kind == "recovering" else 3.0)

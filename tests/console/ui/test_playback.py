@@ -104,6 +104,7 @@ def test_orders_are_not_offered_and_the_refusal_names_the_recording(path: Path) 
                 if active.enabled and not app.refuses(active.binding.id)
             }
         assert not offered & {key for keys in CHANGES.values() for key in keys}
+        assert "plan" not in offered  # nothing behind a recording answers
         await pilot.press("escape", "8", "j", "j", "r")
         await wait(lambda: "A recording is read-only" in screen_text(app))
         assert "--read-only" not in screen_text(app)
@@ -130,7 +131,7 @@ def test_a_pipeline_has_no_keys_of_a_recording() -> None:
             known = {active.binding.id for active in app.screen.active_bindings.values()}
             assert "seek-back" not in known and "pause" in known
             assert "seek" not in all_commands(app)
-            with pytest.raises(OperatorError, match="no recording"):
+            with pytest.raises(OperatorError, match="not a recording"):
                 app.seek_to("1:00")
 
     asyncio.run(main())

@@ -136,6 +136,9 @@ def test_a_cell_of_the_strip_is_of_the_commonest_limit_and_blank_without_steps()
     assert strip(cells) == ((" ", "text"), ("▓▓", LOOKS[StepLimit.ROWS].style), ("─", "faint"))
     words = "".join(text for text, _ in legend(cells))
     assert words == "─ nothing waits 44 %  ▓ rows 31 %  █ KV pages 25 %  "
+    for width in range(len(words) + 1):  # an entry is whole or absent, with a gap behind it
+        kept = "".join(text for text, _ in legend(cells, width))
+        assert words.startswith(kept) and len(kept) <= width and kept[-2:] in ("", "  ")
     assert len({look.mark for look in LOOKS.values()}) == len(LIMITS)  # also without colours
 
 

@@ -81,7 +81,7 @@ def test_one_of_a_thousand_models_is_found_by_letters_of_its_name_and_marked() -
         assert models(app).marked[2:] == ["haiku", "tenant-0742"]
         assert editor(app).has_focus
         shown = screen_text(app)
-        assert "4 of 1 001" in shown and "/ finds one" in shown
+        assert "4 of 1 001" in shown and "ctrl+g finds one" in shown
         first = shown.splitlines()[3]
         assert all(name in first for name in ("pirate", "[x] ● haiku", "[x] ● tenant-0742"))
 
@@ -135,6 +135,16 @@ def test_the_picker_lists_marked_models_first_and_scrolls_to_the_last() -> None:
         assert models(app).chosen == {"tenant-0900", "json"}
 
     on_stage(act, panel="Prompt", size=(80, 24))
+
+
+def test_the_picker_opened_before_the_first_frame_has_the_marks_of_the_pane() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        await pilot.press("5", "ctrl+g")  # as fast hands do
+        await pilot.pause()
+        picked = app.screen.query_one(PickerList)
+        assert picked.chosen == models(app).chosen == {row.name for row in app.board.adapters[:2]}
+
+    on_stage(act)
 
 
 def test_a_click_marks_the_model_under_the_mouse() -> None:

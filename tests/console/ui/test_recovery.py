@@ -38,6 +38,7 @@ def test_the_overview_keeps_its_last_figures_dimmed_beside_the_bars_of_the_resta
         text = await frame(app, pilot)
         assert "RECOVERING" in text.splitlines()[0] and " STARTING" not in text
         assert "24 requests wait 6 s for worker-0" in text.splitlines()[0]
+        assert text.startswith("  RECOVERING "), "the state stays where it is, whatever follows"
         assert "worker-0 died 6 s ago (killed by SIGKILL)" in text
         assert app.active_panel.query_one(StartPane).display
         assert "weights" in text and "40 %" in text and "left" in text

@@ -165,6 +165,25 @@ def test_answers_of_workers_that_are_gone_are_not_heard() -> None:
     assert again is not None and again.admit[0].token_ids == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("requests", "text"),
+    [
+        ((), "workers are back"),
+        (("a",), "workers are back; 1 request continues by recompute"),
+        (("a", "b"), "workers are back; 2 requests continue by recompute"),
+    ],
+)
+def test_workers_that_are_back_say_how_many_requests_continue(
+    requests: tuple[str, ...], text: str
+) -> None:
+    core = make_core()
+    for name in requests:
+        core.handle_message(ask(name), NOW)
+    core.handle_message(worker_ready(incarnation=2), NOW)
+    said = [e.text for e in core.effects.take_pending() if isinstance(e, Announcement)]
+    assert text in said
+
+
 @pytest.mark.parametrize("name", ["max_running", "max_prefill_tokens", "chunk_tokens"])
 def test_the_limits_of_a_step_are_those_that_the_worker_reports(name: str) -> None:
     """Also where they differ from the router's own settings, which only the worker resolves."""
