@@ -446,6 +446,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         return ""
 
     @property
+    def has_worker_down(self) -> bool:
+        """Whether a rank's process has ended and is not ready again; its weights are gone."""
+        return any(row.is_fallen and row.name.startswith("worker-") for row in self.processes)
+
+    @property
     def is_recording(self) -> bool:
         """Whether a process records spans, which slows it down a little."""
         return any(process.is_recording for process in self.processes)

@@ -64,6 +64,8 @@ def state(row: AdapterRow, board: Board) -> TextSpan:
     """The adapter's state, or this console's pending order for it."""
     if board.is_stopped and not row.has_failed:
         return ("○ not running", "dim")
+    if board.has_worker_down and place(row.view) == "device":  # the device's memory is gone
+        return ("○ worker down", "warn")
     doing = board.orders.get("" if row.is_base else row.name)
     mark, level = STATES[row.view.state]
     if doing and level != "warn":  # a state in progress says more than the order

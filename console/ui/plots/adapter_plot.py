@@ -39,6 +39,7 @@ _WEIGHT = {kind: -at for at, kind in enumerate(SIGNS)}
 class AdapterPlotPane(Pane):
     """The throughput of the costliest adapters and of all others together."""
 
+    FADES = True
     PERIOD_S = 1.0
 
     def __init__(

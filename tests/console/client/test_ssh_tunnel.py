@@ -84,7 +84,7 @@ def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> 
             await until(store, lambda b: b.opened is not None)
             assert tunnel._ssh is not None
             tunnel._ssh.send_signal(signal.SIGKILL)  # the line drops
-            await until(store, lambda b: (b.link_age_s or 0.0) > 1.6)
+            await until(store, lambda b: (b.link_age_s or 0.0) > 1.2)  # again after 1.5
             await until(store, lambda b: (b.link_age_s or 9.0) < 0.6)
             taken = store.taken
             await until(store, lambda _: store.taken > taken + 50)
