@@ -40,6 +40,8 @@ def up(config: Config, command: UpCommand) -> int:
 
     Stops the pipeline and raises `OperatorError` if a process fails, or, unless
     `config.ignore_failed_adapters`, if an adapter cannot be loaded."""
+    if command.again:
+        config = Config.load(config.run)
     launcher.start(config)
     try:
         return asyncio.run(_wait_until_ready(config, command))

@@ -40,7 +40,10 @@ def web(config: Config, port: int) -> int:
     server = make_server(shlex.join(command), port, secrets.token_urlsafe(16))
     print(f"{server.public_url}/?key={server.key} (Ctrl-C ends it)", flush=True)
     there = f"{server.port}:{HOST}:{server.port}"
-    print(f"from elsewhere: ssh -L {there} THIS-MACHINE, then the same address there", flush=True)
+    print(
+        f"from another machine: ssh -L {there} THIS-MACHINE, then the same address there",
+        flush=True,
+    )
     server.serve()
     return 0
 

@@ -136,6 +136,24 @@ class SshTunnel:
         named["inbox_name"] = self._inbox
         return TelemetryClient(config, store, *more, **named)
 
+    def start_again(self) -> int:
+        """Starts the stopped pipeline with the options it last ran with and waits until it is
+        READY; if its server's address is another, connects anew. Returns 0: its supervisor has no
+        pid here. Raises `OperatorError` if it does not start."""
+        run = shlex.quote(self._place.run)
+        done = self._run_there(f"{self._command} up --again --run {run}")
+        if done.returncode:
+            errors = done.stderr.decode(errors="replace").strip().splitlines()
+            raise OperatorError(
+                f"{self._host}: {errors[-1].strip() if errors else 'it does not start'}",
+                f"ssh {self._host} {self._command} logs --run {run}",
+            )
+        place = self._ask()
+        if place.url != self._place.url:
+            self._place = place
+            self._disconnect()  # `_keep` connects
+        return 0
+
     # -- ssh
 
     def _ask(self) -> Place:

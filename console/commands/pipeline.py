@@ -25,6 +25,9 @@ class UpCommand(Command, frozen=True, kw_only=True):
     )
     json: Json = False
     foreground: Annotated[bool, Argument("stay until it stops (Ctrl-C stops it)")] = False
+    again: Annotated[bool, Argument("with the options it last ran with; of others only --run")] = (
+        False
+    )
     run_options: RunOptions = RunOptions()
 
 

@@ -32,7 +32,7 @@ class ProcessCommand(PipelineCommand, frozen=True, kw_only=True):
             hint = with_choices(did_you_mean(name, known), known)
             raise OperatorError(f"no process {name!r}", hint)
         if name == "fetch" and not isinstance(self, RestartCommand):
-            raise OperatorError("fetch exits by itself", "stop, start and signal take the others")
+            raise OperatorError("fetch exits by itself", "use stop, start and signal on the others")
         return self._order()
 
     def _order(self) -> ProcessOrder:

@@ -31,7 +31,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     theme: Annotated[str, Meta(description="theme; t selects the next one")] = "dark"
     fps: Annotated[
-        float, Meta(ge=0.5, le=30, description="frames per second while something moves")
+        float, Meta(ge=0.5, le=30, description="frames per second while the screen changes")
     ] = 5.0
     low_bandwidth: Annotated[
         bool, Meta(description="at most 5 frames/s, sweeping plots, shows the rate")

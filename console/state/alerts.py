@@ -296,7 +296,8 @@ RULES: tuple[Rule, ...] = (
         "no_step_seconds",
         "Requests are running, but no step completes. The device hangs, a kernel is being "
         "compiled, or ranks wait for each other.",
-        "See the worker's log. If steps do not resume, restart worker-0; accepted streams go on.",
+        "See the worker's log. If steps do not resume, restart worker-0; accepted streams "
+        "continue.",
         _no_step,
     ),
     Rule(

@@ -333,7 +333,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             if state in (ProcessState.STOPPED, ProcessState.STOPPING):
                 return Condition(STOPPED, "dim")
             return Condition(
-                NO_SUPERVISOR, "bad", f"not heard for {units.duration(supervisor.age_s)}"
+                NO_SUPERVISOR, "bad", f"no heartbeat for {units.duration(supervisor.age_s)}"
             )
         word = _WORDS.get(state, state.name)
         stalled = [p for p in self.processes if p.is_stale]
@@ -444,6 +444,11 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
                 what = f"{process.name} {process.word}"
                 return f"{what}, {share}" if share else what
         return ""
+
+    @property
+    def has_worker_down(self) -> bool:
+        """Whether a rank's process has ended and is not ready again; its weights are gone."""
+        return any(row.is_fallen and row.name.startswith("worker-") for row in self.processes)
 
     @property
     def is_recording(self) -> bool:

@@ -103,8 +103,8 @@ def describe_error(found: WhatIfDocument) -> str:
     ]
     failed = f"; {model.failures} failed steps are not simulated" if model.failures else ""
     return (
-        "simulated: with the log's own settings; changed: simulated too. The simulation's error, "
-        f"beside the log: {', '.join(parts)}{failed}"
+        "simulated: a simulation with the settings of the log; changed: one with the changed "
+        f"settings. Simulation error against the log: {', '.join(parts)}{failed}"
     )
 
 

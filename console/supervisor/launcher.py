@@ -11,7 +11,6 @@ from ...pipeline.config import Config
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from .lock import LOCK_VARIABLE, Lock, already_runs
-from .log_tail import put_aside
 
 
 def start_again(run: str) -> int:
@@ -25,6 +24,8 @@ def start(config: Config) -> int:
 
     Raises `OperatorError` if one is already running there or the directory is unsafe.
     """
+    from .log_tail import put_aside  # a console that attaches starts nothing
+
     run = make_run_directory(config.run)
     lock = Lock.take(run)
     if lock is None:

@@ -14,15 +14,14 @@ _ANY = re.compile(rf"(?<![\w/.~…-]){_PATH}")
 def reason_first(text: str) -> str:
     """`no rank (…/sql/adapter_config.json)` for `/home/me/adapters/sql/adapter_config.json: no
     rank`. An absolute path at the start goes to the end, after the word `failed:` if that is there;
-    of a file that the sentence is about its name stays in front. Each path is shortened
-    (`short_path`). URLs and hub ids stay."""
+    so does the file that a sentence is about (`cut short (…/sql/adapter_model.safetensors)` for
+    `… is cut short`). Each path is shortened (`short_path`). URLs and hub ids stay."""
     if found := _LEADING.match(text):
         head, path, cause = found.groups()
         return f"{head or ''}{_shortened(cause)} ({short_path(path)})"
     if (found := _SUBJECT.match(text)) and _is_file(found[2]):
         head, path, cause = found.groups()
-        directory, _, name = path.rpartition("/")
-        return f"{head or ''}{name} {_shortened(cause)} ({short_path(directory)})"
+        return f"{head or ''}{_shortened(cause.removeprefix('is '))} ({short_path(path)})"
     return _shortened(text)
 
 

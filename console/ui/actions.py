@@ -245,14 +245,15 @@ async def start_pipeline(app: ScreenApp) -> None:
     app.store.note_start(True)
     app.wake()
     try:
-        await asyncio.to_thread(app.starter)
+        pid = await asyncio.to_thread(app.starter)
     except OperatorError as error:
         app.store.note_start(False)
         app.notify(error.hint, title=error.what, severity="error")
         return
     finally:
         app.wake()
-    app.run_worker(_watch_start(app), name="start", exit_on_error=True)
+    if pid:  # a supervisor of this machine
+        app.run_worker(_watch_start(app), name="start", exit_on_error=True)
 
 
 async def _watch_start(app: ScreenApp) -> None:

@@ -568,7 +568,7 @@ class ConsoleApp(PlaybackKeys):
     def action_hasten(self, steps: int) -> None:
         """Moves by `steps` in the list of usual frame rates, for this session."""
         self.pace.change_rate(steps)
-        self.notify(f"{self.pace.fps:g} frames a second while something moves")
+        self.notify(f"{self.pace.fps:g} frames/s while the screen changes")
 
     def action_redraw(self) -> None:
         """Redraws the whole screen, e.g. after another program wrote to the terminal."""
@@ -652,7 +652,8 @@ class ConsoleApp(PlaybackKeys):
     async def action_start_pipeline(self) -> None:
         from . import actions
 
-        await actions.start_pipeline(self)
+        # A worker: on another machine it takes as long as the model, and the screen shows that.
+        self.run_worker(actions.start_pipeline(self), name="start", exit_on_error=True)
 
     async def action_command(self, text: str = "") -> None:
         """Opens the command line below the panels."""

@@ -150,7 +150,9 @@ class Notifier:
         if any(LEVELS.index(note.severity) > LEVELS.index(severity) for note in self._app.notices):
             return
         seconds = SHORT_SECONDS if severity == "information" else USUAL_SECONDS
-        self._notify(worst.text, worst.source, severity, seconds)
+        # The text names the process or adapter that it is about.
+        has_subject = worst.source == "supervisor" or worst.text.startswith("adapter ")
+        self._notify(worst.text, "" if has_subject else worst.source, severity, seconds)
 
     def tell_reply(self, order: Order | None, reply: AdapterReply) -> None:
         """Shows the reply to an order if no dialog has shown it; a failure stays longer."""

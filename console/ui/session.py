@@ -93,7 +93,7 @@ def run_console(
 
 def mock(seed: int, screen: ScreenOptions, is_read_only: bool) -> int:
     """Runs the console on a mock pipeline, which computes nothing."""
-    need_terminal("a mock pipeline without a screen: python -P -m loraconsole.console.mock.server")
+    need_terminal("a mock pipeline without a console: python -P -m loraconsole.console.mock.server")
     from ..mock.server import mock_pipeline
 
     with splash.title_shown("loraconsole"), mock_pipeline(seed) as config:
@@ -146,8 +146,9 @@ def attach_over_ssh(host: str, command: AttachCommand) -> int:
             label=host,
             clock=tunnel.clock,
             source=tunnel.source,
+            starter=tunnel.start_again,
         )
     if choice == "leave":
         there = f" --run {shlex.quote(command.run)}" if command.run else ""
-        print(f"The pipeline on {host} goes on. loraconsole attach --ssh {host}{there}")
+        print(f"The pipeline on {host} keeps running. loraconsole attach --ssh {host}{there}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 ASCII_DRAWING: dict[str, str] = {
     **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼╪", "+"),
     **dict.fromkeys("─╌┄", "-"),
-    **dict.fromkeys("━╸", "="),
+    **dict.fromkeys("━╸═", "="),
     **dict.fromkeys("│┃┆▏▎▍▌", "|"),
     **dict.fromkeys("█▇▉▊▋▆▅", "#"),
     **{"▓": "%", "▒": "=", "░": ".", "▚": "@", "▄": "_", "▃": "_", "▂": "_", "▁": "_", "≡": "="},
@@ -21,6 +21,10 @@ ASCII_DRAWING: dict[str, str] = {
         "←": "<",
         "↑": "^",
         "↓": "v",
+        "±": "~",
+        "‖": "=",
+        "»": ">",
+        "■": "#",
     },
     # Textual's: the palette's sign, bullets, the edges of tall borders.
     **{"🔎": "> ", "•": "*", "▪": "-", "⭑": "*", "‣": ">", "\N{HYPHEN BULLET}": "-"},

@@ -365,9 +365,9 @@ def test_alerts_says_what_is_wrong_by_the_limits_of_the_settings(
     assert "disk low" not in before and "TTFT high" not in before
     (tmp_path / "config" / "loraconsole").mkdir(parents=True)  # `home`, of every test
     settings = tmp_path / "config" / "loraconsole" / "console.toml"
-    settings.write_text("[alerts]\nttft_p99_ms = 0.001\nsync_wait_p99_ms = 1e-9\ndisk_gib = 1e9\n")
+    settings.write_text("[alerts]\nttft_p99_ms = 0.001\ndisk_gib = 1e9\n")
     ring.answer(BASE, "Hello")
-    late = {"TTFT high": "warn", "sync wait high": "warn"}
+    late = {"TTFT high": "warn"}  # on a CPU the sync wait is the step itself: it is not judged
     wait_for(lambda: said() == before | late | {"disk low": "bad"})
 
 

@@ -64,6 +64,8 @@ def state(row: AdapterRow, board: Board) -> TextSpan:
     """The adapter's state, or this console's pending order for it."""
     if board.is_stopped and not row.has_failed:
         return ("○ not running", "dim")
+    if board.has_worker_down and place(row.view) == "device":  # the device's memory is gone
+        return ("○ worker down", "warn")
     doing = board.orders.get("" if row.is_base else row.name)
     mark, level = STATES[row.view.state]
     if doing and level != "warn":  # a state in progress says more than the order
@@ -104,7 +106,7 @@ class AdapterDetails:
         self._row = row = now or self._row
         view = row.view
         ago = units.age(max(0.0, board.now - view.since))
-        head: TextSpan = state(row, board) if now else ("○ gone", "dim")
+        head: TextSpan = state(row, board) if now else ("○ unloaded", "dim")
         lines = [line(*field("state"), head, (f"  for {ago}", "dim"))]
         if view.reason:
             lines += wrapped_field("why", cause_first(view.reason), _reason_style(view), width)
@@ -293,9 +295,9 @@ def merge_costs(row: AdapterRow, merged: str = "") -> str:
     copy = units.size(row.view.merged_bytes) if row.view.merged_bytes else "memory"
     drops = f" The copy with {merged} is freed." if merged else ""
     return (
-        f"A copy of the weights that it changes takes {copy} of each device, beside the pool; if "
-        "that is not free, the merge is refused. Requests go on meanwhile. Steps in which no other "
-        f"adapter is wanted then use the copy; other steps are computed as now.{drops}"
+        f"A merged copy of its base weights takes {copy} on each device, outside the pool; if that "
+        "is not free, the merge is refused. Requests continue meanwhile. Steps with this adapter "
+        f"alone then use the copy; other steps do not change.{drops}"
     )
 
 

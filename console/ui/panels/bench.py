@@ -195,7 +195,7 @@ class RunPane(Pane):
         if run is None:
             return [
                 line(("n", "key"), (" runs a workload against this pipeline.", "dim")),
-                line(("It runs in its own process; results are saved.", "dim")),
+                line(("Runs as its own process; saves results.", "dim")),
             ]
         live = run.live
         if live is None:

@@ -171,7 +171,7 @@ class BenchDialog(ModalScreen[BenchPlan | None]):
         with VerticalScroll(classes="dialog form") as box:
             box.can_focus = False
             box.border_title = "Run a workload against this pipeline"
-            box.border_subtitle = "enter runs it · tab goes on · esc cancels"
+            box.border_subtitle = "enter runs it · tab next field · esc cancels"
             with Horizontal(id="bench-form"):
                 yield OptionList(
                     *(Option(name, id=name) for name in WORKLOADS), compact=True, id="workloads"

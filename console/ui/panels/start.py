@@ -63,7 +63,7 @@ class StartPane(Pane):
         head = line((text, "title"))
         found = [line((f"{key:>3}", "key"), (f"  {text}", "text")) for key, text in ways]
         if app.can_start and height > len(found) + 2:
-            kept = "adapters loaded and settings changed while it ran are not kept"
+            kept = "adapters loaded and settings changed while it ran are lost"
             found.insert(1, line(("     ", "text"), (kept, "dim")))
         return [head, *([TextLine()] if height > len(found) + 1 else []), *found]
 

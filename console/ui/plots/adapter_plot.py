@@ -39,6 +39,7 @@ _WEIGHT = {kind: -at for at, kind in enumerate(SIGNS)}
 class AdapterPlotPane(Pane):
     """The throughput of the costliest adapters and of all others together."""
 
+    FADES = True
     PERIOD_S = 1.0
 
     def __init__(
@@ -112,7 +113,7 @@ class AdapterPlotPane(Pane):
     def _timeline(self, board: Board, cells: int, row: AdapterRow | None) -> TextLine:
         """The events of the adapter under the cursor."""
         if row is None or row.is_base:
-            return line((f"{'base':>{AXIS - 1}} ", "base"), ("always on device", "dim"))
+            return line((f"{'base':>{AXIS - 1}} ", "base"), ("always resident", "dim"))
         name = units.fit_name(row.name, AXIS - 1, row.differs_at).rstrip()
         name = units.fit(name, AXIS - 1, right=True)
         return line((f"{name} ", row.color), *self._marks(board, row.marks, cells, row.color))

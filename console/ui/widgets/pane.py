@@ -84,8 +84,8 @@ class PaintedApp(NoticeApp):
     store: Store
     clock: Callable[[], float]
     starter: Callable[[], int] | None = None
-    """Starts the stopped pipeline again and returns the supervisor's pid; None if this console
-    cannot."""
+    """Starts the stopped pipeline again and returns the supervisor's pid, or 0 once a pipeline of
+    another machine is READY; None if this console cannot."""
 
     @property
     def can_start(self) -> bool:

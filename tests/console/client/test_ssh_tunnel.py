@@ -84,7 +84,7 @@ def test_a_pipeline_behind_ssh_is_seen_obeys_and_is_found_again(far: Config) -> 
             await until(store, lambda b: b.opened is not None)
             assert tunnel._ssh is not None
             tunnel._ssh.send_signal(signal.SIGKILL)  # the line drops
-            await until(store, lambda b: (b.link_age_s or 0.0) > 1.6)
+            await until(store, lambda b: (b.link_age_s or 0.0) > 1.2)  # again after 1.5
             await until(store, lambda b: (b.link_age_s or 9.0) < 0.6)
             taken = store.taken
             await until(store, lambda _: store.taken > taken + 50)
@@ -127,6 +127,44 @@ def test_all_ranks_are_seen_and_prompts_bring_the_key(
 
     with SshTunnel("there", str(guarded.run), COMMAND) as tunnel:
         asyncio.run(main(tunnel))
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("ssh")
+def test_capital_s_starts_the_stopped_pipeline_over_there(tmp_path: Path) -> None:
+    """With the options it ran with, and on another port, which prompts then go to."""
+    model = tiny_model(tmp_path)
+    options = ("--dummy", "--dtype", "float32", "--model", str(model))
+
+    async def main(ring: Ring, tunnel: SshTunnel) -> None:
+        app = ConsoleApp(
+            tunnel.config,
+            label="there",
+            clock=tunnel.clock,
+            source=tunnel.source,
+            starter=tunnel.start_again,
+        )
+        async with app.run_test(size=(120, 40), notifications=True) as pilot:
+            await wait(lambda: app.board.condition.word == "READY")
+            assert not app.can_start
+            await asyncio.to_thread(ring.cli, "down", "--now")
+            await wait(lambda: app.can_start, 20.0)
+            line = tunnel._ssh
+            await pilot.press("S")
+            await wait(lambda: app.board.condition.word == "READY", 60.0)
+            url = (await asyncio.to_thread(ring.snapshot))["server"]["url"]
+            if url != ring.url:  # then ssh forwards the other port
+                near = Path(tunnel.config.run) / "supervisor.stats"
+                await wait(lambda: tunnel._ssh is not line and near.exists(), 20.0)
+            assert tunnel._place.url == url
+            await pilot.press("5", *"ab", "enter")
+            await wait(lambda: "tok/s  first" in screen_text(app), 30.0)
+            assert "ended at once" not in screen_text(app)
+
+    with Ring(tmp_path / "r", *options) as ring:
+        with SshTunnel("there", str(ring.run), COMMAND) as tunnel:
+            asyncio.run(main(ring, tunnel))
+        assert ring.cli("where", "--json").returncode == 0
 
 
 @pytest.mark.processes

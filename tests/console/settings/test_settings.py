@@ -273,7 +273,7 @@ def test_comma_shows_what_holds_and_what_is_wrong(file: Path) -> None:
     async def act() -> None:
         async with staged() as (app, pilot):
             mistake = "console.toml:2: fps: 100 is not a number"
-            await wait(lambda: any(mistake in note.message for note in app._notifications))
+            await wait(lambda: any(mistake in note.message for note in app.notices))
             await pilot.press("comma")
             await pilot.pause()
             text = screen_text(app)

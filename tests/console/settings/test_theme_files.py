@@ -351,8 +351,8 @@ def test_a_broken_file_names_itself_in_a_toast(config_home: Path, tmp_path: Path
     async def toasts() -> list[str]:
         app = ConsoleApp(Config(run=str(tmp_path)))
         async with app.run_test():
-            await wait(lambda: len(app._notifications) > 0)
-            return [notification.message for notification in app._notifications]
+            await wait(lambda: len(app.notices) > 0)
+            return [notification.message for notification in app.notices]
 
     messages = asyncio.run(toasts())
     assert any("bad.toml" in message for message in messages)

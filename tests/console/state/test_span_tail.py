@@ -86,6 +86,8 @@ def test_r_records_and_f_shows_spans_instead_of_steps(tmp_path: Path) -> None:
         await pilot.press("f", "r")
         assert isinstance(given[0], StartSpans)
         record(tmp_path, given[0].recording, 40)
+        assert app.scenario is not None
+        app.scenario.is_recording = True
         app.advance(1.2)
         app.show()  # asks
         app.advance(1.2)

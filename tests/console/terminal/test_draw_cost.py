@@ -156,7 +156,7 @@ def test_diagnostics_tell_all_that_is_known() -> None:
             app.show()
             await pilot.pause()
             text = screen_text(app)
-            for words in ("drawing", "terminal", "telemetry", "router inbox", "not heard"):
+            for words in ("drawing", "terminal", "telemetry", "router inbox", "missed"):
                 assert words in text, words
             await pilot.press("escape")
 

@@ -92,7 +92,7 @@ def test_what_another_version_lacks_is_left_out_and_named(renames: str, off: set
         terminal.send("2")
         terminal.wait_for("live batch", 20.0)
         terminal.send("D")
-        terminal.wait_for("not heard", 20.0)
+        terminal.wait_for("missed ", 20.0)
         terminal.pump(0.5)
         text = terminal.text
         assert {stage for stage, _ in STAGES if f"{stage}: " in text} == off, text

@@ -25,7 +25,7 @@ from loraconsole.console.text.reasons import cause_first, reason_first, short_pa
         ),
         (
             "adapter trunc failed: /home/me/trunc/adapter_model.safetensors is cut short: no end",
-            "adapter trunc failed: adapter_model.safetensors is cut short: no end (…/trunc)",
+            "adapter trunc failed: cut short: no end (…/trunc/adapter_model.safetensors)",
         ),
         (
             "/home/me/adapters/trunc is empty; an adapter is a directory with files",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from rich.cells import cell_len
 from stage import StagedApp, on_stage, screen_text, wait
 from textual.pilot import Pilot
 
@@ -154,7 +155,7 @@ def test_the_timeline_shows_loads_evictions_and_generations_where_they_happened(
         assert words == sorted(words), "the newest is not first"
         await pilot.press("escape", "g")
         *_, none, _ = texts(list(pane.draw_lines(app.board, 60, 10)))
-        assert "base always on device" in none
+        assert "base always resident" in none
 
     on_stage(act, panel="Adapters")
 
@@ -284,3 +285,19 @@ def test_a_wide_first_screen_shows_throughput_by_adapter_and_more_columns() -> N
         await wait(lambda: not stack.display and is_covered())
 
     on_stage(act)
+
+
+def test_names_that_differ_at_their_end_stay_different_in_the_batch() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        table = app.active_panel.query_one(BatchTable)
+        [column] = [column for column in table.columns if column.title == "adapter"]
+        row = app.board.requests[0]
+        shown = set()
+        for number in range(20):
+            view = msgspec.structs.replace(row.view, adapter=f"customer-support-{number:04}")
+            [(text, _)] = column.cell(msgspec.structs.replace(row, view=view), app.board, 12)
+            assert cell_len(text) <= 12
+            shown.add(text)
+        assert len(shown) == 20
+
+    on_stage(act, panel="Batch", seconds=2.0)

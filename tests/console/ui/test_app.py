@@ -511,6 +511,18 @@ def test_one_cause_is_one_notice() -> None:
     on_stage(act)
 
 
+def test_the_notice_of_an_event_says_why_within_eighty_cells() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        path = "/home/me/adapters/tenant-0042/adapter_model.safetensors"
+        text = f"adapter trunc failed: {path} is cut short: its header names 1843200 bytes"
+        app.store.fold_message(Event(app.now, "error", "router", text), app.now)
+        app.show()
+        await pilot.pause()
+        assert "▲ adapter trunc failed: cut short: its header" in screen_text(app).splitlines()[-1]
+
+    on_stage(act, size=(80, 24), scenario="empty")
+
+
 def test_what_a_screen_says_is_gone_with_it_and_what_the_pipeline_says_is_not() -> None:
     async def act(app: StagedApp, pilot: Pilot[str]) -> None:
         await pilot.press("8", "home", "x")  # the supervisor takes no orders

@@ -411,7 +411,7 @@ def test_runs_are_held_against_the_one_before_or_the_baseline(data: Path) -> Non
         def row(label: str) -> str:
             return next(line for line in screen_text(app).splitlines() if label in line)
 
-        assert "against the last one" in screen_text(app)
+        assert "vs previous run" in screen_text(app)
         assert "1.33x ▲ better" in row("tokens/s ")  # against the run before it
         assert "0.75x ▲ better" in row("TTFT ms p50")
         await pilot.press("end", "b", "home")

@@ -526,7 +526,7 @@ def test_every_command_has_an_effect_that_is_tested() -> None:
     [
         ("unload pirate", "requests finish first"),
         ("abort d23f128b2f33", "ends now"),
-        ("merge json", "takes 202 MiB of each device, beside the pool"),
+        ("merge json", "takes 202 MiB on each device, outside the pool"),
         ("merge json", "The copy with sql is freed."),
         ("restart router", "END with an error"),
         ("stop worker-0", "stand still"),

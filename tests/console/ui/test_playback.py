@@ -131,7 +131,7 @@ def test_a_pipeline_has_no_keys_of_a_recording() -> None:
             known = {active.binding.id for active in app.screen.active_bindings.values()}
             assert "seek-back" not in known and "pause" in known
             assert "seek" not in all_commands(app)
-            with pytest.raises(OperatorError, match="no recording"):
+            with pytest.raises(OperatorError, match="not a recording"):
                 app.seek_to("1:00")
 
     asyncio.run(main())

@@ -117,3 +117,17 @@ def test_a_process_that_is_down_shows_where_it_crashed_instead_of_the_end_of_its
         assert "more frames in its log" in shown[-2]
 
     on_stage(act, scenario="recovering", seconds=DEAD_S, panel="Processes")
+
+
+def test_no_adapter_is_on_the_device_of_a_dead_worker() -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        text = await frame(app, pilot)
+        assert app.board.has_worker_down
+        assert "● on device" not in text and text.count("○ worker down") >= 2
+        assert app.scenario is not None
+        app.scenario.fall("worker-0", "killed by SIGKILL", 1.0)  # and this restart ends
+        app.advance(4.0)
+        text = await frame(app, pilot)
+        assert "● on device" in text and "worker down" not in text
+
+    on_stage(act, panel="Adapters", scenario="recovering", seconds=DEAD_S)
