@@ -32,6 +32,7 @@ from loraconsole.console.ui.panels.logs import LogPane, plain_line
 from loraconsole.console.ui.panels.models import ModelsPane
 from loraconsole.console.ui.panels.processes import ProcessTablePane, TailPane
 from loraconsole.console.ui.panels.ring import RingPane
+from loraconsole.console.ui.plots.load_plots import ThroughputPane
 from loraconsole.console.ui.plots.step_plots import NAMES, PartsPane
 from loraconsole.console.ui.widgets.dialogs import ChoiceDialog, LiveDialog
 from loraconsole.console.ui.widgets.filter_input import FilterInput
@@ -434,7 +435,11 @@ def test_the_overview_names_the_tax_and_the_rate_while_it_decodes(size: tuple[in
         )
         shown = f"LoRA tax {units.change(tax.value)} ± {units.share(tax.spread)}"
         assert tax.value and shown in screen_text(app)
-        assert size[0] < 200 or f"{shown}  reads {rate}" in screen_text(app)
+        pane = app.query_one(ThroughputPane)
+        wide = (
+            "".join(text for text, _ in row.spans) for row in pane.draw_lines(app.board, 120, 20)
+        )
+        assert any(f"{shown}  reads {rate}" in row for row in wide)  # as zoomed
 
     on_stage(act, seconds=20.0, size=size)
 
