@@ -68,7 +68,7 @@ class WebCommand(PipelineCommand, frozen=True, kw_only=True):
 
 class ReplayCommand(Command, frozen=True, kw_only=True):
     NAME = "replay"
-    HELP = "repeat the decisions of an event log; exit 1 if one differs"
+    HELP = "repeat an event log's decisions; exit 1 if any differs"
     file: Annotated[
         str,
         Argument("RUN/events/router-….jsonl of --event-log", metavar="FILE", is_positional=True),

@@ -17,7 +17,7 @@ NUMBERS = ("batch_num_adapters", "slo_seconds", "max_wait_tokens", "max_per_adap
 
 class UpCommand(Command, frozen=True, kw_only=True):
     NAME = "up"
-    HELP = "start the pipeline without a console, until it is ready"
+    HELP = "start the pipeline without a console"
     USAGE = "loraconsole up [OPTIONS]"
     EPILOG = (
         "`loraconsole` without a command takes these options too: it starts the pipeline and opens "
@@ -53,7 +53,7 @@ class AbortCommand(PipelineCommand, frozen=True, kw_only=True):
 
 class SchedulerCommand(PipelineCommand, frozen=True, kw_only=True):
     NAME = "scheduler"
-    HELP = "show or change the scheduling policy while requests run"
+    HELP = "show or change the scheduling policy"
     policy: Annotated[
         str | None,
         Argument("as for up --scheduler", metavar="POLICY", is_positional=True),

@@ -93,8 +93,9 @@ class Observation:
                 self.fetched[key] = line
                 self._end("fetch", key, line.at)
             case Decided(step=int(step)):
-                batch = self.player.core.steps[step].batch
-                self._planned[step] = (line.at, self._shapes.read_batch(batch))
+                # A decision that differs may plan no such step; it is for the caller to compare.
+                if (posted := self.player.core.steps.get(step)) is not None:
+                    self._planned[step] = (line.at, self._shapes.read_batch(posted.batch))
         self.effects = self.player.core.effects.take_pending()
         self._note_effects(self.effects, line.at)
         return decided

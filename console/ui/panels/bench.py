@@ -16,6 +16,7 @@ from ....pipeline.bench.stats import Live
 from ....pipeline.errors import OperatorError
 from ...client.bench_metrics import METRICS, Metric
 from ...client.bench_run import CANCELLED, WORKLOADS, BenchFiles, BenchPlan, BenchRun, Kept
+from ...settings.toml_document import tidy
 from ...state.board import Board
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line, spread
@@ -501,7 +502,7 @@ def result_lines(kept: Kept) -> Sequence[TextLine]:
     config, result = kept.row.config, kept.row.result
     found = [
         line(*field("when"), (_when(kept.at), "text")),
-        line(*field("file"), (str(kept.path), "text")),
+        line(*field("file"), (tidy(str(kept.path)), "text")),
         line(*field("server"), (units.visible(config.server), "text")),
     ]
     for name, value in sorted(config.parameters.items()):

@@ -112,6 +112,7 @@ def test_every_screen_at_every_size(
 ) -> None:
     """One console visits all screens in all sizes: a start for each took minutes."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))  # shown as ~
     texts: dict[str, Screens] = {name: {} for name in SIZES}
     images: dict[str, str] = {}
 
