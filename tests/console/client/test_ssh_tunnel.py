@@ -116,8 +116,10 @@ def test_all_ranks_are_seen_and_prompts_bring_the_key(
         async with app.run_test(size=(120, 40), notifications=True) as pilot:
             await wait(lambda: len(app.board.workers) == 2 and app.board.server is not None)
             assert {worker.rank for worker in app.board.workers} == {0, 1}
-            await pilot.press("8", "down", "down", "down", "r")
-            await pilot.pause()
+            await pilot.press("8")
+            await wait(lambda: "worker-1" in screen_text(app))
+            await pilot.press("down", "down", "down", "r")
+            await wait(lambda: bool(app.screen.query("Static.body")))
             assert "All 2 ranks restart together" in str(
                 app.screen.query_one("Static.body").render()
             )
