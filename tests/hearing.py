@@ -22,9 +22,16 @@ async def listening(
     """Runs a telemetry client made by `source(config, store, **named)`."""
     store = Store(config.run)
     telemetry = source(config, store, **named)
+    async with running(telemetry):
+        yield telemetry, store
+
+
+@asynccontextmanager
+async def running(telemetry: TelemetryClient) -> AsyncIterator[None]:
+    """Runs a telemetry client, and ends it at the end."""
     task = asyncio.create_task(telemetry.run())
     try:
-        yield telemetry, store
+        yield
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -184,7 +184,7 @@ def glimpse(text: str, width: int = 44) -> str:
     """`first line  +2 lines`, in at most `width` cells: the first line of a text, and how many more
     there are."""
     first, *rest = text.splitlines() or [""]
-    more = f"  +{len(rest)} line{'s' if len(rest) > 1 else ''}" if rest else ""
+    more = f"  +{count_noun(len(rest), 'line')}" if rest else ""
     return fit(visible(first), width - len(more)).rstrip() + more
 
 

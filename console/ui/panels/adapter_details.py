@@ -209,9 +209,9 @@ def _work(row: AdapterRow) -> list[TextLine]:
                 *field("pool hits"),
                 (share_of_hits(view), "text"),
                 (" of its requests; copied to device ", "dim"),
-                (_times(view.placements), "text"),
+                (units.count_noun(view.placements, "time"), "text"),
                 (", evicted ", "dim"),
-                (_times(view.evictions), "text"),
+                (units.count_noun(view.evictions, "time"), "text"),
             )
         )
     if view.service is not None:
@@ -229,10 +229,6 @@ def _happened(at: float, kind: MarkKind) -> TextLine:
     """`03:10:47 ↓ evicted`."""
     sign, style, meaning = SIGNS[kind]
     return line(*field(units.clock(at)), (f"{sign} ", style), (meaning, "text"))
-
-
-def _times(number: int) -> str:
-    return f"{units.count(number)} time{'s' if number != 1 else ''}"
 
 
 def _residency(view: AdapterView) -> str:

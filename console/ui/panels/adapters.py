@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -123,6 +124,12 @@ def _speed(row: AdapterRow, board: Board, width: int) -> Sequence[TextSpan]:
     return ((filled, row.color), (rest, "rest"), (figure, "number"))
 
 
+def _percentile_column(title: str, field: str, rank: int) -> Column[AdapterRow]:
+    """A column of a field of the adapter's view that is in milliseconds."""
+    value = attrgetter(f"view.{field}")
+    return number_column(title, 8, value, units.milliseconds, rank=rank, field=field)
+
+
 def _lit(number: int, style: str = "number") -> str:
     """`style`, or dim for 0."""
     return style if number else "dim"
@@ -223,38 +230,10 @@ class AdapterTablePane(TablePane[AdapterRow]):
             style=lambda r: _lit(r.view.waiting, "warn"),
             rank=1,
         ),
-        number_column(
-            "TTFT p50",
-            8,
-            lambda r: r.view.ttft_p50_ms,
-            units.milliseconds,
-            rank=9,
-            field="ttft_p50_ms",
-        ),
-        number_column(
-            "TTFT p99",
-            8,
-            lambda r: r.view.ttft_p99_ms,
-            units.milliseconds,
-            rank=2,
-            field="ttft_p99_ms",
-        ),
-        number_column(
-            "wait p50",
-            8,
-            lambda r: r.view.wait_p50_ms,
-            units.milliseconds,
-            rank=11,
-            field="wait_p50_ms",
-        ),
-        number_column(
-            "wait p99",
-            8,
-            lambda r: r.view.wait_p99_ms,
-            units.milliseconds,
-            rank=6,
-            field="wait_p99_ms",
-        ),
+        _percentile_column("TTFT p50", "ttft_p50_ms", rank=9),
+        _percentile_column("TTFT p99", "ttft_p99_ms", rank=2),
+        _percentile_column("wait p50", "wait_p50_ms", rank=11),
+        _percentile_column("wait p99", "wait_p99_ms", rank=6),
         number_column(
             "KV pages", 8, lambda r: r.view.kv_pages, style=lambda r: _lit(r.view.kv_pages), rank=3
         ),

@@ -66,7 +66,7 @@ class EventPane(FilterPane):
         number = len(alerts)
         if not number:
             return (("no alerts", "good"),)
-        return ((f"{number} alert{'s' if number > 1 else ''}", alerts[0].level),)
+        return ((units.count_noun(number, "alert"), alerts[0].level),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:
         blocks: list[Sequence[TextLine]] = []

@@ -410,9 +410,9 @@ def crash_lines(row: ProcessRow, board: Board, width: int, most_frames: int) -> 
         return ()
     rest = []
     if (more := len(crash.frames) - most_frames) > 0:
-        rest.append(f"{more} more frame{'s' if more > 1 else ''}")
+        rest.append(units.count_noun(more, "more frame"))
     if others := crash.other_threads:
-        rest.append(f"{others} other thread{'s' if others > 1 else ''}")
+        rest.append(units.count_noun(others, "other thread"))
     found = [
         TextLine(),
         line(("where it crashed", "title"), (f"  {units.clock(crash.at)}", "dim")),

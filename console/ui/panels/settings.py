@@ -209,7 +209,7 @@ class FilePane(Pane):
     def caption(self, board: Board) -> Sequence[TextSpan]:
         number = len(self.painted_app.complaints)
         if number:
-            return ((f"{number} error{'s' if number > 1 else ''}", "warn"),)
+            return ((units.count_noun(number, "error"), "warn"),)
         return (("no errors", "good"),)
 
     def draw_lines(self, board: Board, width: int, height: int) -> Sequence[TextLine]:

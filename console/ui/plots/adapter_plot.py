@@ -65,7 +65,7 @@ class AdapterPlotPane(Pane):
             spans += entry
             room -= length(entry)
         others = len(board.adapters) - len(rows)
-        text = f" ● {others} other{'s' if others > 1 else ''}"
+        text = f" ● {units.count_noun(others, 'other')}"
         if others and len(text) <= room:
             spans.append((text, OTHERS))
         return spans

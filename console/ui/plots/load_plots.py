@@ -9,7 +9,6 @@ from ...state.time_series import Track, Window
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, length, line, spread
 from ...text.lora_tax import tax_spans
-from ..widgets.pane import over_time
 from .limit_strip import legend, reading, strip
 from .plot_pane import PlotPane
 
@@ -32,18 +31,10 @@ class ThroughputPane(PlotPane):
     def axis(self, board: Board) -> Track:
         return board.decode
 
-    def title(self, board: Board) -> Sequence[TextSpan]:
-        return over_time(self.TITLE, board)
-
     def caption(self, board: Board) -> Sequence[TextSpan]:
         is_measured = board.is_measured
-        decode = board.decode_rate if is_measured else None
-        prefill = board.prefill_rate if is_measured else None
-        if self.cursor_at is not None:
-            decode, prefill = (
-                self.value(self.plotted(track, board, self._cells), board)
-                for track in (board.decode, board.prefill)
-            )
+        decode = self.read(board.decode, board, board.decode_rate if is_measured else None)
+        prefill = self.read(board.prefill, board, board.prefill_rate if is_measured else None)
         return (
             *self.when(board),
             (_rate(decode), "good"),
@@ -103,19 +94,11 @@ class LoadPane(PlotPane):
     def axis(self, board: Board) -> Track:
         return board.running
 
-    def title(self, board: Board) -> Sequence[TextSpan]:
-        return over_time(self.TITLE, board)
-
     def caption(self, board: Board) -> Sequence[TextSpan]:
         if board.router is None:
             return ()
-        running: float | None = board.router.running
-        waiting: float | None = board.router.waiting
-        if self.cursor_at is not None:
-            running, waiting = (
-                self.value(self.plotted(track, board, self._cells), board)
-                for track in (board.running, board.waiting)
-            )
+        running = self.read(board.running, board, board.router.running)
+        waiting = self.read(board.waiting, board, board.router.waiting)
         return (
             *self.when(board)[:1],
             (" " if self.cursor_at else "", "dim"),

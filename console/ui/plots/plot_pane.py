@@ -6,6 +6,7 @@ plots would leave it behind, they stay with it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import events
@@ -13,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from ...state.board import Board
-from ...state.time_series import PlotColumns, Track, Window
+from ...state.time_series import PlotColumns, Track, Window, is_hour
 from ...text import units
 from ...text.lines import TextSpan
 from ..widgets.pane import Pane
@@ -98,6 +99,12 @@ class PlotPane(Pane, can_focus=True):
         known = [mean for mean in window.means[2 * cell : 2 * cell + 2] if mean == mean]
         return sum(known) / len(known) if known else None
 
+    def read(self, track: Track, board: Board, now: float | None) -> float | None:
+        """The present value `now`; with a cursor what the plot of `track` says under it."""
+        if self.cursor_at is None:
+            return now
+        return self.value(self.plotted(track, board, self._cells), board)
+
     def cut(self, row: str, style: str, board: Board) -> tuple[TextSpan, ...]:
         """A row of a plot, with the cursor in it."""
         cell = self.cell(board)
@@ -106,6 +113,11 @@ class PlotPane(Pane, can_focus=True):
         return ((row[:cell], style), ("│", "warn"), (row[cell + 1 :], style))
 
     # -- the pane
+
+    def title(self, board: Board) -> Sequence[TextSpan]:
+        """Its title, followed by "last hour" if the plots show that."""
+        long: tuple[TextSpan, ...] = ((" last hour", "info"),) if is_hour(board.decode) else ()
+        return ((self.TITLE, "title"), *long)
 
     def origin(self, board: Board) -> tuple[int, float, float] | None:
         track = self.axis(board)

@@ -16,7 +16,6 @@ from ...state.time_series import Track, Window
 from ...text import plot, units
 from ...text.lines import TextLine, TextSpan, line
 from ...text.lora_tax import tax_figure
-from ..widgets.pane import over_time
 from .limit_strip import legend, reading, strip
 from .plot_pane import PlotPane
 
@@ -80,9 +79,6 @@ class PartsPane(PlotPane):
 
     def axis(self, board: Board) -> Track | None:
         return board.read_rate if self._knows(board) else None
-
-    def title(self, board: Board) -> Sequence[TextSpan]:
-        return over_time(self.TITLE, board)
 
     def caption(self, board: Board) -> Sequence[TextSpan]:
         if self.cursor_at is not None:

@@ -18,7 +18,7 @@ from textual.widget import Widget
 
 from ...commands.read_only import NO_ORDERS, QUESTION_KEYS, READ_ONLY, is_changing_key
 from ...state.board import Board
-from ...state.time_series import Track, Window, is_hour
+from ...state.time_series import Track, Window
 from ...text import units
 from ...text.ascii import plain
 from ...text.lines import TextLine, TextSpan, crop, length, line
@@ -37,12 +37,6 @@ if TYPE_CHECKING:
     from ...settings.ui_state import UiState
     from ...state.alert_book import AlertBook
     from ...state.store import Store
-
-
-def over_time(title: str, board: Board) -> tuple[TextSpan, ...]:
-    """A plot's title, followed by "last hour" if the plot shows that."""
-    long: tuple[TextSpan, ...] = ((" last hour", "info"),) if is_hour(board.decode) else ()
-    return ((title, "title"), *long)
 
 
 def field(name: str) -> tuple[TextSpan, ...]:

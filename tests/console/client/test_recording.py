@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hearing import running
 from stage import START, wait
 
 from loraconsole.console.cli.record import record
@@ -104,14 +105,11 @@ async def playing(path: Path, **options: Any) -> AsyncIterator[tuple[RecordingTe
     player = RecordingPlayer(tape, **options)
     store = Store("tape")
     telemetry = RecordingTelemetry(Sides([player]), Config(run="/run/here"), store)
-    task = asyncio.create_task(telemetry.run())
-    await wait(lambda: tape.is_whole)
     try:
-        yield telemetry, store
+        async with running(telemetry):
+            await wait(lambda: tape.is_whole)
+            yield telemetry, store
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
         tape.close()
 
 
