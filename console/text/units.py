@@ -21,8 +21,6 @@ Formatter: TypeAlias = Callable[[float], str]
 ELLIPSIS = "…"
 NOTHING = "—"
 """Shown for a value that was not measured."""
-SHORT_ID = 10
-"""Characters shown of a request's id."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 _COMMANDING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line ends, overrides of the writing direction, lone surrogates."""
@@ -173,11 +171,6 @@ def visible(text: str) -> str:
 def tame(text: str) -> str:
     """`text` without those characters, for places with no room for an escape."""
     return _COMMANDING.sub("", text)
-
-
-def short_id(request_id: str) -> str:
-    """The end of a request's id, which distinguishes requests."""
-    return request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")[-SHORT_ID:]
 
 
 def glimpse(text: str, width: int = 44) -> str:

@@ -16,6 +16,7 @@ from ...pipeline.messages import (
     StopPipeline,
     StopProcess,
 )
+from ...pipeline.runtime.wording import short_id
 from ..client.telemetry import ABORTED, DRAIN_SECONDS
 from ..commands.adapters import (
     AdapterCommand,
@@ -220,7 +221,7 @@ def _requests(app: ScreenApp) -> Iterator[Entry]:
 
 def _of_request(app: ScreenApp, row: RequestRow) -> Iterator[Entry]:
     view = row.view
-    short = units.short_id(view.request_id)
+    short = short_id(view.request_id)
     adapter = units.visible(app.board.name_of(view.adapter))
     help = f"{adapter}, {view.reason or view.phase}"
     about = f"request {adapter} {view.request_id}".lower()

@@ -1,6 +1,9 @@
-"""`counted`: a number with its noun, for sentences."""
+"""Pieces of sentences: `counted` a number with its noun, `short_id` the end of a request's id."""
 
 from __future__ import annotations
+
+SHORT_ID = 10
+"""Characters shown of a request's id."""
 
 
 def counted(number: int, noun: str, verb: str = "") -> str:
@@ -11,3 +14,8 @@ def counted(number: int, noun: str, verb: str = "") -> str:
     if verb == "are":
         return f"1 {noun} is"
     return f"1 {noun} {verb}{'S' if verb.isupper() else 's'}" if verb else f"1 {noun}"
+
+
+def short_id(request_id: str) -> str:
+    """The end of a request's id, which distinguishes requests: in tables and in reasons alike."""
+    return request_id.removeprefix("chatcmpl-").removeprefix("cmpl-")[-SHORT_ID:]

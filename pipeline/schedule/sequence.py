@@ -5,10 +5,8 @@ from __future__ import annotations
 import enum
 
 from ..messages import BatchRow, Request, RequestView
+from ..runtime.wording import short_id
 from .adapter_registry import AdapterRecord
-
-SHORT_ID = 10
-"""Characters of an id in a reason, as in the console's tables."""
 
 
 class SequenceState(enum.Enum):
@@ -91,7 +89,7 @@ class Sequence:
     @property
     def short_id(self) -> str:
         """The end of its request's id, as in the console's tables."""
-        return self.request_id[-SHORT_ID:]
+        return short_id(self.request_id)
 
     def view(self, reason: str, place: int = 0) -> RequestView:
         """The sequence for the screen; `reason` and `place`, that in the queue, are shown if it

@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from ....pipeline.messages import Abort, RequestText
+from ....pipeline.runtime.wording import SHORT_ID, short_id
 from ...client.answer import WrappedText
 from ...client.telemetry import ABORTED
 from ...state.board import Board, RequestRow
@@ -84,8 +85,8 @@ class BatchTable(TablePane[RequestRow]):
     columns = (
         text_column(
             "request",
-            units.SHORT_ID,
-            lambda r: units.short_id(r.view.request_id),
+            SHORT_ID,
+            lambda r: short_id(r.view.request_id),
             "dim",
             sorts=False,
         ),
@@ -211,7 +212,7 @@ class RequestDialog(LiveDialog):
     def __init__(self, row: RequestRow) -> None:
         self._details = RequestDetails(row)
         self._request_id = row.view.request_id
-        super().__init__(f"request {units.short_id(self._request_id)}", self._details.lines)
+        super().__init__(f"request {short_id(self._request_id)}", self._details.lines)
 
     def on_mount(self) -> None:
         super().on_mount()

@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual import events
 from textual.binding import Binding, BindingType
 
+from ....pipeline.runtime.wording import short_id
 from ...state.board import Board
 from ...state.page_map import ADAPTER, CHECK, FREE, KV, Cell, PageMap, Share, pages_a_cell
 from ...text import plot, units
@@ -168,7 +169,7 @@ class PoolPane(Pane, can_focus=True):
                 whose = units.visible(owner.adapter or "base")
                 return [
                     (f"{count}KV of ", "dim"),
-                    (units.short_id(units.visible(owner.name)), "text"),
+                    (short_id(units.visible(owner.name)), "text"),
                     (f" {whose}", style),
                 ]
             case "adapter":
