@@ -198,7 +198,7 @@ def _ttft(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
 def _queue(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     if board.router is not None and board.router.waiting > limits.queue:
         number = board.router.waiting
-        text = f"{units.count(number)} requests waiting" if number > 1 else "1 request waiting"
+        text = f"{units.count_noun(number, 'request')} waiting"
         yield AlertFinding("warn", text, screen="Batch", filter="waiting")
 
 

@@ -363,8 +363,13 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
 
     def _restarts(self, since: float) -> str:
         """The same for processes that are restarted by an order."""
+        return self._wait(self._down_in_ring, since)
+
+    @cached_property
+    def _down_in_ring(self) -> Sequence[ProcessRow]:
+        """The processes of the ring that do not do their work, in start order."""
         ring = (p for p in self.processes if p.name not in (SUPERVISOR, "fetch"))
-        return self._wait([p for p in ring if not p.is_up], since)
+        return [p for p in ring if not p.is_up]
 
     def _wait(self, down: Sequence[ProcessRow], since: float) -> str:
         age = units.age(max(0.0, self.now - since))
@@ -390,9 +395,8 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         if process.retry_at is not None:
             return f"restarts in {self._seconds_to(process.retry_at)}"
         if process.state in (ProcessState.READY, ProcessState.DRAINING):
-            ring = (p for p in self.processes if p.name not in (SUPERVISOR, "fetch"))
-            waits = next((p for p in ring if not p.is_up), None)
-            return f"is back, {waits.name} {self.mending(waits)}" if waits else "is back"
+            waits = self._down_in_ring[:1]
+            return f"is back, {waits[0].name} {self.mending(waits[0])}" if waits else "is back"
         return f"{process.word}: {self.progress_of(process)}".rstrip(": ")
 
     def progress_of(self, process: ProcessRow) -> str:
