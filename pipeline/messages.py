@@ -76,6 +76,15 @@ class Request(Message, frozen=True, kw_only=True):
     arrived_at: float
 
 
+class ResumeRequest(Message, frozen=True, kw_only=True):
+    """server -> router: a request that was accepted and is not answered yet, with the tokens that
+    the server has. Sent for each such request when one of the two has just started. The router
+    ignores those it holds, and goes on with the others after `token_ids`."""
+
+    request: Request
+    token_ids: tuple[int, ...]
+
+
 class Abort(Message, frozen=True):
     """Stop a request: its client disconnected, an operator cancelled it, or its server died."""
 

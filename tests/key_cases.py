@@ -472,6 +472,7 @@ async def several_pages(s: Scene) -> None:
     await s.pilot.resize_terminal(80, 24)
     models(s).chosen = {row.name for row in s.app.board.adapters}
     await answered(s)
+    await wait(lambda: s.desk(AnswerGrid).num_pages > 1)
 
 
 def many_models(s: Scene) -> None:

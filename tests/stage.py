@@ -56,17 +56,27 @@ KEYS = {
 
 NAP_S = 0.002
 DUE_S = 0.005
+PATIENT_NAPS = 10
+"""Naps to wait for a timer that is nearly due: one that comes again and again is not waited for."""
+MOST_NAPS = 500
 _wait.SLEEP_IDLE = NAP_S / 5
 
 
-async def _nap(seconds: float) -> None:
+async def _nap(_: float) -> None:
     """Replaces the sleep of Textual's pilot until the process looks idle: 20 ms, three times a key.
-    A tenth is enough, unless the process did not get the core or a timer is due."""
-    for _ in range(round(seconds / NAP_S)):
+    A nap of a tenth is enough if it was no longer than it should be: a process that does not get
+    the core looks idle too. What has become ready in the meantime is done before it returns."""
+    for number in range(MOST_NAPS):
         began = time.monotonic()
         await asyncio.sleep(NAP_S)
-        if time.monotonic() - began < 2 * NAP_S and not _is_a_timer_due():
+        has_the_core = time.monotonic() - began < 2 * NAP_S
+        if has_the_core and (number >= PATIENT_NAPS or not _is_a_timer_due()):
             break
+    ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+    for _ in range(MOST_NAPS):
+        if not ready:
+            break
+        await asyncio.sleep(0)
 
 
 def _is_a_timer_due() -> bool:

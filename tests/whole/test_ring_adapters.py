@@ -111,7 +111,7 @@ def test_the_costs_of_adapters_add_up_and_agree_with_the_clients_clock(ring: Rin
     for name in ("dear", "cheap"):
         ring.cli("adapters", "load", name, str(shipped("pirate")))
     ring.wait_idle()
-    before = costs(ring)
+    before = wait_for(lambda: found if "cheap" in (found := costs(ring)) else None)
     seen: dict[str, list[float]] = {"dear": [], "cheap": []}
 
     def ask(name: str, tokens: int) -> None:

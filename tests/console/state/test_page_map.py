@@ -112,9 +112,9 @@ def test_a_map_of_60_000_pages_costs_milliseconds() -> None:
     )
     took = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.process_time()
         PageMap(frayed, lambda adapter: adapter or "base").cells(80)
-        took.append(time.perf_counter() - started)
+        took.append(time.process_time() - started)
     assert min(took) < 0.040  # 5.7 ms when it was written
 
 

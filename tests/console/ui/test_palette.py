@@ -241,11 +241,11 @@ def test_a_letter_is_answered_at_once_with_a_thousand_adapters() -> None:
         views = tuple(msgspec.structs.replace(one, name=name) for name in names)
         app.store.fold_message(AdapterTable(app.now, "base", views, one), app.now)
         app.show()
-        began = time.monotonic()
+        began = time.process_time()
         searched = Search(all_entries(app))
-        opened = time.monotonic()
+        opened = time.process_time()
         assert len(searched.find("u")) > 1000
-        answered = time.monotonic()
+        answered = time.process_time()
         assert searched.find("unload 917")[0].title == f"Unload {names[917]}"
         assert opened - began < 0.5 and answered - opened < 0.5  # 19 and 8 ms measured
 

@@ -639,7 +639,7 @@ def test_names_of_adapters_get_the_cells_that_they_want_before_the_rest_is_share
         app.now += 1.0
         app.show()
         await pilot.pause()
-        assert "base · SmolLM2-135M-Instruct" in screen_text(app)
+        await wait(lambda: "base · SmolLM2-135M-Instruct" in screen_text(app))
         assert screen_text(app).count("q k v o up") == 3  # the fourth has a remark instead
 
     on_stage(act, panel="Adapters")
