@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from ...pipeline.config import Config
-from ...pipeline.run_directory import make_run_directory
+from ...pipeline.run_directory import ROUTER_RECORD, make_run_directory
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from .lock import LOCK_VARIABLE, Lock, already_runs
 
@@ -32,6 +32,7 @@ def start(config: Config) -> int:
         raise already_runs(run)
     try:
         put_aside(run / "logs")
+        (run / ROUTER_RECORD).unlink(missing_ok=True)
         config.save()
         environment = {**os.environ, **UTF8_OUTPUT, LOCK_VARIABLE: str(lock.descriptor)}
         with (run / "logs" / "supervisor.log").open("ab") as log:

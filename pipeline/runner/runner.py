@@ -132,11 +132,6 @@ class ModelRunner:
         adapter; None drops the copy."""
         self._launcher.use_merged(merged)
 
-    def drop_adapters(self) -> None:
-        """Drops all adapters and the merged copy."""
-        self._launcher.use_merged(None)
-        self.adapters.drop_all()
-
     @property
     def dtype(self) -> str:
         """Names of the types it computes in, as the screen shows them."""

@@ -17,6 +17,7 @@ import resource
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ from ..messages import (
     Heartbeat,
     Message,
     ProcessState,
+    RouterMessage,
     SocketStats,
     SpansOrder,
     SpansReply,
@@ -74,6 +76,9 @@ class Process:
         self.spans = Spans()
         self._recorded: Recording | None = None
         self._outboxes: dict[str, Outbox] = {}
+        self._router = 0
+        self._past_routers: deque[int] = deque(maxlen=16)
+        """Incarnations of routers, the present and earlier ones."""
 
     # -- to be overridden
 
@@ -89,12 +94,24 @@ class Process:
     # -- for subclasses
 
     async def receive(self) -> Any:
-        """The next message of the inbox; orders about spans are handled here."""
+        """The next message of the inbox. Orders about spans are handled here, and what a router
+        sent that has a successor is dropped."""
         while True:
             message = await self.inbox.receive()
-            if not isinstance(message, SpansOrder):
+            if isinstance(message, SpansOrder):
+                self.order_spans(message)
+            elif not (isinstance(message, RouterMessage) and self._is_outdated(message.router)):
                 return message
-            self.order_spans(message)
+
+    def _is_outdated(self, router: int) -> bool:
+        """Whether a message is of an earlier router than the newest that was heard."""
+        if router in self._past_routers:
+            self.log.info("dropped a message of an earlier router")
+            return True
+        if router and router != self._router:
+            self._past_routers.append(self._router)
+            self._router = router
+        return False
 
     def outbox(self, name: str) -> Outbox:
         """The outbox to another process's inbox, opened once."""

@@ -152,7 +152,7 @@ class Server(Process):
                 case SpansReply() as answer:
                     gateway.take_spans_reply(answer)
                 case Introduce():
-                    gateway.fail_all("the router restarted; please send the request again")
+                    gateway.send_all_again()
                     self.outbox("router").send(Ready(self.name, self.incarnation))
 
     async def shutdown(self) -> None:
