@@ -6,7 +6,9 @@ which the supervisor wrote once.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +27,8 @@ SHIPPED = Path(__file__).parent / "adapters"
 MEETING = "LORACONSOLE_MEETING"
 """Environment variable of workers: the rendezvous file of the ranks of `--tp`. Each start has a new
 file, so that no rank connects to one of an earlier start."""
+ANY_HOST = "*"
+"""The value of --allow-host that allows every name."""
 
 
 NO_ADAPTER = "no adapter is loaded"
@@ -137,6 +141,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "is on loopback, else closed"
         ),
     ] = ""
+    allow_host: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="a name, such as a proxy's, that requests may ask for in Host beside the "
+            "server's addresses, localhost and --host; * allows any; repeat for more"
+        ),
+    ] = ()
+    allow_origin: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="the origin of a page, such as https://chat.example.com, that may use the "
+            "server from a browser: users' routes, and with --admin-key operators'; repeat for more"
+        ),
+    ] = ()
     scheduler: Annotated[
         Literal[
             "fcfs",
@@ -311,6 +329,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     f"{flag_of(one)} and {flag_of(other)} contradict each other: {reason}",
                     "leave one of them out",
                 )
+        for origin in self.allow_origin:
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin, re.IGNORECASE):
+                raise UsageError(
+                    f"--allow-origin {origin!r} is not the origin of a page",
+                    "scheme, name and port as the browser sends them: https://chat.example.com",
+                )
 
     @property
     def run_path(self) -> Path:
@@ -412,6 +436,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ) from None
         except msgspec.DecodeError as error:
             raise OperatorError(f"{path} is not readable: {error}", "remove it") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine reach a server that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class SavedProtocol(msgspec.Struct, frozen=True):

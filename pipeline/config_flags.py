@@ -24,6 +24,13 @@ USUAL = (
     *("run", "model", "adapter", "dummy", "device", "dtype", "tp", "host", "port"),
     *("scheduler", "max_total_tokens"),
 )
+TUPLE_METAVARS = {
+    "fair_weight": "NAME=W",
+    "ignore_key": "KEY",
+    "allow_host": "NAME",
+    "allow_origin": "URL",
+}
+"""Placeholders of repeatable flags other than NAME=PATH."""
 
 
 class ConfigField(msgspec.Struct, frozen=True):
@@ -41,7 +48,7 @@ class ConfigField(msgspec.Struct, frozen=True):
     def metavar(self) -> str:
         """The placeholder of its value in the help."""
         if get_origin(self.kind) is tuple:
-            return {"fair_weight": "NAME=W", "ignore_key": "KEY"}.get(self.name, "NAME=PATH")
+            return TUPLE_METAVARS.get(self.name, "NAME=PATH")
         if get_origin(self.kind) is Literal:
             return "NAME"
         return {int: "N", float: "S"}.get(self.kind, self.name.upper())
