@@ -10,12 +10,13 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from .adapter_name import objection
+from .api_keys import HIDDEN, KEY_VARIABLES
 from .errors import OperatorError, UsageError
 from .messages import POLICY_ALIASES, PROTOCOL, ClientWeight, EvictionRule, SchedulerSettings
 from .run_directory import absolute_path, default_run_directory, spell
@@ -131,14 +132,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 8000
     api_key: Annotated[
         str,
-        Meta(description="clients must send it as a bearer token (also $LORACONSOLE_API_KEY)"),
+        Meta(
+            description="clients must send it as a bearer token; @FILE reads it from a file (also "
+            "$LORACONSOLE_API_KEY)"
+        ),
     ] = ""
     admin_key: Annotated[
         str,
         Meta(
-            description="bearer token of the routes that load and unload adapters (also "
-            "$LORACONSOLE_ADMIN_KEY); without it they are open if --api-key is not set and --host "
-            "is on loopback, else closed"
+            description="bearer token of operators' routes, such as loading an adapter; @FILE "
+            "reads it from a file (also $LORACONSOLE_ADMIN_KEY); without it they are open if "
+            "--api-key is not set and --host is on loopback, else closed"
         ),
     ] = ""
     allow_host: Annotated[
@@ -335,6 +339,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     f"--allow-origin {origin!r} is not the origin of a page",
                     "scheme, name and port as the browser sends them: https://chat.example.com",
                 )
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Its fields without keys: a traceback on a terminal shows local variables."""
+        values = msgspec.structs.asdict(self)
+        hidden = {name: HIDDEN for name in KEY_VARIABLES if values[name]}
+        return list((values | hidden).items())
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     @property
     def run_path(self) -> Path:

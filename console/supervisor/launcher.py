@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
@@ -33,7 +34,11 @@ def start(config: Config) -> int:
     try:
         put_aside(run / "logs")
         config.save()
-        environment = {**os.environ, **UTF8_OUTPUT, LOCK_VARIABLE: str(lock.descriptor)}
+        environment = {
+            **without_keys(os.environ),
+            **UTF8_OUTPUT,
+            LOCK_VARIABLE: str(lock.descriptor),
+        }
         with (run / "logs" / "supervisor.log").open("ab") as log:
             supervisor = subprocess.Popen(
                 [
