@@ -19,7 +19,8 @@ from .adapter_name import objection
 from .api_keys import HIDDEN, KEY_VARIABLES
 from .errors import OperatorError, UsageError
 from .messages import POLICY_ALIASES, PROTOCOL, ClientWeight, EvictionRule, SchedulerSettings
-from .run_directory import absolute_path, default_run_directory, spell
+from .private_files import write_private
+from .run_directory import absolute_path, check_owner, default_run_directory, spell
 
 DEFAULT_BATCH_ADAPTERS = 8
 """The best of 1 to 32 in S-LoRA's published figures."""
@@ -426,17 +427,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def save(self) -> None:
         """Writes `RUN/config.json`, readable by its owner alone (it may hold an API key), with the
         pipeline's protocol."""
-        path = self.run_path / "config.json"
-        temporary = path.with_suffix(".new")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            saved = {"protocol": PROTOCOL} | msgspec.to_builtins(self)
-            file.write(msgspec.json.format(msgspec.json.encode(saved)))
-        temporary.replace(path)
+        saved = {"protocol": PROTOCOL} | msgspec.to_builtins(self)
+        content = msgspec.json.format(msgspec.json.encode(saved))
+        write_private(self.run_path / "config.json", content)
 
     @classmethod
     def load(cls, run: str | Path) -> Config:
         """The settings of the pipeline in `run`. Raises `OperatorError` if there are none, or if it
         speaks another protocol."""
+        check_owner(run)
         check_protocol(run)
         path = Path(run) / "config.json"
         try:

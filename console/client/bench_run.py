@@ -24,6 +24,7 @@ from ...pipeline.api_keys import key_pipe, without_keys
 from ...pipeline.bench.results import ResultRow, read_rows
 from ...pipeline.bench.stats import Live
 from ...pipeline.errors import OperatorError
+from ...pipeline.private_files import PRIVATE, private_umask
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..paths import data_directory
 
@@ -240,13 +241,15 @@ class BenchRun:
         """Runs the child; returns when it has ended. `on_news` is called after each of its lines; a
         failure is in `error`."""
         try:
-            self.out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with private_umask():
+                self.out.parent.mkdir(parents=True, exist_ok=True)
             with key_pipe(self._api_key) as (key, descriptors):
                 self._child = child = await asyncio.create_subprocess_exec(
                     *self._command,
                     *key,
                     env={**without_keys(os.environ), **UTF8_OUTPUT},
                     pass_fds=descriptors,
+                    umask=PRIVATE,  # its results are beside the transcripts
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
