@@ -132,4 +132,4 @@ def test_a_race_never_ends_outside(root: Path) -> None:
     finally:
         is_over.set()
         racer.join()
-    assert results <= {b"inside", b"refused"}
+    assert results <= {b"inside", b"refused", None}  # None: for a moment there is none
