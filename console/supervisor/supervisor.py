@@ -80,7 +80,7 @@ class Supervisor(Process):
         self.snapshots = SnapshotCache(
             MetricsHistory(self.run / "history", self.started_at, self.event)
         )
-        self.log_tail = LogTail(self.run / "logs")
+        self.log_tail = LogTail(self.run / "logs", turns_over=True)
         self._meeting = self._new_meeting()
         self._is_up = False
         """Whether all processes were READY when one last changed its state."""
