@@ -9,6 +9,7 @@ import sys
 
 from ...pipeline.config import Config
 from ...pipeline.run_directory import make_run_directory
+from ...pipeline.runtime.clock import new_clock
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from .lock import LOCK_VARIABLE, Lock, already_runs
 
@@ -33,7 +34,12 @@ def start(config: Config) -> int:
     try:
         put_aside(run / "logs")
         config.save()
-        environment = {**os.environ, **UTF8_OUTPUT, LOCK_VARIABLE: str(lock.descriptor)}
+        environment = {
+            **os.environ,
+            **UTF8_OUTPUT,
+            **new_clock(),
+            LOCK_VARIABLE: str(lock.descriptor),
+        }
         with (run / "logs" / "supervisor.log").open("ab") as log:
             supervisor = subprocess.Popen(
                 [

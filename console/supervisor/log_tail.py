@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import shutil
-import time
 from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...pipeline.messages import LogLine
+from ...pipeline.runtime.clock import seconds_set, unix_time
 from ..state.crash import FATAL, TRACEBACK
 
 KEEP_LINES = 5000
@@ -79,7 +79,7 @@ class _File:
         self._path = path
         self._offset = 0
         self._rest = b""
-        self._last = (time.time(), "INFO")
+        self._last = (unix_time(), "INFO")
 
     def read_new(self) -> Iterator[tuple[float, str, str]]:
         """(unix time, level, text) of each complete new line. A line without a time gets the time
@@ -137,7 +137,7 @@ class _File:
         if next_one is not None:
             return datetime.fromisoformat(next_one["time"]).timestamp()
         try:
-            return max(self._last[0], os.path.getmtime(self._path))
+            return max(self._last[0], os.path.getmtime(self._path) - seconds_set())
         except OSError:
             return self._last[0]
 
