@@ -94,16 +94,23 @@ class Router(Process):
     async def startup(self) -> None:
         self._start_span.enter_context(self.spans.span("wait_to_model_ready"))
         if self.config.event_log:
-            self.core.record_lines()
-            directory, now = self.run / "events", self.clock()
-            self.events.open(
-                directory, self.incarnation, self.config, self._latencies, now, record=self._earlier
-            )
-            self.log.info("decisions are written to %s", self.events.path)
+            self._open_event_log()
         self._report_record_error()
         self.set_state(ProcessState.STARTING, "waiting for the workers")
         for name in (*self.core.effects.workers, "detokenizer", "server"):
             self._send(name, Introduce())
+
+    def _open_event_log(self) -> None:
+        directory, now = self.run / "events", self.clock()
+        try:
+            self.events.open(
+                directory, self.incarnation, self.config, self._latencies, now, record=self._earlier
+            )
+        except OSError as error:  # the router serves without it
+            self.event("warning", f"no event log: cannot write to {directory}: {error.strerror}")
+        else:
+            self.core.record_lines()
+            self.log.info("decisions are written to %s", self.events.path)
 
     async def main(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -343,10 +350,18 @@ class Router(Process):
                     self._keep_record()
             if is_idle:
                 scheduler.check()
-            self.events.flush()
+            self._flush_event_log()
             if scheduler.policy.overdue(scheduler.waiting, now):
                 self._wake.set()  # no message may do so for a while
             await asyncio.sleep(VIEW_SECONDS)
+
+    def _flush_event_log(self) -> None:
+        """Writes the lines so far. The router goes on without its log if that fails."""
+        self.events.flush()
+        if self.events.error and self.core.effects.lines is not None:
+            self.core.effects.lines = None
+            text = f"the event log has ended: {self.events.error}"
+            self.event("warning", f"{text}; a restart of the router begins another")
 
     def publish_stats(self) -> None:
         self.beacon.publish(self.core.stats(self.clock(), self._schedule_us))

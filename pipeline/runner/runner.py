@@ -7,7 +7,6 @@ Knows neither sockets nor requests. Its parts are modules of this package: `load
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ..config import Config
 from ..messages import Batch, Message, WorkerReady, WorkerStats
 from ..model.compute_queue import choose_queue
 from ..model.page_pool import PAGE_SIZE
+from ..runtime.clock import unix_time, unix_time_ns
 from ..runtime.progress import ProgressBar
 from ..runtime.spans import Spans
 from .adapter_host import AdapterHost
@@ -85,7 +85,7 @@ class ModelRunner:
         self._warm_up(limits.max_running, known)
         return WorkerReady(
             rank=self._rank,
-            incarnation=time.time_ns(),
+            incarnation=unix_time_ns(),
             device=queue.device.type,
             num_pages=self.loaded.pool.num_pages,
             page_size=PAGE_SIZE,
@@ -165,7 +165,7 @@ class ModelRunner:
         """Its device, kernels and memory use."""
         device, loaded = self.queue.device, self.loaded
         return WorkerStats(
-            at=time.time(),
+            at=unix_time(),
             rank=self._rank,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             dtype=self.dtype,

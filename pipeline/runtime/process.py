@@ -40,6 +40,7 @@ from ..messages import (
     StopSpans,
 )
 from ..private_files import keep_files_private
+from .clock import unix_time, unix_time_ns
 from .sockets import Beacon, Inbox, InboxFull, Outbox, make_context
 from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name
 
@@ -64,8 +65,8 @@ class Process:
         self.config = config
         self.name = name
         self.run: Path = config.run_path
-        self.incarnation = time.time_ns()
-        self.clock: Callable[[], float] = time.time
+        self.incarnation = unix_time_ns()
+        self.clock: Callable[[], float] = unix_time
         """Clock of its telemetry; a replay sets the log's."""
         self.log = logging.getLogger(name)
         self.context: zmq.asyncio.Context = make_context()
@@ -306,8 +307,17 @@ def _exit_status(make: Callable[[Config, int], Process], run: str, rank: int) ->
 def set_up_log() -> None:
     """Log lines go to stderr, which the supervisor points at `RUN/logs/NAME.log`."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt=LOG_TIME, stream=sys.stderr)
+    logging.setLogRecordFactory(make_record)
     logging.raiseExceptions = False  # a full disk must not take the process down
     logging.captureWarnings(True)
+
+
+def make_record(*values: Any, **named: Any) -> logging.LogRecord:
+    """A log record with the pipeline's time."""
+    record = logging.LogRecord(*values, **named)
+    record.created = unix_time()
+    record.msecs = int(record.created % 1 * 1000)
+    return record
 
 
 def die_with_parent(parent: int = 0) -> None:

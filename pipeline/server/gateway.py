@@ -31,6 +31,7 @@ from ..messages import (
     TextDelta,
 )
 from ..model_files.generation_config import NO_DEFAULTS
+from ..runtime.clock import unix_time
 from ..runtime.process import Process
 from ..runtime.sockets import InboxFull
 from ..text.tokenizer import Tokenizer
@@ -86,7 +87,7 @@ class Gateway:
         process = self._process
         if process.state is not ProcessState.READY:
             return f"server is {process.state.value}: {process.reason}"
-        return self.pipeline.find_fault(time.time())
+        return self.pipeline.find_fault(unix_time())
 
     def report(self, level: str, text: str) -> None:
         """Publishes and logs an event of the server."""
@@ -107,7 +108,7 @@ class Gateway:
             adapter=adapter,
             prompt_ids=tuple(prompt),
             params=self.adapter_chat(adapter).with_stop_tokens(params),
-            arrived_at=time.time(),
+            arrived_at=unix_time(),
         )
         stream = Stream(request, len(answer.streams), answer.sink)
         router = self._process.outbox("router")
