@@ -83,6 +83,16 @@ class ResumeRequest(Message, frozen=True, kw_only=True):
 
     request: Request
     token_ids: tuple[int, ...]
+    logprobs: tuple[tuple[Logprob, ...], ...] = ()
+    """Of each of these tokens, if the request asks for them."""
+    first_token_at: float | None = None
+
+    @property
+    def known_ids(self) -> tuple[int, ...]:
+        """The tokens to go on after. Those that lack their logprobs are computed again."""
+        lacks_logprobs = len(self.logprobs) != len(self.token_ids)
+        wants_logprobs = self.request.params.logprobs is not None
+        return () if wants_logprobs and lacks_logprobs else self.token_ids
 
 
 class Abort(Message, frozen=True):
@@ -1305,6 +1315,7 @@ SpansOrder: TypeAlias = StartSpans | StopSpans
 ToRouter: TypeAlias = (
     SpansOrder
     | Request
+    | ResumeRequest
     | Abort
     | WorkerReady
     | AdapterRead

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
+from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
 from ...pipeline.messages import ProcessState, ProcessView
 from ...pipeline.runtime.process import PARENT
@@ -142,7 +143,7 @@ def command_of(name: str, config: Config) -> list[str]:
 
 def environment() -> dict[str, str]:
     return {
-        **os.environ,
+        **without_keys(os.environ),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         PARENT: str(os.getpid()),

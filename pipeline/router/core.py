@@ -33,6 +33,7 @@ from ..messages import (
     Request,
     Reset,
     Resume,
+    ResumeRequest,
     RouterStats,
     SetScheduler,
     StopFound,
@@ -59,6 +60,7 @@ from .effects import (
     StepAnswered,
 )
 from .event_lines import Answered, Decided, Got, RanksDiffered, StepFailed, line_of_message
+from .held_messages import HeldMessages
 
 STEPS_IN_FLIGHT = 2
 """Step n+1 is sent before step n's tokens are back, so the workers never wait for the router."""
@@ -116,6 +118,8 @@ class RouterCore:
         self._workers_restarted = False
         self._peers: dict[str, int] = {}  # name -> incarnation, of server and detokenizer
         self._streams = DetokenizerStreams(self.effects)
+        self._held: HeldMessages | None = HeldMessages()
+        """Messages that wait until the workers are ready; None once they are."""
         self._resets = 0
 
     @property
@@ -133,11 +137,18 @@ class RouterCore:
         """Handles a message of the router's inbox, or the answer to a `FetchAdapter`."""
         if self.effects.lines is not None and (line := line_of_message(message, now)):
             self.effects.lines.append(line)
+        if self._held is not None and self._held.hold(message):
+            return
+        self._handle(message, now)
+
+    def _handle(self, message: Message | AdapterFetched, now: float) -> None:
         match message:
             case Tokens():
                 self._add_answer(message)
             case Request():
                 self._add_request(message, now)
+            case ResumeRequest():
+                self._resume_request(message, now)
             case Abort():
                 with self._span("abort_req"):
                     self._abort(message.request_id, message.reason)
@@ -145,7 +156,7 @@ class RouterCore:
                 if sequence := self._finish(message.request_id):
                     self._streams.keep_ended(sequence, None)
             case AnswerHeard():
-                self._streams.forget_ended(message.request_id)
+                self._answer_is_heard(message.request_id, now)
             case WorkerReady():
                 self._worker_is_ready(message, now)
             case Ready():
@@ -209,6 +220,37 @@ class RouterCore:
             return 400, str(error)
         return 0, ""
 
+    def _resume_request(self, resumed: ResumeRequest, now: float) -> None:
+        """Goes on with a request that an earlier router accepted, unless it is held here."""
+        request = resumed.request
+        request_id, adapter = request.request_id, self.registry.base
+        if request_id in self.scheduler or self._streams.is_kept(request_id):
+            return
+        try:
+            adapter = self.registry.acquire(request.adapter)
+            self.scheduler.check_length(request, adapter)
+        except AdapterRefused as refusal:
+            self._send_refusal(request_id, refusal.status, refusal.reason)
+            return
+        except Overlong as error:
+            self._send_refusal(request_id, 400, str(error))
+            return
+        sequence = self.scheduler.new_sequence(request, adapter)
+        sequence.continue_after(resumed, now)
+        if sequence.remaining > 0:
+            self.scheduler.add_sequence(sequence, now)
+            self._streams.send_again(sequence)
+            self._batch_may_grow()
+        else:  # only the end of its answer was lost
+            self._streams.keep_ended(sequence, "length")
+            self._streams.send_again(sequence, "length")
+
+    def _release_held(self, now: float) -> None:
+        """Handles the messages that waited for the workers."""
+        held, self._held = self._held, None
+        for message in held.messages if held is not None else ():
+            self._handle(message, now)
+
     def _batch_may_grow(self) -> None:
         self.effects.batch_changed = self.effects.step_wanted = True
 
@@ -226,6 +268,12 @@ class RouterCore:
         if sequence:
             self._batch_may_grow()
         return sequence
+
+    def _answer_is_heard(self, request_id: str, now: float) -> None:
+        """Ends a request of which the server has the whole answer: a stop string ended it."""
+        if self._finish(request_id):
+            self.effects.write_line(Got(at=now, message=StopFound(request_id)))
+        self._streams.forget_ended(request_id)
 
     def _refuse(self, request_id: str, status: int, reason: str) -> None:
         """Ends a live request without its full answer; its client gets the reason."""
@@ -274,6 +322,7 @@ class RouterCore:
             number = len(self.scheduler)
             live = f"; {counted(number, 'request', 'continue')} by recompute" if number else ""
             self.effects.report("warning", f"workers are back{live}")
+        self._release_held(now)
         self._say_ready()
 
     def reset_workers(self, now: float) -> None:

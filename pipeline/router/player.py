@@ -48,7 +48,7 @@ class Player:
                 self._note_end(message)
             case Asked():
                 self.times.note_asked(line)
-                core.handle_message(line.to_request(), now)
+                core.handle_message(line.to_message(), now)
             case Answered(step=step, stopped=stopped):
                 self._answer_step(self._end_step(step), stopped)
             case StepFailed(step=step, error=error):

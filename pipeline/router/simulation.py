@@ -106,7 +106,7 @@ class Simulation:
     def _hear(self, line: Asked | Got) -> None:
         if isinstance(line, Asked):
             self.times.note_asked(line)
-            self.core.handle_message(line.to_request(), self.now)
+            self.core.handle_message(line.to_message(), self.now)
             return
         message = self._changed_message(line.message)
         if message is None:

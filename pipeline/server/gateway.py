@@ -80,6 +80,10 @@ class Gateway:
             return f"server is {process.state.value}: {process.reason}"
         return self.pipeline.find_fault(time.time())
 
+    def report(self, level: str, text: str) -> None:
+        """Publishes and logs an event of the server."""
+        self._process.event(level, text)
+
     # -- requests
 
     @contextlib.contextmanager

@@ -38,6 +38,7 @@ from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
 from .adapter_chat import AdapterChats
+from .browser_guard import ANSWER_HEADERS
 from .gateway import Gateway
 from .quiet_uvicorn import QuietUvicorn, why_signals_are_shared
 from .routes import make_app
@@ -70,6 +71,7 @@ class Server(Process):
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                headers=ANSWER_HEADERS,
                 timeout_graceful_shutdown=3,
             )
         )
