@@ -14,6 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 from ..messages import Logprob, Refused, Request, ResumeRequest, TextDelta, TokenLogprob
+from ..runtime.clock import unix_time
 from .bad_request import BadRequest
 
 
@@ -45,7 +46,7 @@ class Stream:
         if fresh.text:
             self._pieces.append(fresh.text)
         if delta.num_tokens > self.num_tokens:
-            self.first_token_at = self.first_token_at or time.time()
+            self.first_token_at = self.first_token_at or unix_time()
             self.token_ids.extend(delta.token_ids)
             self.logprobs.extend(delta.logprobs)
         self.num_chars = max(self.num_chars, delta.offset + len(delta.text))
