@@ -17,6 +17,7 @@ from torch import Tensor
 from ..config import Config
 from ..errors import OperatorError
 from ..model_files.model_config import ModelConfig
+from .pool_memory import PoolMemory
 
 PAGE_SIZE = 16
 """Tokens per page."""
@@ -38,9 +39,15 @@ class PagePool:
     """
 
     def __init__(
-        self, model_config: ModelConfig, num_pages: int, dtype: torch.dtype, device: torch.device
+        self,
+        model_config: ModelConfig,
+        num_pages: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        memory: PoolMemory | None = None,
     ) -> None:
-        self.num_pages = num_pages
+        """`memory`: what a CPU's pages are in, of their size; None: memory of this process."""
+        self.num_pages, self.memory = num_pages, memory
         self.heads = model_config.num_kv_heads
         shape = (
             model_config.num_layers,
@@ -54,7 +61,11 @@ class PagePool:
         if device.type == "cpu":
             # numpy's zeros are the OS's zero pages, free until written. torch would write them.
             bits = {2: np.int16, 4: np.int32}[dtype.itemsize]
-            self.pages = torch.from_numpy(np.zeros(shape, dtype=bits)).view(dtype)
+            if memory is None:
+                array = np.zeros(shape, dtype=bits)
+            else:
+                array = np.frombuffer(memory.mapped, dtype=bits).reshape(shape)
+            self.pages = torch.from_numpy(array).view(dtype)
         else:
             self.pages = torch.zeros(shape, dtype=dtype, device=device)
         sides_and_heads = np.arange(2 * self.heads, dtype=np.int64)
