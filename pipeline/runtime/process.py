@@ -40,6 +40,7 @@ from ..messages import (
 from ..private_files import keep_files_private
 from .sockets import Beacon, Inbox, InboxFull, Outbox, make_context
 from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name
+from .text_output import visible
 
 BEAT_SECONDS = 0.5
 OPERATOR_EXIT = 2
@@ -288,9 +289,29 @@ def _exit_status(make: Callable[[Config, int], Process], run: str, rank: int) ->
 
 def set_up_log() -> None:
     """Log lines go to stderr, which the supervisor points at `RUN/logs/NAME.log`."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt=LOG_TIME, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(LOG_FORMAT, LOG_TIME))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.raiseExceptions = False  # a full disk must not take the process down
     logging.captureWarnings(True)
+
+
+class LineFormatter(logging.Formatter):
+    """One line for each message, whatever names and reasons it holds, without characters that
+    control a terminal: any program may show the file. Tracebacks and warnings of Python keep their
+    lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
+        is_warning = record.name == "py.warnings"
+        record.message = _visible_lines(record.message) if is_warning else visible(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return _visible_lines(super().formatException(ei))
+
+
+def _visible_lines(text: str) -> str:
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def die_with_parent(parent: int = 0) -> None:
