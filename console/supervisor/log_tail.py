@@ -6,6 +6,7 @@ of them. Knows files and lines, no socket.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -20,6 +21,7 @@ from ..state.crash import FATAL, TRACEBACK
 KEEP_LINES = 5000
 MAX_FILE_BYTES = 32 << 20
 READ_BYTES = 1 << 20
+CAUGHT_UP_BYTES = READ_BYTES // 2
 MAX_LINE_CHARACTERS = 4000
 
 # As `process.LOG_FORMAT` writes it; other lines are of tracebacks or printed by libraries.
@@ -51,6 +53,13 @@ class LogTail:
         self.lines.extend(fresh)
         return fresh
 
+    def catch_up(self) -> None:
+        """Reads the ends of the files, at most `CAUGHT_UP_BYTES` of each. `read_new` then returns
+        only what is written from now on."""
+        for path in self._directory.glob("*.log"):
+            self._files[path.stem] = _File(path, CAUGHT_UP_BYTES)
+        self.read_new()
+
     def last_words(self, source: str) -> str:
         """The last non-empty log line of a process; after a crash it names the exception."""
         for line in reversed(self.lines):
@@ -62,9 +71,15 @@ class LogTail:
 class _File:
     """One log file, read from the end of the last read on."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, last_bytes: int | None = None) -> None:
+        """From the start of the file, or only its `last_bytes`."""
         self._path = path
         self._offset = 0
+        if last_bytes is not None:
+            with contextlib.suppress(OSError):
+                self._offset = max(0, os.path.getsize(path) - last_bytes)
+        self._skips_rest = self._offset > 0
+        """Whether reading begins within a line."""
         self._rest = b""
         self._last = (time.time(), "INFO")
 
@@ -84,6 +99,9 @@ class _File:
             return  # removed meanwhile; the next call tries again
         self._offset += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
+        if self._skips_rest and lines:
+            self._skips_rest = False
+            del lines[0]
         if len(self._rest) > READ_BYTES:
             lines, self._rest = [*lines, self._rest], b""
         texts = [line.decode(errors="replace")[:MAX_LINE_CHARACTERS] for line in lines]
