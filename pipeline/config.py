@@ -6,17 +6,21 @@ which the supervisor wrote once.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from .adapter_name import objection
+from .api_keys import HIDDEN, KEY_VARIABLES
 from .errors import OperatorError, UsageError
 from .messages import POLICY_ALIASES, PROTOCOL, ClientWeight, EvictionRule, SchedulerSettings
-from .run_directory import absolute_path, default_run_directory, spell
+from .private_files import write_private
+from .run_directory import absolute_path, check_owner, default_run_directory, spell
 
 DEFAULT_BATCH_ADAPTERS = 8
 """The best of 1 to 32 in S-LoRA's published figures."""
@@ -25,6 +29,8 @@ SHIPPED = Path(__file__).parent / "adapters"
 MEETING = "LORACONSOLE_MEETING"
 """Environment variable of workers: the rendezvous file of the ranks of `--tp`. Each start has a new
 file, so that no rank connects to one of an earlier start."""
+ANY_HOST = "*"
+"""The value of --allow-host that allows every name."""
 
 
 NO_ADAPTER = "no adapter is loaded"
@@ -127,16 +133,33 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 8000
     api_key: Annotated[
         str,
-        Meta(description="clients must send it as a bearer token (also $LORACONSOLE_API_KEY)"),
+        Meta(
+            description="clients must send it as a bearer token; @FILE reads it from a file (also "
+            "$LORACONSOLE_API_KEY)"
+        ),
     ] = ""
     admin_key: Annotated[
         str,
         Meta(
-            description="bearer token of the routes that load and unload adapters (also "
-            "$LORACONSOLE_ADMIN_KEY); without it they are open if --api-key is not set and --host "
-            "is on loopback, else closed"
+            description="bearer token of operators' routes, such as loading an adapter; @FILE "
+            "reads it from a file (also $LORACONSOLE_ADMIN_KEY); without it they are open if "
+            "--api-key is not set and --host is on loopback, else closed"
         ),
     ] = ""
+    allow_host: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="a name, such as a proxy's, that requests may ask for in Host beside the "
+            "server's addresses, localhost and --host; * allows any; repeat for more"
+        ),
+    ] = ()
+    allow_origin: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="the origin of a page, such as https://chat.example.com, that may use the "
+            "server from a browser: users' routes, and with --admin-key operators'; repeat for more"
+        ),
+    ] = ()
     scheduler: Annotated[
         Literal[
             "fcfs",
@@ -311,6 +334,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     f"{flag_of(one)} and {flag_of(other)} contradict each other: {reason}",
                     "leave one of them out",
                 )
+        for origin in self.allow_origin:
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin, re.IGNORECASE):
+                raise UsageError(
+                    f"--allow-origin {origin!r} is not the origin of a page",
+                    "scheme, name and port as the browser sends them: https://chat.example.com",
+                )
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Its fields without keys: a traceback on a terminal shows local variables."""
+        values = msgspec.structs.asdict(self)
+        hidden = {name: HIDDEN for name in KEY_VARIABLES if values[name]}
+        return list((values | hidden).items())
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     @property
     def run_path(self) -> Path:
@@ -389,17 +427,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def save(self) -> None:
         """Writes `RUN/config.json`, readable by its owner alone (it may hold an API key), with the
         pipeline's protocol."""
-        path = self.run_path / "config.json"
-        temporary = path.with_suffix(".new")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            saved = {"protocol": PROTOCOL} | msgspec.to_builtins(self)
-            file.write(msgspec.json.format(msgspec.json.encode(saved)))
-        temporary.replace(path)
+        saved = {"protocol": PROTOCOL} | msgspec.to_builtins(self)
+        content = msgspec.json.format(msgspec.json.encode(saved))
+        write_private(self.run_path / "config.json", content)
 
     @classmethod
     def load(cls, run: str | Path) -> Config:
         """The settings of the pipeline in `run`. Raises `OperatorError` if there are none, or if it
         speaks another protocol."""
+        check_owner(run)
         check_protocol(run)
         path = Path(run) / "config.json"
         try:
@@ -412,6 +448,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ) from None
         except msgspec.DecodeError as error:
             raise OperatorError(f"{path} is not readable: {error}", "remove it") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine reach a server that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class SavedProtocol(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from .api_keys import KEY_VARIABLES, read_key
 from .config import DEFAULT_MODEL, Config, flag_of, shipped_adapters
 from .errors import UsageError
 
@@ -24,6 +25,13 @@ USUAL = (
     *("run", "model", "adapter", "dummy", "device", "dtype", "tp", "host", "port"),
     *("scheduler", "max_total_tokens"),
 )
+TUPLE_METAVARS = {
+    "fair_weight": "NAME=W",
+    "ignore_key": "KEY",
+    "allow_host": "NAME",
+    "allow_origin": "URL",
+}
+"""Placeholders of repeatable flags other than NAME=PATH."""
 
 
 class ConfigField(msgspec.Struct, frozen=True):
@@ -41,7 +49,7 @@ class ConfigField(msgspec.Struct, frozen=True):
     def metavar(self) -> str:
         """The placeholder of its value in the help."""
         if get_origin(self.kind) is tuple:
-            return {"fair_weight": "NAME=W", "ignore_key": "KEY"}.get(self.name, "NAME=PATH")
+            return TUPLE_METAVARS.get(self.name, "NAME=PATH")
         if get_origin(self.kind) is Literal:
             return "NAME"
         return {int: "N", float: "S"}.get(self.kind, self.name.upper())
@@ -111,10 +119,14 @@ def config_from_flags(given: Mapping[str, Any]) -> Config:
     values: dict[str, Any] = {}
     if file := given.get("config"):
         values |= _read_toml(Path(file))
-    for name in ("api_key", "admin_key"):
-        if key := os.environ.get(f"LORACONSOLE_{name.upper()}"):
-            values.setdefault(name, key)
+    sources = dict.fromkeys(values, f"--config {file}")
+    for name, variable in KEY_VARIABLES.items():
+        if name not in values and (key := os.environ.get(variable)):
+            values[name], sources[name] = key, f"${variable}"
     values |= {f.name: given[f.name] for f in config_fields() if f.name in given}
+    for name in KEY_VARIABLES:
+        if isinstance(key := values.get(name), str):
+            values[name] = read_key(key, flag_of(name) if name in given else sources[name])
     if "adapter" not in values and values.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
         values["adapter"] = shipped_adapters()
     try:

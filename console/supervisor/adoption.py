@@ -6,19 +6,20 @@ import contextlib
 import os
 import shutil
 import signal
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...pipeline.messages import ProcessState
+from ...pipeline.run_directory import ROUTER_RECORD
+from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.ring_record import EXIT, RECORD, RingRecord, boot_id, start_ticks
 from ...pipeline.runtime.wording import counted
 from .adopted_process import AdoptedProcess
 from .child import Child
 from .ring_processes import find_processes
 
-LEFT_OVER = (RECORD, "router.json", "requests")
+LEFT_OVER = (RECORD, ROUTER_RECORD, "requests")
 """What a pipeline keeps in its run directory for the time it runs."""
 
 
@@ -41,7 +42,7 @@ def adopt_ring(run: Path, children: Mapping[str, Child]) -> Adoption:
     """Gives each child the process that runs under its name in `run`, and what the supervisor
     before knew of it. A process that has died since is adopted as well: its end is then handled
     like any other. A second process of a name is killed."""
-    record = RingRecord.read(run) or RingRecord(boot_id=boot_id(), started_at=time.time())
+    record = RingRecord.read(run) or RingRecord(boot_id=boot_id(), started_at=unix_time())
     rows = {row.view.name: row for row in record.processes}
     found = find_processes(run)
     alive, dead = [], []
@@ -60,7 +61,7 @@ def adopt_ring(run: Path, children: Mapping[str, Child]) -> Adoption:
             alive.append(name)
             if pid != known:  # started just before that supervisor died
                 child.become(ProcessState.STARTING)
-                child.started_at = time.time()
+                child.started_at = unix_time()
         elif row is not None and row.view.pid:
             child.adopt(AdoptedProcess(run, row.view.pid, is_alive=False), row.start_ticks)
             dead.append(name)

@@ -11,8 +11,10 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
+from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
 from ...pipeline.messages import ProcessState, ProcessView
+from ...pipeline.runtime.clock import own_clock, unix_time
 from ...pipeline.runtime.revival import SUPERVISOR_COMMAND
 from ...pipeline.runtime.ring_record import ProcessRecord
 from .adopted_process import AdoptedProcess
@@ -39,7 +41,7 @@ class Child:
         self.one_shot = one_shot
         self.state = ProcessState.PENDING
         self.reason = ""
-        self.since = time.time()
+        self.since = unix_time()
         self.started_at: float | None = None
         self.restarts = 0
         self.num_falls = 0
@@ -77,7 +79,7 @@ class Child:
         if (state, reason) == (self.state, self.reason):
             return False
         if state is not self.state:
-            self.since = time.time()
+            self.since = unix_time()
         self.state, self.reason = state, reason
         return True
 
@@ -85,7 +87,7 @@ class Child:
         """Counts a fall and begins the recovery from it; `now` is monotonic."""
         self.falls.append(now)
         self.num_falls += 1
-        self.fell_at, self.fall_reason = time.time(), reason
+        self.fell_at, self.fall_reason = unix_time(), reason
         self.is_recovering = True
 
     def record(self) -> ProcessRecord:
@@ -153,7 +155,8 @@ def end_recoveries(children: Iterable[Child], router_beat_at: float) -> bool:
 def environment(config: Config) -> dict[str, str]:
     """The environment of the processes of a ring."""
     return {
-        **os.environ,
+        **without_keys(os.environ),
+        **own_clock(),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         SUPERVISOR_COMMAND: shlex.join(command_of("supervisor", config)),

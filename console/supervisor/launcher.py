@@ -6,8 +6,11 @@ from __future__ import annotations
 import os
 import subprocess
 
+from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
+from ...pipeline.private_files import private_umask
 from ...pipeline.run_directory import make_run_directory
+from ...pipeline.runtime.clock import new_clock
 from ...pipeline.runtime.listener import LISTENER, bind_listener
 from ...pipeline.runtime.run_lock import LOCK_VARIABLE, Lock
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
@@ -49,12 +52,15 @@ def start(config: Config) -> int:
 
 def _start_supervisor(config: Config, lock: int, listener: int) -> int:
     environment = {
-        **os.environ,
+        **without_keys(os.environ),
         **UTF8_OUTPUT,
+        **new_clock(),
         LOCK_VARIABLE: str(lock),
         LISTENER: str(listener),
     }
-    with (config.run_path / "logs" / "supervisor.log").open("ab") as log:
+    with private_umask():
+        log = (config.run_path / "logs" / "supervisor.log").open("ab")
+    with log:
         supervisor = subprocess.Popen(
             command_of("supervisor", config),
             stdin=subprocess.DEVNULL,

@@ -34,6 +34,7 @@ from ...pipeline.messages import (
     StopProcess,
     ToSupervisor,
 )
+from ...pipeline.runtime.clock import ClockWatch, unix_time, unix_time_ns
 from ...pipeline.runtime.health import ring_state
 from ...pipeline.runtime.listener import (
     LISTENER,
@@ -87,9 +88,9 @@ class Supervisor(Process):
         self.ring = [Child(name, command_of(name, config)) for name in names]
         self.children = {child.name: child for child in (self.fetch, *self.ring)}
         self.snapshots = SnapshotCache(
-            MetricsHistory(self.run / "history", time.time(), self.event)
+            MetricsHistory(self.run / "history", unix_time(), self.event)
         )
-        self.log_tail = LogTail(self.run / "logs")
+        self.log_tail = LogTail(self.run / "logs", turns_over=True)
         self._minders: dict[str, asyncio.Task[None]] = {}
         self._stop_asked = asyncio.Event()
         self._adoption: Adoption | None = None
@@ -102,7 +103,7 @@ class Supervisor(Process):
 
     def _continue_from(self, record: RingRecord | None) -> None:
         """Takes over what the supervisor before knew of the ring; None: there was none."""
-        self.started_at = record.started_at if record else time.time()
+        self.started_at = record.started_at if record else unix_time()
         self._restarts = record.restarts + 1 if record else 0
         self._starts = record.recent_starts() if record else ()
         self._is_up = record.is_up if record else False
@@ -261,7 +262,7 @@ class Supervisor(Process):
                 pass_fds=(self._listener.fileno(),),
             )
         child.start_ticks = start_ticks(child.process.pid)
-        child.beat_at, child.started_at = time.monotonic(), time.time()
+        child.beat_at, child.started_at = time.monotonic(), unix_time()
         self._become(child, ProcessState.STARTING, "")
         self.log.info("started %s, pid %d", child.name, child.pid)
         if child.is_rank and meeting != self._meeting:
@@ -287,7 +288,7 @@ class Supervisor(Process):
             self.event("error", f"{child.name} not restarted after {recent} deaths: {reason}")
             return False
         delay = BACKOFF_SECONDS[recent - 1]
-        child.retry_at = time.time() + delay
+        child.retry_at = unix_time() + delay
         self._become(child, ProcessState.BACKOFF, reason)
         when = f"in {delay:.0f} s" if delay else "at once"
         self.event("error", f"{child.name} died ({reason}); restarting {when}")
@@ -316,7 +317,7 @@ class Supervisor(Process):
         """The path of the rendezvous file of ranks that start from now on; see `MEETING`."""
         for old in self.run.glob("ranks-*"):
             old.unlink(missing_ok=True)
-        return self.run / f"ranks-{time.time_ns()}"
+        return self.run / f"ranks-{unix_time_ns()}"
 
     def _why(self, child: Child, code: int | None) -> str:
         beat = self.snapshots.latest.heartbeats.get(child.name)
@@ -352,7 +353,7 @@ class Supervisor(Process):
         if is_up:
             self._down_since = None
         elif self._is_up:
-            self._down_since = time.time()
+            self._down_since = unix_time()
         self._is_up = is_up
         return is_back
 
@@ -586,11 +587,13 @@ class Supervisor(Process):
             await asyncio.sleep(LOG_SECONDS)
 
     async def _history_forever(self) -> None:
-        due = time.monotonic()
+        due, clock = time.monotonic(), ClockWatch()
         while True:
             due = max(due + 1.0, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            self.snapshots.history.tick(time.time())
+            self.snapshots.history.tick(unix_time())
+            if text := clock.look():
+                self.event("warning", text)
 
     def _publish_log(self) -> None:
         fresh = self.log_tail.read_new()
@@ -601,7 +604,7 @@ class Supervisor(Process):
 
     def event(self, level: str, text: str) -> None:
         super().event(level, text)
-        self.snapshots.history.take(Event(time.time(), level, self.name, text))
+        self.snapshots.history.take(Event(unix_time(), level, self.name, text))
 
     def publish_stats(self) -> None:
         self._publish_table()
@@ -621,7 +624,7 @@ class Supervisor(Process):
     def table(self) -> ProcessTable:
         views = tuple(child.view() for child in self.children.values())
         return ProcessTable(
-            time.time(),
+            unix_time(),
             self._ring_state(),
             views,
             self._down_since,

@@ -8,7 +8,6 @@ import contextlib
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
+from ...pipeline.private_files import keep_files_private
 from ..terminal import splash
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run_console(
     *,
     is_read_only: bool = False,
     label: str = "",
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
     source: Callable[..., TelemetryClient] | None = None,
     starter: Callable[[], int] | None = None,
 ) -> str | None:
@@ -57,6 +57,8 @@ def run_console(
 
     For the keywords see `ConsoleApp`. Raises `SystemExit` if the console itself fails.
     """
+    keep_files_private()
+    from ..client.pipeline_clock import PipelineClock
     from ..client.telemetry import TelemetryClient
     from ..settings.ui_state import UiState
     from ..state.adapter_colors import AdapterColors
@@ -71,7 +73,7 @@ def run_console(
         low_bandwidth=screen.low_bandwidth,
         adapter_colors=AdapterColors.remembered(),
         ui_state=UiState.remembered(),
-        clock=clock,
+        clock=clock or PipelineClock(),
         label=label,
         source=source or TelemetryClient,
         shows_cost=screen.show_cost,

@@ -42,6 +42,10 @@ class DetokenizerStreams:
         again."""
         self._ended[sequence.request.request_id] = (sequence, finish_reason)
 
+    def is_kept(self, request_id: str) -> bool:
+        """Whether it has ended, and the server does not have all its text yet."""
+        return request_id in self._ended
+
     def forget_ended(self, request_id: str) -> None:
         """Drops an ended request: the server has all its text, or no client wants it any more."""
         self._ended.pop(request_id, None)
@@ -54,14 +58,21 @@ class DetokenizerStreams:
         streams: list[tuple[Sequence, str | None]] = [(sequence, None) for sequence in live]
         streams += self._ended.values()
         for sequence, finish_reason in streams:
-            self._send_again(sequence, finish_reason)
+            self.send_again(sequence, finish_reason)
         return len(streams)
 
-    def _send_again(self, sequence: Sequence, finish_reason: str | None) -> None:
+    def send_again(self, sequence: Sequence, finish_reason: str | None = None) -> None:
+        """Sends a stream from its first token. `finish_reason` is set if the last token ends it."""
         request = sequence.request
         self.open_stream(request)
         outputs = sequence.token_ids[sequence.num_prompt :]
-        tokens = [StreamToken(request.request_id, i, t) for i, t in enumerate(outputs)]
+        if not outputs:
+            return
+        logprobs = sequence.logprobs or [()] * len(outputs)
+        tokens = [
+            StreamToken(request.request_id, index, token_id, values)
+            for index, (token_id, values) in enumerate(zip(outputs, logprobs, strict=True))
+        ]
         if finish_reason:
             tokens[-1] = msgspec.structs.replace(tokens[-1], finish_reason=finish_reason)
         self._effects.send("detokenizer", StreamTokens(tuple(tokens)))

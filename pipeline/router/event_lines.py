@@ -26,6 +26,7 @@ from ..messages import (
     ReloadAdapter,
     Request,
     Resume,
+    ResumeRequest,
     SamplingParams,
     SetScheduler,
     StopFound,
@@ -37,6 +38,7 @@ from ..messages import (
 from ..schedule.admission import Decision
 from ..schedule.pets import LatencyTable
 from ..schedule.scheduler import Scheduler
+from .record import RouterRecord
 
 FORMAT = 2
 """Incremented when a line changes its meaning, or the same inputs give another decision."""
@@ -84,6 +86,8 @@ class Started(EventLine, frozen=True, kw_only=True, tag="started"):
     config: Config
     """Without its keys."""
     table: LatencyTable
+    record: RouterRecord | None = None
+    """Of the earlier router whose work goes on."""
 
 
 class Got(EventLine, frozen=True, kw_only=True, tag="got"):
@@ -93,16 +97,24 @@ class Got(EventLine, frozen=True, kw_only=True, tag="got"):
 
 
 class Asked(EventLine, frozen=True, kw_only=True, tag="asked"):
-    """A request, without its tokens."""
+    """A request, without its tokens: a new one, or one of an earlier router."""
 
     request: str
     adapter: str | None
     num_prompt: int
     max_tokens: int
     arrived_at: float
+    outputs: int | None = None
+    """Tokens that an earlier router delivered; None: it is new."""
 
-    def to_request(self) -> Request:
-        """A request that leads to the same decisions."""
+    def to_message(self) -> Request | ResumeRequest:
+        """A message that leads to the same decisions."""
+        request = self._to_request()
+        if self.outputs is None:
+            return request
+        return ResumeRequest(request=request, token_ids=(0,) * self.outputs)
+
+    def _to_request(self) -> Request:
         params = SamplingParams(
             max_tokens=self.max_tokens, stop_token_ids=(STOP_TOKEN,), ignore_eos=True
         )
@@ -190,14 +202,21 @@ def line_of_message(message: object, at: float) -> AnyLine | None:
     """The line of a message to the router; None if decisions do not depend on it, or if its effect
     has its own line."""
     if isinstance(message, Request):
-        return Asked(
-            at=at,
-            request=message.request_id,
-            adapter=message.adapter,
-            num_prompt=len(message.prompt_ids),
-            max_tokens=message.params.max_tokens,
-            arrived_at=message.arrived_at,
-        )
+        return _asked(message, at)
+    if isinstance(message, ResumeRequest):
+        return _asked(message.request, at, len(message.known_ids))
     if isinstance(message, WRITTEN):
         return Got(at=at, message=message)
     return None
+
+
+def _asked(request: Request, at: float, outputs: int | None = None) -> Asked:
+    return Asked(
+        at=at,
+        request=request.request_id,
+        adapter=request.adapter,
+        num_prompt=len(request.prompt_ids),
+        max_tokens=request.params.max_tokens,
+        arrived_at=request.arrived_at,
+        outputs=outputs,
+    )

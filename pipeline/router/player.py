@@ -29,7 +29,9 @@ class Player:
 
     def __init__(self, start: Started) -> None:
         self.start = start
-        self.core = RouterCore(start.config, start.incarnation, start.at, start.table)
+        self.core = RouterCore(
+            start.config, start.incarnation, start.at, start.table, record=start.record
+        )
         self.core.record_lines()
         self.now = start.at
         self.decided = self.admitted = 0
@@ -48,7 +50,7 @@ class Player:
                 self._note_end(message)
             case Asked():
                 self.times.note_asked(line)
-                core.handle_message(line.to_request(), now)
+                core.handle_message(line.to_message(), now)
             case Answered(step=step, stopped=stopped):
                 self._answer_step(self._end_step(step), stopped)
             case StepFailed(step=step, error=error):

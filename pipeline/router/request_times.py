@@ -51,6 +51,8 @@ class RequestTimes:
         self.inter_token = [0] * (len(LATENCY_BUCKETS_MS) + 1)
 
     def note_asked(self, asked: Asked) -> None:
+        if asked.request in self.by_id and asked.outputs is not None:
+            return  # the router holds it: it goes on
         self.by_id[asked.request] = RequestTime(asked)
         self.requests += 1
         self.live += 1

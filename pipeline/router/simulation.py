@@ -68,7 +68,10 @@ class Simulation:
         self._seen, self._step_times, self._config, self._changed = seen, times, config, changed
         self._watch = watch
         start = seen.start
-        self.core = RouterCore(config, start.incarnation, start.at, start.table)
+        record = start.record
+        if record is not None and changed.intersection(SCHEDULING):
+            record = msgspec.structs.replace(record, scheduling=config.scheduling(), counters={})
+        self.core = RouterCore(config, start.incarnation, start.at, start.table, record=record)
         self.core.record_lines()
         self.times = RequestTimes()
         self.now = start.at
@@ -106,7 +109,7 @@ class Simulation:
     def _hear(self, line: Asked | Got) -> None:
         if isinstance(line, Asked):
             self.times.note_asked(line)
-            self.core.handle_message(line.to_request(), self.now)
+            self.core.handle_message(line.to_message(), self.now)
             return
         message = self._changed_message(line.message)
         if message is None:

@@ -19,6 +19,7 @@ import zmq
 import zmq.asyncio
 
 from ..messages import Message, SocketStats, Telemetry
+from ..private_files import private_umask
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ INBOX_FRAMES = 8192
 TELEMETRY_FRAMES = 2000
 """Frames queued for a slow console; later ones are dropped, since the pipeline never waits."""
 MAX_FRAME_BYTES = 64 << 20
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding a frame raises: msgspec lets a tag or a key that is not UTF-8, and nesting of more
+than a thousand levels, through as Python's own errors."""
 
 
 class InboxFull(Exception):
@@ -53,11 +57,13 @@ def stats_address(run: Path, name: str) -> str:
 
 
 def _bind(socket: zmq.Socket[Any], address: str) -> None:
-    """Binds a unix socket; a file left by a killed process is replaced."""
+    """Binds a unix socket, which only this user may connect to; a file left by a killed process is
+    replaced."""
     path = address.removeprefix("ipc://")
     if os.path.exists(path):
         os.unlink(path)
-    socket.bind(address)
+    with private_umask():
+        socket.bind(address)
 
 
 class Inbox(Generic[T]):
@@ -91,7 +97,7 @@ class Inbox(Generic[T]):
             self._bytes += len(frame)
             try:
                 return self._decoder.decode(frame)
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 self._refused += 1
                 if time.monotonic() - self._warned_at > 1.0:  # a flood must not fill the log
                     self._warned_at = time.monotonic()
@@ -199,7 +205,7 @@ class Watch:
     def _decode(self, frame: bytes) -> tuple[Telemetry, ...]:
         try:
             return (self._decoder.decode(frame),)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             self.refused += 1
             return ()
 

@@ -198,9 +198,9 @@ class Scheduler:
         """Whether the sequence of this number has not ended."""
         return number in self._by_number
 
-    def check_length(self, request: Request) -> None:
-        """Raises `Overlong` if the pool could never hold the request, and `AdapterRefused` if its
-        adapter is unknown or has failed."""
+    def check_length(self, request: Request, adapter: AdapterRecord | None = None) -> None:
+        """Raises `Overlong` if the pool could never hold the request with its `adapter`, by default
+        the one that serves new requests; `AdapterRefused` if that is unknown or has failed."""
         total = len(request.prompt_ids) + request.params.max_tokens
         longest = self.limits.max_model_len
         if total > longest:
@@ -209,7 +209,7 @@ class Scheduler:
                 f"{request.params.max_tokens} = {total} exceeds {longest}, "
                 "the longest that the model and its pool hold"
             )
-        adapter = self.registry.acquire(request.adapter)
+        adapter = adapter or self.registry.acquire(request.adapter)
         if not self.can_ever_fit(total, adapter):
             own = adapter.info.pages if adapter.info else 0
             beside = f" beside {own} pages of its adapter and those pinned" if own else ""
@@ -224,9 +224,18 @@ class Scheduler:
 
     def add_request(self, request: Request, now: float) -> Sequence:
         """A new sequence, WAITING. The caller has checked its length. Raises `AdapterRefused`."""
-        adapter = self.registry.acquire(request.adapter)
-        sequence = Sequence(request, self._next_number, adapter)
+        sequence = self.new_sequence(request, self.registry.acquire(request.adapter))
+        self.add_sequence(sequence, now)
+        return sequence
+
+    def new_sequence(self, request: Request, adapter: AdapterRecord) -> Sequence:
+        """A sequence that is not queued yet."""
         self._next_number += 1
+        return Sequence(request, self._next_number - 1, adapter)
+
+    def add_sequence(self, sequence: Sequence, now: float) -> None:
+        """Queues a new sequence. The caller has checked its length, and that it is not complete."""
+        request, adapter = sequence.request, sequence.adapter
         self._by_request[request.request_id] = sequence
         self._by_number[sequence.number] = sequence
         self._queue(sequence, "queued")
@@ -236,7 +245,6 @@ class Scheduler:
         if self._prefetch and adapter.state is AdapterState.HOST:
             need = self._worst_case().with_candidate(*sequence.size)
             self.residency.place_or_wait(adapter, need, now, unwanted=True)
-        return sequence
 
     def finish(self, request_id: str) -> Sequence | None:
         """Ends a request in any state and frees its pages at once; None if it is unknown or has
@@ -525,6 +533,8 @@ class Scheduler:
             token_ids = sequence.token_ids
             sequence.in_flight -= 1
             token_ids.append(token_id)
+            if sampled.logprobs:
+                sequence.logprobs.append(sampled.logprobs)
             if sequence.first_token_at is None:
                 sequence.first_token_at = now
                 tally.first_tokens.add(now, now - sequence.request.arrived_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from ..messages import BatchRow, Request, RequestView
+from ..messages import BatchRow, Logprob, Request, RequestView, ResumeRequest
 from ..runtime.wording import short_id
 from .adapter_registry import AdapterRecord
 
@@ -31,6 +31,8 @@ class Sequence:
         self.tally = adapter.tally
         self.number = number
         self.token_ids: list[int] = list(request.prompt_ids)
+        self.logprobs: list[tuple[Logprob, ...]] = []
+        """Of each output token, if the request asks for them."""
         self.num_prompt = len(request.prompt_ids)
         self.max_length = self.num_prompt + request.params.max_tokens
         self.age = (request.arrived_at, number)
@@ -79,6 +81,16 @@ class Sequence:
     def size(self) -> tuple[int, int]:
         """(tokens held, tokens to come), an entry of `Demand`."""
         return self.length, self.remaining
+
+    def continue_after(self, resumed: ResumeRequest, now: float) -> None:
+        """Takes over the tokens that an earlier router has delivered."""
+        if not resumed.known_ids:
+            return
+        self.token_ids.extend(resumed.known_ids)
+        if self.request.params.logprobs is not None:
+            self.logprobs.extend(resumed.logprobs)
+        self.first_token_at = self.admitted_at = resumed.first_token_at or now
+        self.is_charged = True
 
     def restart(self) -> None:
         """Resets it for the queue: it keeps its tokens and has no pages."""

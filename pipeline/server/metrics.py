@@ -20,6 +20,7 @@ from prometheus_client.core import (
 
 from ..messages import LATENCY_BUCKETS_MS, AdapterState, AdapterView
 from ..runtime.step_statistics import DecodeStatistics
+from .access import Access
 from .pipeline_state import PipelineState
 
 ADAPTER_COUNTERS: Sequence[tuple[str, str, Callable[[AdapterView], float]]] = (
@@ -78,10 +79,11 @@ class Metrics:
         counters: RequestCounters,
         streams: Sized,
         broken: Callable[[], str],
+        access: Access,
     ) -> None:
         """`streams`: the open ones. `broken`: why no request can be taken; "" if one can."""
         self._pipeline, self._counters = pipeline, counters
-        self._streams, self._broken = streams, broken
+        self._streams, self._broken, self._access = streams, broken, access
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -96,6 +98,8 @@ class Metrics:
         yield _gauge("up", "1 if a request would be answered now", not self._broken())
         yield _counter("requests", "requests accepted over HTTP", counters.requests)
         yield _counter("errors", "requests that ended with an error", counters.errors)
+        refused = self._access.num_refused
+        yield _counter("key_refusals", "requests with a wrong or missing key", refused)
         yield _counter("prompt_tokens", "prompt tokens accepted", counters.prompt_tokens)
         yield _counter("output_tokens", "tokens streamed to clients", counters.output_tokens)
         yield _gauge("open_streams", "answers being streamed", len(self._streams))

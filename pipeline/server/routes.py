@@ -43,11 +43,14 @@ from ..messages import (
 )
 from ..order_id import make_order_id
 from ..run_directory import is_hub_id
+from ..runtime.clock import unix_time
 from ..runtime.json_document import to_document
 from ..runtime.spans import recording_name
 from ..text.tokenizer import TextError
+from .access import Access
 from .answer_format import Format, error_body
 from .bad_request import BadRequest
+from .browser_guard import guard_middleware
 from .chat_prompt import chat_prompt
 from .event_stream import (
     EventStream,
@@ -80,7 +83,6 @@ from .schemas import (
 from .streams import AnswerStreams, Stream
 
 MAX_BODY_BYTES = 16 << 20
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SERVED = (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
 """States in which an adapter is served: at once, or as soon as it is placed."""
 
@@ -124,6 +126,7 @@ def make_app(gateway: Gateway) -> Starlette:
             routes.append(Route(prefix + path, api.admin(handler), methods=["POST"]))
     return Starlette(
         routes=routes,
+        middleware=guard_middleware(gateway.config),
         exception_handlers={HTTPException: _no_route, Exception: _broken},
     )
 
@@ -145,6 +148,12 @@ async def _broken(request: HttpRequest, error: Exception) -> Response:
     return JSONResponse(error_body(500, "the server failed; its log has the reason"), 500)
 
 
+HEADERS_OF_STATUS = {
+    401: {"www-authenticate": "Bearer"},
+    429: {"retry-after": "1"},
+    503: {"retry-after": "1"},
+}
+"""Headers that belong to a refusal."""
 Handler = Callable[[HttpRequest], Awaitable[Response]]
 
 
@@ -153,32 +162,26 @@ class Api:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        self._metrics = Metrics(gateway.pipeline, gateway.counters, gateway.streams, gateway.broken)
+        self.access = Access(gateway.config, gateway.report)
+        self._metrics = Metrics(
+            gateway.pipeline, gateway.counters, gateway.streams, gateway.broken, self.access
+        )
 
     def guarded(self, handler: Handler) -> Handler:
-        """A user's route: checks the API key, and turns `BadRequest` into its status and reason.
-        The admin key is accepted too."""
-        config = self.gateway.config
-        keys = [key for key in (config.api_key, config.admin_key) if key]
-        return self._guarded(handler, keys if config.api_key else [])
+        """A user's route: checks the key, and turns `BadRequest` into its status and reason."""
+        return self._guarded(handler, self.access.check_user)
 
     def admin(self, handler: Handler) -> Handler:
         """An operator's route: like `guarded`, but only the admin key is accepted."""
-        config = self.gateway.config
-        is_open = not config.api_key and config.host in LOOPBACK
-        if not config.admin_key and not is_open:
-            return self._guarded(_closed, [])
-        return self._guarded(handler, [config.admin_key] if config.admin_key else [])
+        return self._guarded(handler, self.access.check_operator)
 
-    def _guarded(self, handler: Handler, keys: list[str]) -> Handler:
-        """The handler with a check that a request has one of `keys`, if there are any."""
+    def _guarded(self, handler: Handler, check: Callable[[HttpRequest], None]) -> Handler:
+        """The handler, called if `check` does not refuse the request."""
 
         async def guarded(request: HttpRequest) -> Response:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-            if keys and not any(secrets.compare_digest(given, key.encode()) for key in keys):
-                return JSONResponse(error_body(401, "wrong or missing API key"), 401)
             try:
                 try:
+                    check(request)
                     return await handler(request)
                 except TextError as error:
                     raise BadRequest(str(error)) from error
@@ -186,8 +189,7 @@ class Api:
                     raise BadRequest("the body is nested too deeply") from error
             except BadRequest as error:
                 body = error_body(error.status, error.reason, error.param)
-                headers = {"retry-after": "1"} if error.status in (429, 503) else None
-                return JSONResponse(body, error.status, headers)
+                return JSONResponse(body, error.status, HEADERS_OF_STATUS.get(error.status))
 
         return guarded
 
@@ -336,7 +338,7 @@ class Api:
 
     async def start_profiler(self, request: HttpRequest) -> Response:
         body = decode_body(await self._body(request) or b"{}", ProfilerBody)
-        name = recording_name(time.time())
+        name = recording_name(unix_time())
         return await self._order_spans(
             StartSpans(**_ticket(), recording=name, layers=body.layers, nvtx=body.nvtx)
         )
@@ -530,12 +532,6 @@ def adapter_body(view: AdapterView) -> dict[str, Any]:
         **to_document(view),
         "residency": residency,
     }
-
-
-async def _closed(request: HttpRequest) -> Response:
-    raise BadRequest(
-        "operators' routes are closed: start the pipeline with --admin-key", status=403
-    )
 
 
 def spans_body(reply: SpansReply) -> dict[str, Any]:

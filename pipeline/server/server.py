@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from pathlib import Path
 
 import uvicorn
@@ -30,12 +29,14 @@ from ..messages import (
 )
 from ..model_files.generation_config import GenerationDefaults, read_generation_config
 from ..model_files.model_config import read_model_config
+from ..runtime.clock import unix_time
 from ..runtime.health import lost_process
 from ..runtime.listener import bind_listener, inherited_listener
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
 from .adapter_chat import AdapterChats
+from .browser_guard import ANSWER_HEADERS
 from .gateway import Gateway
 from .quiet_uvicorn import QuietUvicorn, why_signals_are_shared
 from .routes import make_app
@@ -68,6 +69,7 @@ class Server(Process):
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                headers=ANSWER_HEADERS,
                 timeout_graceful_shutdown=3,
             )
         )
@@ -132,7 +134,7 @@ class Server(Process):
                 case SpansReply() as answer:
                     gateway.take_spans_reply(answer)
                 case Introduce():
-                    gateway.fail_all("the router restarted; please send the request again")
+                    gateway.send_all_again()
                     self.outbox("router").send(Ready(self.name, self.incarnation))
 
     async def shutdown(self) -> None:
@@ -173,7 +175,7 @@ class Server(Process):
         counters = self._gateway.counters
         self.beacon.publish(
             ServerStats(
-                at=time.time(),
+                at=unix_time(),
                 url=self.url,
                 open_streams=len(self._gateway.streams),
                 requests=counters.requests,

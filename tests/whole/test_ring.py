@@ -27,6 +27,7 @@ from loraconsole.console.client.tape import Tape
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Heartbeat, Moment, RouterStats, Snapshot
 
+IS_JSON = {"content-type": "application/json"}
 pytestmark = pytest.mark.processes
 
 MODELS = (BASE, *ADAPTERS)
@@ -243,7 +244,7 @@ def test_a_request_that_cannot_run_is_told_why(
     whole = {"model": BASE, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
     # ensure_ascii, so that half a character travels as the escape it is written as
     content = json.dumps(whole | body | {"stream": stream})
-    response = ring.http.post("/v1/chat/completions", content=content)
+    response = ring.http.post("/v1/chat/completions", content=content, headers=IS_JSON)
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert reason in error["message"]
@@ -252,9 +253,9 @@ def test_a_request_that_cannot_run_is_told_why(
 
 def test_unknown_paths_and_bodies_that_are_no_json_are_refused(ring: Ring) -> None:
     assert ring.http.get("/v1/absent").status_code == 404
-    assert ring.http.post("/v1/completions", content=b"{").status_code == 400
+    assert ring.http.post("/v1/completions", content=b"{", headers=IS_JSON).status_code == 400
     assert ring.http.post("/generate", json={"inputs": 3}).status_code == 400
-    big = ring.http.post("/v1/completions", content=b"x" * (17 << 20))
+    big = ring.http.post("/v1/completions", content=b"x" * (17 << 20), headers=IS_JSON)
     assert big.status_code == 413
 
 

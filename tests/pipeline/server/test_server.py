@@ -140,7 +140,7 @@ def test_unknown_routes_and_methods_have_openais_error(
     "body", [b"[" * 1_000_000, b'{"x": %s}' % (b"9" * 5000), b'{"seed": %d}' % 2**70]
 )
 def test_deep_nesting_and_huge_numbers_are_refused(ring: Ring, path: str, body: bytes) -> None:
-    response = ring.http.post(path, content=body)
+    response = ring.http.post(path, content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400, response.text
     assert "error" in response.json()
 
