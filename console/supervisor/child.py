@@ -7,13 +7,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from collections import deque
 from collections.abc import Iterable
 
 from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
 from ...pipeline.messages import ProcessState, ProcessView
+from ...pipeline.runtime.clock import own_clock, unix_time
 from ...pipeline.runtime.process import PARENT
 
 FALLS_ALLOWED = 5
@@ -36,7 +36,7 @@ class Child:
         self.one_shot = one_shot
         self.state = ProcessState.PENDING
         self.reason = ""
-        self.since = time.time()
+        self.since = unix_time()
         self.started_at: float | None = None
         self.restarts = 0
         self.num_falls = 0
@@ -72,7 +72,7 @@ class Child:
         if (state, reason) == (self.state, self.reason):
             return False
         if state is not self.state:
-            self.since = time.time()
+            self.since = unix_time()
         self.state, self.reason = state, reason
         return True
 
@@ -80,7 +80,7 @@ class Child:
         """Counts a fall and begins the recovery from it; `now` is monotonic."""
         self.falls.append(now)
         self.num_falls += 1
-        self.fell_at, self.fall_reason = time.time(), reason
+        self.fell_at, self.fall_reason = unix_time(), reason
         self.is_recovering = True
 
     def view(self) -> ProcessView:
@@ -144,6 +144,7 @@ def command_of(name: str, config: Config) -> list[str]:
 def environment() -> dict[str, str]:
     return {
         **without_keys(os.environ),
+        **own_clock(),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         PARENT: str(os.getpid()),

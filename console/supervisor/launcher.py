@@ -10,7 +10,8 @@ import sys
 from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
 from ...pipeline.private_files import private_umask
-from ...pipeline.run_directory import make_run_directory
+from ...pipeline.run_directory import ROUTER_RECORD, make_run_directory
+from ...pipeline.runtime.clock import new_clock
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from .lock import LOCK_VARIABLE, Lock, already_runs
 
@@ -34,10 +35,12 @@ def start(config: Config) -> int:
         raise already_runs(run)
     try:
         put_aside(run / "logs")
+        (run / ROUTER_RECORD).unlink(missing_ok=True)
         config.save()
         environment = {
             **without_keys(os.environ),
             **UTF8_OUTPUT,
+            **new_clock(),
             LOCK_VARIABLE: str(lock.descriptor),
         }
         with private_umask():

@@ -33,6 +33,7 @@ from ...pipeline.messages import (
     StopProcess,
     ToSupervisor,
 )
+from ...pipeline.runtime.clock import ClockWatch, unix_time, unix_time_ns
 from ...pipeline.runtime.health import ring_state
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
@@ -71,7 +72,7 @@ class Supervisor(Process):
         # Held until the end: if the lock is free, no pipeline runs here.
         self._lock = Lock.inherited_or_taken(config.run_path)
         super().__init__(config, "supervisor")
-        self.started_at = time.time()
+        self.started_at = unix_time()
         self.stopping = False
         names = config.process_names()
         self.fetch = Child("fetch", command_of("fetch", config), one_shot=True)
@@ -80,7 +81,7 @@ class Supervisor(Process):
         self.snapshots = SnapshotCache(
             MetricsHistory(self.run / "history", self.started_at, self.event)
         )
-        self.log_tail = LogTail(self.run / "logs")
+        self.log_tail = LogTail(self.run / "logs", turns_over=True)
         self._meeting = self._new_meeting()
         self._is_up = False
         """Whether all processes were READY when one last changed its state."""
@@ -180,7 +181,7 @@ class Supervisor(Process):
                 stderr=log,
                 env=environment() | {MEETING: str(meeting)},
             )
-        child.beat_at, child.started_at = time.monotonic(), time.time()
+        child.beat_at, child.started_at = time.monotonic(), unix_time()
         self._become(child, ProcessState.STARTING, "")
         self.log.info("started %s, pid %d", child.name, child.pid)
         if child.is_rank and meeting != self._meeting:
@@ -204,7 +205,7 @@ class Supervisor(Process):
             self.event("error", f"{child.name} not restarted after {recent} deaths: {reason}")
             return False
         delay = BACKOFF_SECONDS[recent - 1]
-        child.retry_at = time.time() + delay
+        child.retry_at = unix_time() + delay
         self._become(child, ProcessState.BACKOFF, reason)
         self.event("error", f"{child.name} died ({reason}); restarting in {delay:.0f} s")
         await asyncio.sleep(delay)
@@ -232,7 +233,7 @@ class Supervisor(Process):
         """The path of the rendezvous file of ranks that start from now on; see `MEETING`."""
         for old in self.run.glob("ranks-*"):
             old.unlink(missing_ok=True)
-        return self.run / f"ranks-{time.time_ns()}"
+        return self.run / f"ranks-{unix_time_ns()}"
 
     def _why(self, child: Child, code: int) -> str:
         beat = self.snapshots.latest.heartbeats.get(child.name)
@@ -262,7 +263,7 @@ class Supervisor(Process):
         if is_up:
             self._down_since = None
         elif self._is_up:
-            self._down_since = time.time()
+            self._down_since = unix_time()
         self._is_up = is_up
         return is_back
 
@@ -457,11 +458,13 @@ class Supervisor(Process):
             await asyncio.sleep(LOG_SECONDS)
 
     async def _history_forever(self) -> None:
-        due = time.monotonic()
+        due, clock = time.monotonic(), ClockWatch()
         while True:
             due = max(due + 1.0, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            self.snapshots.history.tick(time.time())
+            self.snapshots.history.tick(unix_time())
+            if text := clock.look():
+                self.event("warning", text)
 
     def _publish_log(self) -> None:
         fresh = self.log_tail.read_new()
@@ -472,7 +475,7 @@ class Supervisor(Process):
 
     def event(self, level: str, text: str) -> None:
         super().event(level, text)
-        self.snapshots.history.take(Event(time.time(), level, self.name, text))
+        self.snapshots.history.take(Event(unix_time(), level, self.name, text))
 
     def publish_stats(self) -> None:
         self._publish_table()
@@ -491,7 +494,7 @@ class Supervisor(Process):
 
     def table(self) -> ProcessTable:
         views = tuple(child.view() for child in self.children.values())
-        return ProcessTable(time.time(), self._ring_state(), views, self._down_since)
+        return ProcessTable(unix_time(), self._ring_state(), views, self._down_since)
 
     def _answer(self, reply_to: str, message: Snapshot | SpanEnds) -> None:
         """Sends an answer to an inbox of this run directory; a name outside of it is refused."""

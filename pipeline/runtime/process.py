@@ -17,6 +17,7 @@ import resource
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ from ..messages import (
     Heartbeat,
     Message,
     ProcessState,
+    RouterMessage,
     SocketStats,
     SpansOrder,
     SpansReply,
@@ -38,6 +40,7 @@ from ..messages import (
     StopSpans,
 )
 from ..private_files import keep_files_private
+from .clock import unix_time, unix_time_ns
 from .sockets import Beacon, Inbox, InboxFull, Outbox, make_context
 from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name
 
@@ -62,8 +65,8 @@ class Process:
         self.config = config
         self.name = name
         self.run: Path = config.run_path
-        self.incarnation = time.time_ns()
-        self.clock: Callable[[], float] = time.time
+        self.incarnation = unix_time_ns()
+        self.clock: Callable[[], float] = unix_time
         """Clock of its telemetry; a replay sets the log's."""
         self.log = logging.getLogger(name)
         self.context: zmq.asyncio.Context = make_context()
@@ -75,6 +78,9 @@ class Process:
         self.spans = Spans()
         self._recorded: Recording | None = None
         self._outboxes: dict[str, Outbox] = {}
+        self._router = 0
+        self._past_routers: deque[int] = deque(maxlen=16)
+        """Incarnations of routers, the present and earlier ones."""
 
     # -- to be overridden
 
@@ -90,12 +96,24 @@ class Process:
     # -- for subclasses
 
     async def receive(self) -> Any:
-        """The next message of the inbox; orders about spans are handled here."""
+        """The next message of the inbox. Orders about spans are handled here, and what a router
+        sent that has a successor is dropped."""
         while True:
             message = await self.inbox.receive()
-            if not isinstance(message, SpansOrder):
+            if isinstance(message, SpansOrder):
+                self.order_spans(message)
+            elif not (isinstance(message, RouterMessage) and self._is_outdated(message.router)):
                 return message
-            self.order_spans(message)
+
+    def _is_outdated(self, router: int) -> bool:
+        """Whether a message is of an earlier router than the newest that was heard."""
+        if router in self._past_routers:
+            self.log.info("dropped a message of an earlier router")
+            return True
+        if router and router != self._router:
+            self._past_routers.append(self._router)
+            self._router = router
+        return False
 
     def outbox(self, name: str) -> Outbox:
         """The outbox to another process's inbox, opened once."""
@@ -289,8 +307,17 @@ def _exit_status(make: Callable[[Config, int], Process], run: str, rank: int) ->
 def set_up_log() -> None:
     """Log lines go to stderr, which the supervisor points at `RUN/logs/NAME.log`."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt=LOG_TIME, stream=sys.stderr)
+    logging.setLogRecordFactory(make_record)
     logging.raiseExceptions = False  # a full disk must not take the process down
     logging.captureWarnings(True)
+
+
+def make_record(*values: Any, **named: Any) -> logging.LogRecord:
+    """A log record with the pipeline's time."""
+    record = logging.LogRecord(*values, **named)
+    record.created = unix_time()
+    record.msecs = int(record.created % 1 * 1000)
+    return record
 
 
 def die_with_parent(parent: int = 0) -> None:

@@ -31,6 +31,9 @@ INBOX_FRAMES = 8192
 TELEMETRY_FRAMES = 2000
 """Frames queued for a slow console; later ones are dropped, since the pipeline never waits."""
 MAX_FRAME_BYTES = 64 << 20
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding a frame raises: msgspec lets a tag or a key that is not UTF-8, and nesting of more
+than a thousand levels, through as Python's own errors."""
 
 
 class InboxFull(Exception):
@@ -85,7 +88,7 @@ class Inbox(Generic[T]):
             self._bytes += len(frame)
             try:
                 return self._decoder.decode(frame)
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 self._refused += 1
                 if time.monotonic() - self._warned_at > 1.0:  # a flood must not fill the log
                     self._warned_at = time.monotonic()
@@ -188,7 +191,7 @@ class Watch:
     def _decode(self, frame: bytes) -> tuple[Telemetry, ...]:
         try:
             return (self._decoder.decode(frame),)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             self.refused += 1
             return ()
 

@@ -47,6 +47,7 @@ from ..messages import (
 )
 from ..order_id import make_order_id
 from ..run_directory import is_hub_id
+from ..runtime.clock import unix_time
 from ..runtime.json_document import to_document
 from ..runtime.spans import recording_name
 from ..text.tokenizer import TextError
@@ -353,7 +354,7 @@ class Api:
 
     async def start_profiler(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request) or b"{}", ProfilerBody)
-        name = recording_name(time.time())
+        name = recording_name(unix_time())
         return await self._order_spans(
             StartSpans(**_ticket(), recording=name, layers=body.layers, nvtx=body.nvtx)
         )

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import errno
 import socket
-import time
 from pathlib import Path
 
 import uvicorn
@@ -33,6 +32,7 @@ from ..messages import (
 )
 from ..model_files.generation_config import GenerationDefaults, read_generation_config
 from ..model_files.model_config import read_model_config
+from ..runtime.clock import unix_time
 from ..runtime.health import lost_process
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
@@ -154,7 +154,7 @@ class Server(Process):
                 case SpansReply() as answer:
                     gateway.take_spans_reply(answer)
                 case Introduce():
-                    gateway.fail_all("the router restarted; please send the request again")
+                    gateway.send_all_again()
                     self.outbox("router").send(Ready(self.name, self.incarnation))
 
     async def shutdown(self) -> None:
@@ -195,7 +195,7 @@ class Server(Process):
         counters = self._gateway.counters
         self.beacon.publish(
             ServerStats(
-                at=time.time(),
+                at=unix_time(),
                 url=self.url,
                 open_streams=len(self._gateway.streams),
                 requests=counters.requests,
