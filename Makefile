@@ -64,5 +64,11 @@ contracts: .venv/.installed-dev  ## what may import what; no circles; one name, 
 	@$(BIN)/lint-imports
 	@$(BIN)/python tests/house.py
 
+.PHONY: chaos
+MINUTES ?= 10
+SEED ?= 1
+chaos: .venv/.installed-dev  ## kills, hostile frames and bodies for MINUTES, by SEED; docs/chaos.md
+	@PYTHONPATH=tests $(BIN)/python -P -m chaos all --minutes $(MINUTES) --seed $(SEED)
+
 clean:
 	rm -rf .venv build *.egg-info

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
+from ..pipeline.api_keys import hide_key_arguments
 from ..pipeline.errors import OperatorError, UsageError
 from ..pipeline.runtime.stdout import ends_with_its_reader
 from .cli.dispatch import dispatch
@@ -22,6 +23,7 @@ FAILED, USAGE, NOT_RUNNING = 1, 2, 3
 @ends_with_its_reader()
 def main() -> NoReturn:
     """The `loraconsole` command."""
+    hide_key_arguments()
     exit_on_signals()
     command = Command()
     try:

@@ -10,15 +10,17 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from .adapter_name import objection
+from .api_keys import HIDDEN, KEY_VARIABLES
 from .errors import OperatorError, UsageError
 from .messages import POLICY_ALIASES, PROTOCOL, ClientWeight, EvictionRule, SchedulerSettings
-from .run_directory import absolute_path, default_run_directory, spell
+from .private_files import write_private
+from .run_directory import absolute_path, check_owner, default_run_directory, spell
 
 DEFAULT_BATCH_ADAPTERS = 8
 """The best of 1 to 32 in S-LoRA's published figures."""
@@ -131,14 +133,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 8000
     api_key: Annotated[
         str,
-        Meta(description="clients must send it as a bearer token (also $LORACONSOLE_API_KEY)"),
+        Meta(
+            description="clients must send it as a bearer token; @FILE reads it from a file (also "
+            "$LORACONSOLE_API_KEY)"
+        ),
     ] = ""
     admin_key: Annotated[
         str,
         Meta(
-            description="bearer token of the routes that load and unload adapters (also "
-            "$LORACONSOLE_ADMIN_KEY); without it they are open if --api-key is not set and --host "
-            "is on loopback, else closed"
+            description="bearer token of operators' routes, such as loading an adapter; @FILE "
+            "reads it from a file (also $LORACONSOLE_ADMIN_KEY); without it they are open if "
+            "--api-key is not set and --host is on loopback, else closed"
         ),
     ] = ""
     allow_host: Annotated[
@@ -336,6 +341,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     "scheme, name and port as the browser sends them: https://chat.example.com",
                 )
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Its fields without keys: a traceback on a terminal shows local variables."""
+        values = msgspec.structs.asdict(self)
+        hidden = {name: HIDDEN for name in KEY_VARIABLES if values[name]}
+        return list((values | hidden).items())
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
     @property
     def run_path(self) -> Path:
         return Path(self.run)
@@ -413,17 +427,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def save(self) -> None:
         """Writes `RUN/config.json`, readable by its owner alone (it may hold an API key), with the
         pipeline's protocol."""
-        path = self.run_path / "config.json"
-        temporary = path.with_suffix(".new")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            saved = {"protocol": PROTOCOL} | msgspec.to_builtins(self)
-            file.write(msgspec.json.format(msgspec.json.encode(saved)))
-        temporary.replace(path)
+        saved = {"protocol": PROTOCOL} | msgspec.to_builtins(self)
+        content = msgspec.json.format(msgspec.json.encode(saved))
+        write_private(self.run_path / "config.json", content)
 
     @classmethod
     def load(cls, run: str | Path) -> Config:
         """The settings of the pipeline in `run`. Raises `OperatorError` if there are none, or if it
         speaks another protocol."""
+        check_owner(run)
         check_protocol(run)
         path = Path(run) / "config.json"
         try:

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from .api_keys import KEY_VARIABLES, read_key
 from .config import DEFAULT_MODEL, Config, flag_of, shipped_adapters
 from .errors import UsageError
 
@@ -118,10 +119,14 @@ def config_from_flags(given: Mapping[str, Any]) -> Config:
     values: dict[str, Any] = {}
     if file := given.get("config"):
         values |= _read_toml(Path(file))
-    for name in ("api_key", "admin_key"):
-        if key := os.environ.get(f"LORACONSOLE_{name.upper()}"):
-            values.setdefault(name, key)
+    sources = dict.fromkeys(values, f"--config {file}")
+    for name, variable in KEY_VARIABLES.items():
+        if name not in values and (key := os.environ.get(variable)):
+            values[name], sources[name] = key, f"${variable}"
     values |= {f.name: given[f.name] for f in config_fields() if f.name in given}
+    for name in KEY_VARIABLES:
+        if isinstance(key := values.get(name), str):
+            values[name] = read_key(key, flag_of(name) if name in given else sources[name])
     if "adapter" not in values and values.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
         values["adapter"] = shipped_adapters()
     try:

@@ -3,12 +3,14 @@ line."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 from pathlib import Path
 
 from .errors import OperatorError
+from .private_files import private_umask
 
 LONGEST_SOCKET_NAME = "console-4194304.inbox"
 MAX_SOCKET_PATH = 107  # bytes in sockaddr_un, less the closing zero
@@ -54,14 +56,24 @@ def make_run_directory(run: str | Path) -> Path:
             "choose a shorter --run",
         )
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with private_umask():  # also for the directories above it
+            path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OperatorError(
             f"cannot make run directory {path}: {error.strerror}", "choose another --run"
         ) from error
-    status = path.stat()
-    if status.st_uid != os.getuid():
-        raise OperatorError(f"run directory {path} belongs to another user", "choose --run")
+    check_owner(path)
     path.chmod(0o700)
     (path / "logs").mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+def check_owner(run: str | Path) -> None:
+    """Raises `OperatorError` if RUN, or the link at its place, belongs to another user, who could
+    have put a pipeline of their own there."""
+    path = Path(run)
+    with contextlib.suppress(FileNotFoundError):
+        if {path.lstat().st_uid, path.stat().st_uid} != {os.getuid()}:
+            raise OperatorError(
+                f"run directory {path} belongs to another user", "choose --run, or be that user"
+            )

@@ -7,7 +7,9 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
+from ...pipeline.api_keys import key_pipe, read_key
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
 from ...pipeline.run_directory import default_run_directory
@@ -45,16 +47,27 @@ def bench(command: BenchCommand) -> int:
     elif "--ablate" in flags:
         module = "ablation"
         flags = [flag for flag in flags if flag != "--ablate"]
-    elif not any(flag.partition("=")[0] in ("--url", "-h", "--help") for flag in flags):
+    key = ""
+    if module == "bench":
         own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        own.add_argument("--run", default=default_run_directory())
+        own.add_argument("--api-key", default="")
+        has_server = any(flag.partition("=")[0] in ("--url", "-h", "--help") for flag in flags)
+        if not has_server:
+            own.add_argument("--run", default=default_run_directory())
         given, flags = own.parse_known_args(flags)
-        address, key = asyncio.run(url(given.run))
-        flags = [*flags, "--url", address]
-        if key:
-            # Not an argument: every user of the machine can read those.
-            os.environ["LORACONSOLE_BENCH_API_KEY"] = key
-    # Replaces this process, so that only the benchmark gets Ctrl-C.
+        key = read_key(given.api_key, "--api-key")
+        if not has_server:
+            address, own_key = asyncio.run(url(given.run))
+            flags, key = [*flags, "--url", address], key or own_key
+    _replace(module, flags, key)
+
+
+def _replace(module: str, flags: list[str], key: str) -> NoReturn:
+    """Replaces this process by the benchmark, so that it alone gets Ctrl-C. It reads `key` from a
+    pipe; "" is none."""
     sys.stdout.flush()
     words = [sys.executable, "-P", "-m", f"loraconsole.pipeline.bench.{module}", *flags]
-    os.execv(sys.executable, words)
+    with key_pipe(key) as (more, descriptors):
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, True)
+        os.execv(sys.executable, [*words, *more])

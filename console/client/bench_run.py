@@ -20,9 +20,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
+from ...pipeline.api_keys import key_pipe, without_keys
 from ...pipeline.bench.results import ResultRow, read_rows
 from ...pipeline.bench.stats import Live
 from ...pipeline.errors import OperatorError
+from ...pipeline.private_files import PRIVATE, private_umask
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..paths import data_directory
 
@@ -191,11 +193,7 @@ class BenchRun:
             *("--live", "--rounds", "1"),
             *("--url", url, "--label", label, "--out", str(out), *plan.flags()),
         ]
-        self._environment = {
-            **os.environ,
-            **UTF8_OUTPUT,
-            "LORACONSOLE_BENCH_API_KEY": api_key,
-        }
+        self._api_key = api_key
         self._child: asyncio.subprocess.Process | None = None
         self.is_running = True
         self._cancelled = False
@@ -243,15 +241,20 @@ class BenchRun:
         """Runs the child; returns when it has ended. `on_news` is called after each of its lines; a
         failure is in `error`."""
         try:
-            self.out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._child = child = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for the console
-            )
+            with private_umask():
+                self.out.parent.mkdir(parents=True, exist_ok=True)
+            with key_pipe(self._api_key) as (key, descriptors):
+                self._child = child = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    *key,
+                    env={**without_keys(os.environ), **UTF8_OUTPUT},
+                    pass_fds=descriptors,
+                    umask=PRIVATE,  # its results are beside the transcripts
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    start_new_session=True,  # Ctrl-C is for the console
+                )
             assert child.stdout is not None and child.stderr is not None
             errors = asyncio.create_task(child.stderr.read())
             async for line in child.stdout:

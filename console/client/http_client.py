@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,7 +31,7 @@ class Http:
     used, since the pipeline is on this machine."""
 
     url: str
-    api_key: str = ""
+    api_key: str = field(default="", repr=False)
 
     @asynccontextmanager
     async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[HttpResponse]:
@@ -44,7 +44,7 @@ class Http:
             ("Connection", "close"),
             ("Content-Type", "application/json"),
             ("Content-Length", str(len(content))),
-            *([("Authorization", f"Bearer {self.api_key}")] if self.api_key else ()),
+            *([("Authorization", f"Bearer {self.api_key}".encode())] if self.api_key else ()),
         ]
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from ...pipeline.api_keys import KEY_VARIABLES, read_key, without_keys
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
 from ...pipeline.messages import PROTOCOL
@@ -99,7 +100,8 @@ class SshTunnel:
         self._near = run
         workers = sum(name.startswith("worker-") for name in place.processes)
         # The config on the other machine is not read: the user must know the API key.
-        key = os.environ.get("LORACONSOLE_API_KEY", "")
+        variable = KEY_VARIABLES["api_key"]
+        key = read_key(os.environ.get(variable, ""), f"${variable}")
         self.config = Config(run=str(run), model=place.model, tp=workers, api_key=key)
         try:
             self._connect()
@@ -194,6 +196,7 @@ class SshTunnel:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the console
+                env=without_keys(os.environ),
             )
         deadline = time.monotonic() + ANSWER_SECONDS
         while not (self._near / "supervisor.stats").exists():

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from ...pipeline.errors import OperatorError, UsageError
+from ...pipeline.private_files import private_umask
 from ...pipeline.runtime.wording import counted
 from ..paths import data_directory
 
@@ -92,9 +93,10 @@ class Transcripts:
         self.path = path
         self._lock = threading.Lock()
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not path.exists():
-                path.touch(mode=0o600)  # SQLite would create it readable by others
+            with private_umask():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.exists():
+                    path.touch()  # SQLite gives its other files the mode of this one
             self._db = sqlite3.connect(path, timeout=1.0, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")

@@ -59,6 +59,7 @@ from ...pipeline.messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
+from ...pipeline.private_files import keep_files_private
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.process import die_with_parent
@@ -328,6 +329,7 @@ def main() -> None:
     steady.add_argument("--steps", type=float, default=30.0, help="steps a second")
     steady.add_argument("--adapters", type=int, default=4)
     given = parser.parse_args()
+    keep_files_private()
     die_with_parent()
     run = make_run_directory(given.run)
     lock = Lock.take(run)

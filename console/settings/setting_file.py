@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from ...pipeline.errors import OperatorError
+from ...pipeline.private_files import private_umask
 from ..text.near_words import did_you_mean, with_choices
 from .settings import allowed_words, setting_fields, settings_path, theme_names
 from .toml_document import Document, DocumentError, tidy
@@ -74,7 +75,8 @@ def write_setting(name: str, value: Any) -> Path:
 def _replace(path: Path, text: str) -> None:
     """Replaces the file at once: a reader sees the old text or the new one. A link stays one; a new
     file is readable by its owner alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with private_umask():
+        path.parent.mkdir(parents=True, exist_ok=True)
     target = path.resolve()
     mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")

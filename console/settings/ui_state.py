@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from ...pipeline.private_files import write_private
 from ..paths import state_directory
 
 
@@ -73,5 +74,4 @@ class UiState:
         """Writes the file; an unwritable home directory is not an error."""
         if self._path is not None:
             with contextlib.suppress(OSError):
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._path.write_bytes(msgspec.json.encode(self._kept))
+                write_private(self._path, msgspec.json.encode(self._kept))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from ...pipeline.private_files import write_private
 from ..paths import state_directory
 
 NUM_COLORS = 8
@@ -68,8 +69,7 @@ class AdapterColors:
             return
         newest = dict(list(self._known.items())[-REMEMBERED:])
         with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_bytes(msgspec.json.encode(newest))
+            write_private(self._path, msgspec.json.encode(newest))
 
 
 def _choose(name: str, uses: Counter[int], beside: set[int]) -> int:

@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable
 
+from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
 from ...pipeline.messages import ProcessState, ProcessView
 from ...pipeline.runtime.clock import own_clock, unix_time
@@ -142,7 +143,7 @@ def command_of(name: str, config: Config) -> list[str]:
 
 def environment() -> dict[str, str]:
     return {
-        **os.environ,
+        **without_keys(os.environ),
         **own_clock(),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 
+from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
+from ...pipeline.private_files import private_umask
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.clock import new_clock
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
@@ -35,12 +37,14 @@ def start(config: Config) -> int:
         put_aside(run / "logs")
         config.save()
         environment = {
-            **os.environ,
+            **without_keys(os.environ),
             **UTF8_OUTPUT,
             **new_clock(),
             LOCK_VARIABLE: str(lock.descriptor),
         }
-        with (run / "logs" / "supervisor.log").open("ab") as log:
+        with private_umask():
+            log = (run / "logs" / "supervisor.log").open("ab")
+        with log:
             supervisor = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "loraconsole.console.supervisor.supervisor"),

@@ -25,6 +25,7 @@ from textual.widget import Widget
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
+from ...pipeline.private_files import users_umask
 from ...pipeline.runtime.health import LATE_SECONDS
 from ..client.pending_orders import PendingOrders
 from ..client.telemetry import TelemetryClient
@@ -608,7 +609,8 @@ class ConsoleApp(PlaybackKeys):
         wanted = Path(path).expanduser().absolute()
         if path:
             try:
-                wanted.open("a").close()
+                with users_umask():
+                    wanted.open("a").close()
             except OSError as error:
                 raise OperatorError(f"{wanted}: {error.strerror}", "a file for the SVG") from error
         await self.action_close_command()
@@ -621,7 +623,8 @@ class ConsoleApp(PlaybackKeys):
         self.call_after_refresh(self.deliver_screenshot, path=str(directory))
 
     def _draw_picture(self, path: Path) -> None:
-        path.write_text(self.export_screenshot(), encoding="utf-8")
+        with users_umask():
+            path.write_text(self.export_screenshot(), encoding="utf-8")
         self.notify(str(path), title="The screen is saved", markup=False)
 
     def action_diagnostics(self) -> None:

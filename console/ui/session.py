@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
+from ...pipeline.private_files import keep_files_private
 from ..terminal import splash
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def run_console(
 
     For the keywords see `ConsoleApp`. Raises `SystemExit` if the console itself fails.
     """
+    keep_files_private()
     from ..client.pipeline_clock import PipelineClock
     from ..client.telemetry import TelemetryClient
     from ..settings.ui_state import UiState

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, get_origin
 import msgspec
 from tqdm import tqdm
 
+from ..api_keys import KEY_VARIABLES, hide_key_arguments
 from ..config import Config, flag_of
 from ..config_flags import add_config_flags, config_fields, config_from_flags
 from ..errors import OperatorError, UsageError
@@ -153,11 +154,11 @@ def pool_tokens(flags: Flags, adapters: int, loop: Loop) -> int:
 
 
 def command_line(config: Config) -> list[str]:
-    """The command-line flags that make `config`."""
+    """The command-line flags that make `config`, without its keys."""
     flags: list[str] = []
     for field in config_fields():
         value = getattr(config, field.name)
-        if value == getattr(Config(), field.name):
+        if value == getattr(Config(), field.name) or field.name in KEY_VARIABLES:
             continue
         if field.kind is bool:
             flags.append(field.flag)
@@ -176,7 +177,8 @@ def pipeline(config: Config) -> Iterator[str]:
         command = [sys.executable, "-P", "-m", "loraconsole.console"]
         up = [*command, "up", "--json", *command_line(config)]
         try:
-            environment = {**os.environ, **UTF8_OUTPUT}
+            keys = {variable: getattr(config, name) for name, variable in KEY_VARIABLES.items()}
+            environment = {**os.environ, **UTF8_OUTPUT, **keys}
             started = subprocess.run(up, capture_output=True, encoding="utf-8", env=environment)
             if started.returncode:
                 raise OperatorError(f"a pipeline did not start: {started.stderr.strip()}")
@@ -297,6 +299,7 @@ def differences(runs: list[Run]) -> list[MeasuredCost]:
 @ends_with_its_reader()
 def main() -> None:
     """Prints the result of each set and the cost of each part; `--out` appends runs as JSONL."""
+    hide_key_arguments()
     parser = argparse.ArgumentParser(
         "loraconsole bench --ablate", description=__doc__.split("\n\n")[0]
     )

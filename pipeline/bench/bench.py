@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 from tqdm import tqdm
 
+from ..api_keys import BENCH_VARIABLE, hide_key_arguments, read_key
 from ..errors import OperatorError, UsageError
 from ..runtime.json_document import to_document
 from ..runtime.stdout import ends_with_its_reader
@@ -56,8 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
     server.add_argument(
         "--api-key",
         # Not the server's own variable: its key must not be sent to any --url by default.
-        default=os.environ.get("LORACONSOLE_BENCH_API_KEY", ""),
-        help="bearer token (also $LORACONSOLE_BENCH_API_KEY)",
+        default=os.environ.get(BENCH_VARIABLE, ""),
+        help=f"bearer token; @FILE reads it from a file (also ${BENCH_VARIABLE})",
     )
     server.add_argument(
         "--model",
@@ -97,6 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Exit status 0; 1 if a measurement failed; 2 for wrong usage; 130 after Ctrl-C, with the table
     of finished runs."""
+    hide_key_arguments()
     parser = make_parser()
     given = parser.parse_args()
     if not given.url:  # `loraconsole bench` enters that of the running pipeline
@@ -104,6 +106,7 @@ def main() -> None:
     rows: list[ResultRow] = []
     code = 0
     try:
+        given.api_key = read_key(given.api_key, "--api-key")
         if given.profile:
             asyncio.run(prefill_profile.write(given))
             return

@@ -27,6 +27,7 @@ from ..messages import Message, ProcessState
 from ..model_files.findings import notes, require_good
 from ..model_files.inspection import inspect_directory
 from ..model_files.model_config import read_model_config
+from ..private_files import users_umask
 from ..run_directory import is_hub_id
 from ..runtime.process import Process, run_process
 from ..runtime.progress import ProgressBar
@@ -185,15 +186,16 @@ def snapshot_of_hub(repository: str, wanted: list[str], report: FetchReport) -> 
     name, _, revision = repository.partition("@")
     with report.bar(f"hub: {repository}", None) as bar:
         try:
-            snapshot = snapshot_download(
-                name,
-                revision=revision or None,
-                allow_patterns=wanted,
-                # Mistral's repositories have their weights twice.
-                ignore_patterns=["*/*", "consolidated*"],
-                etag_timeout=HUB_ANSWER_SECONDS,
-                tqdm_class=mirror_of(bar),
-            )
+            with users_umask():  # other programs share this cache, and perhaps other users
+                snapshot = snapshot_download(
+                    name,
+                    revision=revision or None,
+                    allow_patterns=wanted,
+                    # Mistral's repositories have their weights twice.
+                    ignore_patterns=["*/*", "consolidated*"],
+                    etag_timeout=HUB_ANSWER_SECONDS,
+                    tqdm_class=mirror_of(bar),
+                )
         except Interrupted:
             raise
         except Exception as error:  # errors of the hub, HTTP and the disk have no common base

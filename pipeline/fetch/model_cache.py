@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..errors import OperatorError
 from ..gguf.header import read_header, write_files
+from ..private_files import private_umask
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def cache_directory() -> Path:
     cache = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
     models = cache / "loraconsole" / "models"
     try:
-        models.mkdir(parents=True, exist_ok=True)
+        with private_umask():
+            models.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(models, error) from error
     return models

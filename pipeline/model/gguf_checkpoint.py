@@ -15,9 +15,8 @@ from ..gguf.file import GgufTensor, open_gguf
 from ..gguf.tensors import check_gguf_tensors, hugging_face_name
 from .checkpoint import check_shape, missing_tensor
 from .cpu_kernels import INT4_GROUP
+from .gguf_blocks import HEAD_BYTES, INT4_KINDS, Q4_1, codes_of, dequantize_blocks, heads_of
 from .layers import Int4Blocks
-
-INT4_KINDS = (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1)
 
 
 class GgufCheckpoint:
@@ -38,29 +37,28 @@ class GgufCheckpoint:
         return name in self._tensors
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        found = self._find(name, shape)
-        values = dequantize(self._data(found), GGMLQuantizationType(found.kind))
-        weight = torch.from_numpy(np.array(values, dtype=np.float32).reshape(shape))
-        scale = self._scale(name)
+        found, scale = self._find(name, shape), self._scale(name)
+        kind = GGMLQuantizationType(found.kind)
+        if kind in HEAD_BYTES:
+            weight = dequantize_blocks(self._blocks(found), kind).view(shape)
+        else:
+            values = dequantize(self._data(found), kind)
+            weight = torch.from_numpy(np.array(values, dtype=np.float32).reshape(shape))
         return weight if scale == 1.0 else weight.mul_(scale)
 
     def int4(self, name: str, shape: tuple[int, ...]) -> Int4Blocks | None:
         found = self._find(name, shape)
-        if found.kind not in INT4_KINDS:
+        kind = GGMLQuantizationType(found.kind)
+        if kind not in INT4_KINDS:
             return None
-        # A block: scale, in Q4_1 also the minimum (float16), then 16 bytes with the first 16
-        # weights in their low halves and the last 16 in their high ones.
-        blocks = self._data(found).reshape(
-            shape[0], -1, GGML_QUANT_SIZES[GGMLQuantizationType(found.kind)][1]
+        blocks = self._blocks(found)
+        q = codes_of(blocks, kind, torch.empty(len(blocks), INT4_GROUP, dtype=torch.uint8))
+        heads = (
+            heads_of(blocks, kind).mul_(self._scale(name)).view(shape[0], -1, HEAD_BYTES[kind] // 2)
         )
-        nibbles = blocks[..., -INT4_GROUP // 2 :]
-        q = np.concatenate((nibbles & 15, nibbles >> 4), axis=-1).reshape(shape)
-        heads = blocks[..., : -INT4_GROUP // 2].copy().view(np.float16).astype(np.float32)
-        heads *= self._scale(name)
-        scale, middle = heads[..., 0], np.zeros_like(heads[..., 0])
-        if found.kind == GGMLQuantizationType.Q4_1:
-            middle = heads[..., 1] + 8 * scale
-        return Int4Blocks(*(torch.from_numpy(part.copy()) for part in (q, scale, middle)))
+        scale = heads[..., 0].contiguous()
+        middle = heads[..., 1] + 8 * scale if kind == Q4_1 else torch.zeros_like(scale)
+        return Int4Blocks(q.view(shape), scale, middle)
 
     def _find(self, name: str, shape: tuple[int, ...]) -> GgufTensor:
         if name not in self._tensors:
@@ -76,6 +74,11 @@ class GgufCheckpoint:
             return 1.0
         check_shape(self._path, f"{name.removesuffix('weight')}scale", found.shape, (1,))
         return float(dequantize(self._data(found), GGMLQuantizationType(found.kind)).item())
+
+    def _blocks(self, found: GgufTensor) -> Tensor:
+        """A copy of the tensor's blocks, uint8 [num_blocks, bytes of a block]."""
+        _, num_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(found.kind)]
+        return torch.from_numpy(self._data(found).reshape(-1, num_bytes).copy())
 
     def _data(self, found: GgufTensor) -> npt.NDArray[np.uint8]:
         """The tensor's bytes, [rows, bytes of a row]."""

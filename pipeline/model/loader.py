@@ -5,7 +5,9 @@ Fuses q, k, v and gate, up; orders heads pair by pair; picks each weight's forma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -138,6 +140,8 @@ class ModelLoader:
         self._model_config = self._shard.model_config(model_config)
         self._checkpoint, self._precision = checkpoint, precision
         self._device, self._helpers, self._advance = queue.device, queue.helpers, advance
+        self._threads = queue.threads if queue.device.type == "cpu" else 1
+        self._counting = threading.Lock()
         self.num_bytes = 0
 
     def load(self) -> Llama:
@@ -148,11 +152,28 @@ class ModelLoader:
         if self._shard.size > 1:
             head = GatheredHead(part, self._model_config.vocab_size, self._ranks)
         embedding = table.to(self._device, self._precision.activations)
-        self.num_bytes += embedding.nbytes + part.num_bytes
+        self._count(embedding.nbytes + part.num_bytes)
         norm = self.norm()
         self._advance()
-        layers = [self.layer(index) for index in range(self._model_config.num_layers)]
+        layers = []
+        for layer in self._layers():
+            layers.append(layer)
+            self._advance()
         return Llama(embedding, layers, norm, head)
+
+    def _layers(self) -> Iterator[DecoderLayer]:
+        """All layers, in order. On a CPU several threads lay out one layer each."""
+        indices = range(self._model_config.num_layers)
+        if self._threads == 1:
+            yield from map(self.layer, indices)
+            return
+        # Each with one thread of torch's: they share no work, so none waits for another's core.
+        with ThreadPoolExecutor(self._threads, "load", torch.set_num_threads, (1,)) as pool:
+            yield from pool.map(torch.inference_mode()(self.layer), indices)
+
+    def _count(self, num_bytes: int) -> None:
+        with self._counting:
+            self.num_bytes += num_bytes
 
     def table(self) -> Tensor:
         """The embedding as stored, [vocab_size, hidden_size]. If the two are tied and only the head
@@ -185,7 +206,6 @@ class ModelLoader:
             q_norm = self._norm(f"{prefix}.self_attn.q_norm", model_config.head_dim, paired=True)
             k_norm = self._norm(f"{prefix}.self_attn.k_norm", model_config.head_dim, paired=True)
         sites = {site: self._site(index, site) for site in SITES}
-        self._advance()
         return DecoderLayer(
             self._norm(f"{prefix}.input_layernorm", model_config.hidden_size),
             SelfAttention(model_config, index, sites["qkv"], sites["output"], q_norm, k_norm),
@@ -198,7 +218,7 @@ class ModelLoader:
         if paired:  # a norm over one head, so in the order of that head's outputs
             weight = pair_heads(weight, 1)
         weight = weight.to(self._device, self._precision.activations)
-        self.num_bytes += weight.nbytes
+        self._count(weight.nbytes)
         return RMSNorm(weight, self._model_config.rms_norm_eps)
 
     def _site(self, layer: int, site: str) -> AdaptedLinear:
@@ -213,7 +233,7 @@ class ModelLoader:
         else:
             many = self._dense(self._weight(layer, site), bias)
             linear = LinearByRows(self._packed(blocks, bias), many, self._precision.int4_rows)
-        self.num_bytes += linear.num_bytes
+        self._count(linear.num_bytes)
         is_partial = not set(SITES[site]).isdisjoint(CUT_BY_INPUT)
         return AdaptedLinear(linear, layer, site, self._ranks.reduce if is_partial else None)
 

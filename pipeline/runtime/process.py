@@ -37,6 +37,7 @@ from ..messages import (
     StartSpans,
     StopSpans,
 )
+from ..private_files import keep_files_private
 from .clock import unix_time, unix_time_ns
 from .sockets import Beacon, Inbox, InboxFull, Outbox, make_context
 from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name
@@ -259,6 +260,7 @@ def run_process(
     given = parser.parse_args()
     if child:
         die_with_parent(int(os.environ.pop(PARENT, "0")))
+    keep_files_private()
     set_up_log()
     faulthandler.enable()  # a fatal signal leaves the stacks of all threads in the log
     faulthandler.register(signal.SIGUSR1)  # shows where a process hangs, without a debugger

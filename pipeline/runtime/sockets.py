@@ -19,6 +19,7 @@ import zmq
 import zmq.asyncio
 
 from ..messages import Message, SocketStats, Telemetry
+from ..private_files import private_umask
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +54,13 @@ def stats_address(run: Path, name: str) -> str:
 
 
 def _bind(socket: zmq.Socket[Any], address: str) -> None:
-    """Binds a unix socket; a file left by a killed process is replaced."""
+    """Binds a unix socket, which only this user may connect to; a file left by a killed process is
+    replaced."""
     path = address.removeprefix("ipc://")
     if os.path.exists(path):
         os.unlink(path)
-    socket.bind(address)
+    with private_umask():
+        socket.bind(address)
 
 
 class Inbox(Generic[T]):

@@ -15,6 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Label
 
 from ....pipeline.errors import OperatorError
+from ....pipeline.private_files import write_private
 from ....pipeline.runtime.sockets import InboxFull
 from ...paths import state_directory
 from ...state.board import Board
@@ -232,6 +233,4 @@ def remember(text: str, known: Sequence[str]) -> None:
     rows = [*(row for row in known if row != text), text][-REMEMBERED:]
     path = history_path()
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-        path.chmod(0o600)
+        write_private(path, ("\n".join(rows) + "\n").encode())

@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Input
 
+from ....pipeline.private_files import users_umask
 from ....pipeline.runtime.wording import counted
 from .form_field import FormField
 from .path_input import PathInput
@@ -74,7 +75,9 @@ class SaveDialog(ModalScreen[str]):
 
     def _save(self, path: Path) -> None:
         try:
-            path.write_text(self._make_text(path), encoding="utf-8")
+            text = self._make_text(path)
+            with users_umask():
+                path.write_text(text, encoding="utf-8")
         except OSError as error:
             self._complain(f"cannot be written: {error.strerror or error}")
         except ValueError as error:
