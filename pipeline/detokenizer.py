@@ -111,8 +111,9 @@ class OutputStream:
         return any(map(self._tokenizer.is_special, self._tokenizer.encode(stop, False)))
 
     def push(self, token: StreamToken) -> TextDelta | None:
-        """The delta of this token; None for a token seen before (sent again after a restart)."""
-        if token.index < self._num_tokens:
+        """The delta of this token; None for a token seen before (sent again after a restart), and
+        for one of an earlier router that is ahead of those sent again."""
+        if token.index != self._num_tokens:
             return None
         self._num_tokens = token.index + 1
         finish_reason = token.finish_reason

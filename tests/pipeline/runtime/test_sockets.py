@@ -66,6 +66,8 @@ def test_messages_arrive_in_order_and_are_counted(
         b"\x81\xa4type\xa7Unknown",
         b"\x82\xa4type\xa5Reset\xa5epoch\xa1x",  # right tag, wrong type of field
         bytes(1000),
+        b"\x82\xa4type\xa5Res\xd6t\xa5epoch\x01",  # a tag that is not UTF-8
+        b"\x82\xa4type\xa5Reset\xa5other" + b"\x91" * 5000 + b"\x90",  # deeper than Python's stack
     ],
 )
 def test_a_malformed_frame_is_refused_and_the_next_good_one_arrives(
