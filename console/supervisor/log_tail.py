@@ -154,7 +154,7 @@ class _File:
         if next_one is not None:
             return datetime.fromisoformat(next_one["time"]).timestamp()
         try:
-            return max(self._last[0], os.path.getmtime(self._path) - seconds_set())
+            return max(self._last[0], os.path.getmtime(self._path) - round(seconds_set()))
         except OSError:
             return self._last[0]
 
