@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..adapter_name import normal
+from ..adapter_name import LONGEST_NAME, normal
 from ..messages import (
     UNREAD,
     Abort,
@@ -39,6 +39,7 @@ from .adapter_chat import AdapterChat, AdapterChats
 from .bad_request import BadRequest
 from .metrics import RequestCounters
 from .pipeline_state import PipelineState
+from .request_fields import shortened
 from .streams import AnswerStreams, Stream
 
 ORDER_SECONDS = 600.0
@@ -94,6 +95,20 @@ class Gateway:
         self._process.event(level, text)
 
     # -- requests
+
+    def check_room(self, count: int) -> None:
+        """Raises `BadRequest` (429) unless `count` more requests may wait: a body's requests are
+        accepted all or none."""
+        most = self.config.max_waiting
+        if len(self.streams) + count <= most:
+            return
+        waiting = sum(not stream.num_tokens for stream in self.streams.values())
+        if waiting + count > most:
+            raise BadRequest(
+                f"the queue is full: {waiting} requests wait, {count} more would exceed {most}; "
+                "see --max-waiting",
+                status=429,
+            )
 
     @contextlib.contextmanager
     def open_request(
@@ -242,11 +257,16 @@ class Gateway:
         return found
 
     def _adapter_named(self, model: str) -> str | None:
-        """The adapter named as `base`, `adapter` or `base:adapter`; None is the base."""
+        """The adapter named as `base`, `adapter` or `base:adapter`; None is the base. Raises
+        `BadRequest` for a name that no adapter can have."""
         base = self.config.model
         if model in ("", base):
             return None
-        return normal(model.removeprefix(f"{base}:")) or None
+        name = model.removeprefix(f"{base}:")
+        if len(name) > LONGEST_NAME:
+            reason = f"no adapter {shortened(name)!r} is registered"
+            raise BadRequest(reason, status=404, param="model")
+        return normal(name) or None
 
     # -- orders
 

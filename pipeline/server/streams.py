@@ -17,6 +17,9 @@ from ..messages import Logprob, Refused, Request, ResumeRequest, TextDelta, Toke
 from ..runtime.clock import unix_time
 from .bad_request import BadRequest
 
+TAKEN_AT_ONCE = 32
+"""Deltas of one answer that are written before the event loop goes on."""
+
 
 class Stream:
     """The text of one request so far. New text goes to the queue of its `AnswerStreams`."""
@@ -90,7 +93,9 @@ Sink: TypeAlias = "asyncio.Queue[tuple[int, TextDelta | Refused]]"
 class AnswerStreams:
     """All choices of one HTTP request, and the queue of their text."""
 
-    def __init__(self) -> None:
+    def __init__(self, prompt_field: str) -> None:
+        """`prompt_field` of the body has the prompt; a refusal of it names that field."""
+        self._prompt_field = prompt_field
         self.streams: list[Stream] = []
         self.sink: Sink = asyncio.Queue()
 
@@ -98,10 +103,14 @@ class AnswerStreams:
         """(choice, delta) as they come, until every choice has finished. Raises `BadRequest` with
         the router's status if it refuses one."""
         unfinished = len(self.streams)
+        taken = 0
         while unfinished:
+            taken += 1
+            if taken % TAKEN_AT_ONCE == 0:  # `get` does not wait while there is more
+                await asyncio.sleep(0)
             index, delta = await self.sink.get()
             if isinstance(delta, Refused):
-                param = "model" if delta.status == 404 else None
+                param = {404: "model", 400: self._prompt_field}.get(delta.status)
                 raise BadRequest(delta.reason, status=delta.status, param=param)
             unfinished -= delta.finish_reason is not None
             yield index, delta
