@@ -79,5 +79,6 @@ def remove_left_over(run: Path, but: str = "") -> None:
             path.unlink(missing_ok=True)
     sockets = [path for end in ("inbox", "stats") for path in run.glob(f"*.{end}")]
     of_the_ring = [path for path in sockets if not path.name.startswith(("console-", f"{but}."))]
-    for path in (*run.glob(f"{EXIT}*"), *run.glob("ranks-*"), *of_the_ring):
+    patterns = (f"{EXIT}*", "ranks-*", "warm-up-*", "pool-*")
+    for path in (*(path for pattern in patterns for path in run.glob(pattern)), *of_the_ring):
         path.unlink(missing_ok=True)

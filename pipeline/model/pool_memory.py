@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..runtime.held_memory import is_pool, link_of, pool_name
@@ -25,7 +26,8 @@ class PoolMemory:
     def discard(self) -> None:
         """Gives the memory back at once, though the router still holds it. Not used afterwards."""
         self.mapped.close()
-        empty(self.fd)
+        os.ftruncate(self.fd, 0)
+        os.close(self.fd)
 
 
 class PoolKeeper:
@@ -52,30 +54,44 @@ class PoolKeeper:
     def find(self) -> PoolMemory | None:
         """The memory that the worker before this one has left, with the KV of the same model; None
         if there is none. What is of no use is emptied."""
+        with self._left() as fd:
+            if fd is None:
+                return None
+            is_same = self._identity and is_pool(fd, self._run, self._identity)
+            if self._may_find and is_same and os.fstat(fd).st_size:
+                return PoolMemory(os.dup(fd))
+            os.ftruncate(fd, 0)
+        return None
+
+    def held_bytes(self) -> int:
+        """Memory that is still taken by what the worker before this one has left."""
+        with self._left() as fd:
+            return os.fstat(fd).st_blocks * 512 if fd is not None else 0
+
+    @contextlib.contextmanager
+    def _left(self) -> Iterator[int | None]:
+        """The open file that the worker before this one has left; None if there is none."""
         try:
             fd = os.open(link_of(self._run, self._rank), os.O_RDWR | os.O_CLOEXEC)
         except OSError:
-            return None
-        is_same = self._identity and is_pool(fd, self._identity)
-        if self._may_find and is_same and os.fstat(fd).st_size:
-            return PoolMemory(fd)
-        empty(fd)
-        return None
+            yield None
+            return
+        try:
+            yield fd if is_pool(fd, self._run) else None
+        finally:
+            os.close(fd)
 
     def create(self, num_bytes: int) -> PoolMemory | None:
         """New memory; None where the system has no such files, or limits their size."""
         if not self._identity or not hasattr(os, "memfd_create"):
             return None
-        with contextlib.suppress(OSError):
-            fd = os.memfd_create(pool_name(self._identity))
+        try:
+            fd = os.memfd_create(pool_name(self._run, self._identity))
+        except OSError:
+            return None
+        try:
             os.ftruncate(fd, num_bytes)
             return PoolMemory(fd)
-        return None
-
-
-def empty(fd: int) -> None:
-    """Frees the memory of a pool that no process uses any more, and closes the file."""
-    if is_pool(fd):
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, 0)
-    os.close(fd)
+        except OSError:
+            os.close(fd)
+            return None

@@ -73,7 +73,9 @@ def load_model(
     part = ranks.shard.model_config(whole)
     checkpoint = open_checkpoint(directory, dummy=config.dummy, device=device, model_config=whole)
     # All ranks must decide alike, but their free memory may differ: take the smallest.
-    free = ranks.least(rank_free_bytes(config, queue), device)
+    # The pool that the worker before has left counts as free: it chose its types without one.
+    left = keeper.held_bytes() if keeper else 0
+    free = ranks.least(rank_free_bytes(config, queue) + left, device)
     precision = choose_precision(config, part, device, checkpoint.has_int4, free)
     with make_bar("weights", part.num_layers + 1, "layer") as bar:
         loader = ModelLoader(whole, checkpoint, precision, queue, bar.update, ranks)

@@ -6,26 +6,31 @@ Knows file descriptors only: neither pages nor KV.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 
-PREFIX = "loraconsole-kv-"
+PREFIX = "loraconsole-kv"
 """Of the names of pools' memory, as /proc shows them."""
 
 
-def pool_name(identity: str) -> str:
-    """The name of a pool's memory, which says what is in it."""
-    return PREFIX + identity
+def pool_name(run: Path, identity: str) -> str:
+    """The name of the memory of a pool: its run directory's digest, and `identity`, which says what
+    is in it."""
+    directory = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]
+    return f"{PREFIX}-{directory}-{identity}"
 
 
-def is_pool(fd: int, identity: str = "") -> bool:
-    """Whether a file descriptor is that of a pool's memory; with `identity`, of that one's."""
+def is_pool(fd: int, run: Path, identity: str = "") -> bool:
+    """Whether a file descriptor is that of a pool's memory in this run directory; with `identity`,
+    of that one's."""
     try:
         target = os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return False
-    name = target.removeprefix("/memfd:").removesuffix(" (deleted)")
-    return name == pool_name(identity) if identity else name.startswith(PREFIX)
+    name, wanted = target.removeprefix("/memfd:"), pool_name(run, identity)
+    name = name.removesuffix(" (deleted)")
+    return name != target and (name == wanted if identity else name.startswith(wanted))
 
 
 def link_of(run: Path, rank: int) -> Path:
@@ -51,7 +56,7 @@ class HeldMemory:
             own = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return
-        if not is_pool(own):
+        if not is_pool(own, self._run):
             os.close(own)
             return
         self._held[rank] = own

@@ -88,6 +88,29 @@ def test_a_link_that_leads_elsewhere_is_not_followed(run: Path) -> None:
     assert file.read_text() == "as it was"
 
 
+def test_what_is_left_counts_while_it_is_taken(run: Path) -> None:
+    assert keeper(run).held_bytes() == 0
+    held = leave(run)
+    assert 0 < keeper(run).held_bytes() < BYTES // 100  # one page is written
+    assert keeper(run, "bfloat16").find() is None
+    assert keeper(run).held_bytes() == 0
+    held.close()
+
+
+def test_memory_of_another_pipeline_is_left_alone(
+    run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A number of a process that has died may be that of another pipeline's router."""
+    other = tmp_path_factory.mktemp("other")
+    held = leave(run)
+    link_of(other, 0).symlink_to(os.readlink(link_of(run, 0)))
+    found = PoolKeeper(other, run / "model", 0, may_find=True)
+    found.describe("float32")
+    assert found.find() is None
+    assert os.stat(link_of(run, 0)).st_size == BYTES
+    held.close()
+
+
 def test_only_memory_of_a_pool_is_held(run: Path) -> None:
     held = HeldMemory(run)
     with (run / "config.json").open() as file:
