@@ -416,6 +416,62 @@ def test_a_new_router_empties_the_batch_until_it_speaks() -> None:
     assert store.board(board.now).requests == ()
 
 
+def second_supervisor(store: Store, started_at: float) -> Board:
+    """The board after another supervisor has said what pipeline it has, with its first log line."""
+    beat = Heartbeat(
+        name="supervisor",
+        pid=999,
+        incarnation=999_999,
+        at=START + 8,
+        state=ProcessState.READY,
+        reason="",
+        cpu_seconds=0.0,
+        rss_bytes=1,
+        loop_lag_ms=0.0,
+        hops=(),
+    )
+    table = store.board(START + 8).table
+    assert table is not None
+    mine = msgspec.structs.replace(table, started_at=started_at, supervisor_restarts=1)
+    line = LogLine(1, START + 8, "supervisor", "WARNING", "supervisor restarted")
+    for message in (beat, mine, LogLines((line,))):
+        store.fold_message(message, START + 8)
+    return store.board(START + 8)
+
+
+def test_a_supervisor_that_adopts_the_ring_changes_nothing_on_the_screen() -> None:
+    store, _ = told("busy", rows=8)
+    scenario = Scenario("busy", rows=8)
+    snapshot = scenario.snapshot()
+    line = LogLine(70, START, "router", "INFO", "of the first supervisor")
+    store.fold_snapshot(msgspec.structs.replace(snapshot, logs=(line,)), START + 8)
+    board = store.board(START + 8)
+    assert board.started_at is not None
+    after = second_supervisor(store, board.started_at)
+    assert (after.requests, after.steps) == (board.requests, board.steps)
+    assert after.logs[:-1] == board.logs and after.logs[-1].text == "supervisor restarted"
+    assert after.processes[0].restarts == 1 and after.processes[1:] == tuple(
+        msgspec.structs.replace(row, age_s=new.age_s)
+        for row, new in zip(board.processes[1:], after.processes[1:], strict=True)
+    )
+    # Its snapshot has the lines from the files, numbered from 1.
+    lines = (LogLine(1, START, "router", "INFO", "first"), after.logs[-1])
+    lines = (lines[0], msgspec.structs.replace(lines[1], number=2))
+    known = msgspec.structs.replace(snapshot, started_at=board.started_at, logs=lines)
+    store.fold_snapshot(known, START + 8)
+    assert store.board(START + 8).logs == lines
+
+
+def test_a_supervisor_of_another_pipeline_makes_the_last_one_forgotten() -> None:
+    store, _ = told("busy", rows=8)
+    store.fold_snapshot(Scenario("busy", rows=8).snapshot(), START + 8)
+    board = store.board(START + 8)
+    assert board.requests and board.started_at is not None
+    after = second_supervisor(store, board.started_at + 60)
+    assert not after.requests and not after.steps
+    assert [line.text for line in after.logs] == ["supervisor restarted"]
+
+
 # --- the machine in a word ----------------------------------------------------------------------
 
 
