@@ -35,6 +35,7 @@ from ..runtime.listener import bind_listener, inherited_listener
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
+from .access import exposure
 from .adapter_chat import AdapterChats
 from .browser_guard import ANSWER_HEADERS
 from .gateway import Gateway
@@ -62,6 +63,8 @@ class Server(Process):
         self.set_state(ProcessState.STARTING, "reading the tokenizer")
         self._watch = Watch(self.context, self.run, ("supervisor", *self.config.process_names()))
         if why := why_signals_are_shared():
+            self.event("warning", why)
+        if why := exposure(self.config):
             self.event("warning", why)
         self._http = QuietUvicorn(
             uvicorn.Config(
