@@ -555,6 +555,22 @@ def test_silence_is_told_apart_by_who_is_silent() -> None:
     assert "router silent for 4 s" in [alert.text for alert in findings(late, AlertLimits())]
 
 
+@pytest.mark.parametrize(
+    ("silent_s", "word", "alerts"),
+    [(3.0, "READY", []), (7.0, "UNSUPERVISED", ["supervisor silent for 7 s"])],
+)
+def test_a_ring_that_is_heard_has_some_time_to_start_its_next_supervisor(
+    silent_s: float, word: str, alerts: list[str]
+) -> None:
+    store, board = told("busy")
+    now = board.now + silent_s
+    for name in ("worker-0", "detokenizer", "router", "server"):
+        store.fold_message(msgspec.structs.replace(_beat(store, name), at=now), now)
+    late = store.board(now)
+    assert late.condition.word == word and not late.is_down  # S would start nothing
+    assert [alert.text for alert in findings(late, AlertLimits())] == alerts
+
+
 def _beat(store: Store, name: str) -> Heartbeat:
     beat = store._pulses[name].beat
     assert beat is not None
