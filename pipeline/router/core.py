@@ -453,27 +453,19 @@ class RouterCore:
     # -- server and detokenizer
 
     def _peer_is_ready(self, ready: Ready, now: float) -> None:
-        """A server or detokenizer has started with no state. A new server's clients are gone; a new
-        detokenizer gets every stream again from its first token."""
+        """A server or detokenizer has started. A new one of either gets every stream again from its
+        first token; a new server ends those that it does not want."""
         restarted = self._peers.get(ready.name) not in (None, ready.incarnation)
         self._peers[ready.name] = ready.incarnation
-        if restarted and ready.name == "server":
-            self._streams.forget_all_ended()
-            orphans = [s.request.request_id for s in self.scheduler.sequences()]
-            for request_id in orphans:
-                self._abort(request_id, CLIENT_GONE)
-            if orphans:
-                lost = counted(len(orphans), "request")
-                self.effects.report("warning", f"server restarted; {lost} aborted (client gone)")
-        if restarted and ready.name == "detokenizer":
-            self._send_streams_again()
+        if restarted:
+            self._send_streams_again(ready.name)
         self._release_held(now)
         self._say_ready()
 
-    def _send_streams_again(self) -> None:
+    def _send_streams_again(self, restarted: str) -> None:
         if count := self._streams.send_all_again(self.scheduler.sequences()):
             streams = counted(count, "stream")
-            self.effects.report("warning", f"detokenizer restarted; {streams} sent again")
+            self.effects.report("warning", f"{restarted} restarted; {streams} sent again")
 
     def _say_ready(self) -> None:
         """Enters READY, or STARTING with the missing parts as its reason; DRAINING stays."""
