@@ -1072,6 +1072,10 @@ class ProcessTable(Message, frozen=True):
     processes: tuple[ProcessView, ...]
     down_since: float | None = None
     """When the pipeline was last READY; None while it is, and before it was for the first time."""
+    started_at: float = 0.0
+    """When the pipeline was started; a supervisor that adopts it keeps this. 0: not known."""
+    supervisor_restarts: int = 0
+    """Supervisors of this pipeline before the present one, which have died."""
 
 
 class LogLine(Row, frozen=True):

@@ -79,11 +79,20 @@ class Inbox(Generic[T]):
         self._socket = context.socket(zmq.PULL)
         self._socket.rcvhwm = INBOX_FRAMES
         self._socket.maxmsgsize = MAX_FRAME_BYTES
-        _bind(self._socket, inbox_address(run, name))
+        self._address = inbox_address(run, name)
         self._path = run / f"{name}.inbox"
+        self.bind()
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(accepts)
         self._frames = self._bytes = self._refused = 0
         self._warned_at = 0.0
+
+    def bind(self) -> None:
+        """Binds the socket; again if its file was removed. Its connections go on."""
+        _bind(self._socket, self._address)
+
+    def is_lost(self) -> bool:
+        """Whether the socket's file was removed, so that no new sender reaches it."""
+        return not self._path.exists()
 
     async def receive(self) -> T:
         """The next message. A malformed frame is refused, counted and logged, never raised."""
@@ -149,9 +158,14 @@ class Beacon:
         self._socket: zmq.Socket[bytes] = zmq.Context(context).socket(zmq.PUB)
         self._socket.sndhwm = TELEMETRY_FRAMES
         self._socket.linger = 500
-        _bind(self._socket, stats_address(run, name))
+        self._address = stats_address(run, name)
         self._path = run / f"{name}.stats"
+        self.bind()
         self._encoder = msgspec.msgpack.Encoder()
+
+    def bind(self) -> None:
+        """Binds the socket; again if its file was removed. Its connections go on."""
+        _bind(self._socket, self._address)
 
     def publish(self, message: Message) -> None:
         self._socket.send(self._encoder.encode(message), zmq.DONTWAIT)
