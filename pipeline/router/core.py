@@ -558,8 +558,12 @@ class RouterCore:
     def refuse_undelivered(self, tokens: StreamTokens, reason: str, now: float) -> None:
         """Refuses the requests of `tokens`, which the detokenizer could not be sent."""
         for token in tokens.tokens:
-            self.effects.write_line(Got(at=now, message=Abort(token.request_id, reason)))
-            self._refuse(token.request_id, 503, reason)
+            self.refuse_unopened(token.request_id, reason, now)
+
+    def refuse_unopened(self, request_id: str, reason: str, now: float) -> None:
+        """Refuses a request whose stream the detokenizer could not be sent."""
+        self.effects.write_line(Got(at=now, message=Abort(request_id, reason)))
+        self._refuse(request_id, 503, reason)
 
     def _end_broken(self, sequence: Sequence, now: float) -> None:
         """Ends a request whose logits allow no token. Other requests continue, and the adapter's

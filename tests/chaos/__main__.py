@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .body_run import BodyRun
+from .faults import RING
 from .frame_run import FrameRun
 from .hand_ring import HandRing
 from .kills import KillOptions, Kills
@@ -45,7 +46,12 @@ class Lines:
 
 def run_kills(given: argparse.Namespace, lines: Lines, directory: Path) -> None:
     options = KillOptions(
-        given.seed, given.width, given.asks, pairs=not given.singles, stops=not given.singles
+        given.seed,
+        given.width,
+        given.asks,
+        names=tuple(given.names.split(",")),
+        pairs=not given.singles,
+        stops=not given.singles,
     )
     with Pipeline(directory / "run", "--dtype", "float32") as pipeline:
         asyncio.run(run_rounds(pipeline, options, given, lines, directory))
@@ -119,6 +125,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=1_000_000, help="most rounds or cases")
     parser.add_argument("--width", type=int, default=32, help="requests at a time")
     parser.add_argument("--asks", type=int, default=60, help="different requests")
+    parser.add_argument("--names", default=",".join(RING), help="processes to disturb")
     parser.add_argument("--singles", action="store_true", help="no pairs and no SIGSTOP")
     parser.add_argument("--out", type=Path, default=Path("chaos.jsonl"), help="JSON lines")
     return parser.parse_args()
