@@ -41,7 +41,7 @@ def served() -> set[tuple[str, str]]:
     found = set()
     for route in app.routes:
         assert isinstance(route, Route)
-        path = route.path.replace("{name:path}", "{name}")
+        path = route.path.replace(":path}", "}")
         found |= {(method, path) for method in (route.methods or ()) if method != "HEAD"}
     return found
 
