@@ -35,6 +35,7 @@ from ...pipeline.messages import (
 )
 from ...pipeline.runtime.clock import ClockWatch, unix_time, unix_time_ns
 from ...pipeline.runtime.health import ring_state
+from ...pipeline.runtime.memory import MemoryKills
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.crash import last_crash
@@ -86,6 +87,8 @@ class Supervisor(Process):
         self._is_up = False
         """Whether all processes were READY when one last changed its state."""
         self._down_since: float | None = None
+        self._memory_kills = MemoryKills()
+        self._kills_known = self._memory_kills.count()
         self._minders: dict[str, asyncio.Task[None]] = {}
         self._stop_asked = asyncio.Event()
         self._drain_s = 0.0
@@ -243,11 +246,20 @@ class Supervisor(Process):
             crash = last_crash(child.name, self.log_tail.lines)
             is_new = crash is not None and crash.at >= (child.started_at or 0.0)
             where = f" in {crash.frames[0]}" if crash and is_new and crash.frames else ""
-            return f"{how(code)}{where}"
+            return f"{how(code)}{where}{self._memory_words(code)}"
         if code == 0:
             return how(code)
         words = self.log_tail.last_words(child.name)
         return words.removeprefix(f"{REFUSED_LOG}: ") or how(code)
+
+    def _memory_words(self, code: int) -> str:
+        """What to add to the reason of a kill if the kernel has killed for want of memory since the
+        last fall; "" if it has not."""
+        kills = self._memory_kills.count()
+        is_new, self._kills_known = kills > self._kills_known, kills
+        if not is_new or code != -signal.SIGKILL:
+            return ""
+        return " by the kernel: memory ran out (raise its limit, or lower --max-total-tokens)"
 
     def _become(self, child: Child, state: ProcessState, reason: str = "") -> None:
         if child.become(state, reason):
