@@ -259,7 +259,7 @@ class Supervisor(Process):
         is_new, self._kills_known = kills > self._kills_known, kills
         if not is_new or code != -signal.SIGKILL:
             return ""
-        return " by the kernel: memory ran out (raise its limit, or lower --max-total-tokens)"
+        return " by the kernel: memory ran out; raise its limit or lower --max-total-tokens"
 
     def _become(self, child: Child, state: ProcessState, reason: str = "") -> None:
         if child.become(state, reason):
