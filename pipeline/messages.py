@@ -322,17 +322,26 @@ class AdapterReply(Message, frozen=True, kw_only=True):
 # --- router -> every worker ---------------------------------------------------------------------
 
 
-class Introduce(Message, frozen=True):
-    """router -> all: a new router has started: drop the old one's state and announce yourself."""
+class RouterMessage(Message, frozen=True, kw_only=True):
+    """What one router says may arrive after the first messages of the next one: it is recognised
+    and dropped. Tokens and batches need no mark: they have an index or an epoch."""
+
+    router: int = 0
+    """The router's incarnation; 0: unknown."""
 
 
-class Reset(Message, frozen=True):
+class Introduce(RouterMessage, frozen=True):
+    """router -> all: a new router has started: announce yourself. Workers keep their adapters, and
+    the server sends the open requests and orders again."""
+
+
+class Reset(RouterMessage, frozen=True):
     """router -> workers: drop every sequence; from now on accept only batches of `epoch`."""
 
     epoch: int
 
 
-class ReadAdapter(Message, frozen=True):
+class ReadAdapter(RouterMessage, frozen=True):
     """router -> workers: read an adapter into host memory and check it. `key` is
     name@generation."""
 
@@ -342,7 +351,7 @@ class ReadAdapter(Message, frozen=True):
     path: str
 
 
-class MeasureAdapter(Message, frozen=True):
+class MeasureAdapter(RouterMessage, frozen=True):
     """router -> worker 0: read only an adapter's headers; answered by an `AdapterMeasured`."""
 
     order: str
@@ -357,26 +366,26 @@ class PlaceAdapter(Message, frozen=True):
     pages: tuple[int, ...]
 
 
-class EvictAdapter(Message, frozen=True):
+class EvictAdapter(RouterMessage, frozen=True):
     """router -> workers: the adapter loses its pages; no later step uses it."""
 
     key: str
 
 
-class DropAdapter(Message, frozen=True):
+class DropAdapter(RouterMessage, frozen=True):
     """router -> workers: forget the adapter, on the host too."""
 
     key: str
 
 
-class MergeWeights(Message, frozen=True):
+class MergeWeights(RouterMessage, frozen=True):
     """router -> workers: make a copy of the weights with this adapter merged into it; "" frees it.
     Answered by a `WeightsMerged`."""
 
     key: str
 
 
-class UseMerged(Message, frozen=True):
+class UseMerged(RouterMessage, frozen=True):
     """router -> workers, once all ranks have the merged copy: from the next step on, it computes
     the steps of this adapter alone. All ranks must switch between the same two steps."""
 
@@ -494,7 +503,8 @@ class AdapterInfo(Row, frozen=True):
 
 
 class WorkerReady(Message, frozen=True, kw_only=True):
-    """A worker has loaded its weights, and no adapter yet: its pool and the model's limits."""
+    """A worker has loaded its weights, or has met a new router: its pool, the model's limits, and
+    the adapters that it keeps in host memory."""
 
     rank: int
     incarnation: int
@@ -511,6 +521,9 @@ class WorkerReady(Message, frozen=True, kw_only=True):
     """Most prompt tokens in a step in which others decode, resolved likewise."""
     vocab_size: int
     eos_token_ids: tuple[int, ...]
+    adapters: tuple[AdapterInfo, ...] = ()
+    merged: str = ""
+    """Key of the adapter of which it has a merged copy of the weights."""
 
 
 class AdapterRead(Message, frozen=True):
@@ -594,7 +607,7 @@ class Tokens(Message, frozen=True):
 # --- router -> detokenizer ----------------------------------------------------------------------
 
 
-class OpenStream(Message, frozen=True, kw_only=True):
+class OpenStream(RouterMessage, frozen=True, kw_only=True):
     """Announces a request, with the parameters that turn its tokens into text."""
 
     request_id: str
@@ -620,7 +633,7 @@ class StreamTokens(Message, frozen=True):
     tokens: tuple[StreamToken, ...]
 
 
-class CloseStream(Message, frozen=True):
+class CloseStream(RouterMessage, frozen=True):
     """The request was aborted or refused: forget its stream."""
 
     request_id: str
@@ -1059,6 +1072,10 @@ class ProcessTable(Message, frozen=True):
     processes: tuple[ProcessView, ...]
     down_since: float | None = None
     """When the pipeline was last READY; None while it is, and before it was for the first time."""
+    started_at: float = 0.0
+    """When the pipeline was started; a supervisor that adopts it keeps this. 0: not known."""
+    supervisor_restarts: int = 0
+    """Supervisors of this pipeline before the present one, which have died."""
 
 
 class LogLine(Row, frozen=True):

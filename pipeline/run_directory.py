@@ -13,6 +13,9 @@ from .errors import OperatorError
 from .private_files import private_umask
 
 LONGEST_SOCKET_NAME = "console-4194304.inbox"
+ROUTER_RECORD = "router.json"
+"""The router's record of its adapters and settings, from which a restarted router continues. A
+pipeline that is started removes the one of the last pipeline."""
 MAX_SOCKET_PATH = 107  # bytes in sockaddr_un, less the closing zero
 
 

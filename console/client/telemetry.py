@@ -199,6 +199,8 @@ class TelemetryClient:
             remove_dead_inboxes(self._run)
             self._inbox = Inbox(self._context, self._run, self.inbox_name, ToConsole)
             tasks.create_task(self._receive_answers(self._inbox))
+        elif self._inbox is not None and self._inbox.is_lost() and self._run.is_dir():
+            self._inbox.bind()  # the run directory was removed, and made again
         if self._inbox is not None and self._must_ask():
             self._ask()
 

@@ -63,9 +63,9 @@ from ...pipeline.private_files import keep_files_private
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.process import die_with_parent
+from ...pipeline.runtime.run_lock import Lock
 from ...pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
-from ..supervisor.lock import Lock
 from ..supervisor.metrics_history import MetricsHistory
 from ..supervisor.span_files import span_ends
 from .demo_scenario import RESTART_S, DemoScenario

@@ -26,6 +26,7 @@ MAX_FILE_BYTES = 16 << 20
 """A log of this size becomes `NAME.log.1`, in place of the one before; so all logs of a process
 take twice as much."""
 READ_BYTES = 1 << 20
+CAUGHT_UP_BYTES = READ_BYTES // 2
 BEHIND_BYTES = 4 << 20
 """A process that writes faster than its log is read: beyond this, lines are left out here. They are
 in the file."""
@@ -64,6 +65,13 @@ class LogTail:
         self.lines.extend(fresh)
         return fresh
 
+    def catch_up(self) -> None:
+        """Reads the ends of the files, at most `CAUGHT_UP_BYTES` of each. `read_new` then returns
+        only what is written from now on."""
+        for path in self._directory.glob("*.log"):
+            self._files[path.stem] = _File(path, CAUGHT_UP_BYTES)
+        self.read_new()
+
     def last_words(self, source: str) -> str:
         """The last non-empty log line of a process; after a crash it names the exception."""
         for line in reversed(self.lines):
@@ -75,9 +83,15 @@ class LogTail:
 class _File:
     """One log file, read from the end of the last read on."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, last_bytes: int | None = None) -> None:
+        """From the start of the file, or only its `last_bytes`."""
         self._path = path
         self._offset = 0
+        if last_bytes is not None:
+            with contextlib.suppress(OSError):
+                self._offset = max(0, os.path.getsize(path) - last_bytes)
+        self._skips_rest = self._offset > 0
+        """Whether reading begins within a line."""
         self._rest = b""
         self._last = (unix_time(), "INFO")
 
@@ -99,6 +113,9 @@ class _File:
         if skipped:
             yield self._last[0], "WARNING", f"{skipped >> 20} MiB of this log are not shown"
         *lines, self._rest = (self._rest + data).split(b"\n")
+        if self._skips_rest and lines:
+            self._skips_rest = False
+            del lines[0]
         if len(self._rest) > READ_BYTES:
             lines, self._rest = [*lines, self._rest], b""
         texts = [line.decode(errors="replace")[:MAX_LINE_CHARACTERS] for line in lines]

@@ -155,6 +155,10 @@ class AdapterStore:
     def __getitem__(self, key: str) -> Adapter:
         return self._adapters[key]
 
+    def infos(self) -> tuple[AdapterInfo, ...]:
+        """All adapters in host memory."""
+        return tuple(adapter.info for adapter in [*self._adapters.values()])
+
     def padded_rank(self, key: str) -> int:
         """The adapter's rank rounded up to a power of two (at least 8), or with `--bmm` the largest
         of all adapters. Adapters of one padded rank share a stack."""
@@ -281,10 +285,6 @@ class AdapterStore:
         self._pages.clear()
         self._own.clear()
         self._stacks.clear()
-
-    def drop_all(self) -> None:
-        self.evict_all()
-        self._adapters.clear()
 
     def drop(self, key: str) -> None:
         """Drops an adapter, including its host copy."""

@@ -7,6 +7,7 @@ request. Times are unix seconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -27,19 +28,22 @@ from ..messages import (
     PlanAdapters,
     ReadAdapter,
     ReloadAdapter,
+    Request,
     UnloadAdapter,
     Verification,
     VerifyAdapter,
     WeightsMerged,
+    WorkerReady,
 )
 from ..run_directory import is_hub_id
-from ..schedule.adapter_registry import AdapterRecord, AdapterRefused
+from ..schedule.adapter_registry import AdapterPlace, AdapterRecord, AdapterRefused
 from ..schedule.policies import Policy
 from ..schedule.scheduler import Scheduler
 from .adapter_merge import AdapterMerge
 from .effects import AdapterFetched, Effects, FetchAdapter, ShowReading
 from .event_lines import Fetched
 from .order_replies import OrderReplies
+from .record import AdapterEntry, RouterRecord
 
 WorkerAnswer: TypeAlias = (
     AdapterRead | AdapterPlaced | AdapterMeasured | AdapterChecked | WeightsMerged
@@ -75,8 +79,8 @@ class AdapterLifecycle:
     ) -> None:
         self._config, self._scheduler, self._effects = config, scheduler, effects
         self._registry, self._residency = scheduler.registry, scheduler.residency
-        self._replies = OrderReplies(effects, self._registry)
-        self._merge = AdapterMerge(config, self._registry, effects, self._replies)
+        self.replies = OrderReplies(effects, self._registry)
+        self._merge = AdapterMerge(config, self._registry, effects, self.replies)
         self.settled: list[AdapterRecord] = []
         """Adapters that were read, pinned or failed since the core's last check: some requests may
         never be served now."""
@@ -93,6 +97,9 @@ class AdapterLifecycle:
         self._unread: set[str] = set()
         """Keys of the adapters that new workers have not read yet."""
         self._num_to_read = 0
+        self._kept_by: dict[str, AdapterRecord] = {}
+        """By request of an earlier router: the generation that served it, if new requests get
+        another."""
         self._last_reading = incarnation
         """Number of the newest `ReadAdapter`; it differs from those of earlier routers."""
 
@@ -101,10 +108,70 @@ class AdapterLifecycle:
         """Adapters that must still be read before the start is complete."""
         return len(self._unread)
 
+    # -- the record
+
+    def entries(self) -> tuple[AdapterEntry, ...]:
+        """All adapters, with the orders that are not answered yet."""
+        users: dict[str, list[str]] = {}
+        if any(adapter.is_draining for adapter in self._registry):
+            for sequence in self._scheduler.sequences():
+                users.setdefault(sequence.adapter.key, []).append(sequence.request_id)
+        return tuple(
+            AdapterEntry(
+                name=adapter.name,
+                path=adapter.path,
+                directory=adapter.directory,
+                generation=adapter.generation,
+                digest=adapter.digest,
+                place=place,
+                pinned=adapter.pinned,
+                order=self._arrivals.get(adapter.key) or self._departures.get(adapter.key),
+                requests=tuple(users.get(adapter.key, ())) if adapter.is_draining else (),
+            )
+            for place, adapter in self._registry.places()
+        )
+
+    def merges(self) -> tuple[str, MergeAdapter | None]:
+        """Key of the adapter merged by an order, and the order that is not answered yet."""
+        return self._merge.kept_key, self._merge.order
+
+    def restore(self, record: RouterRecord, now: float) -> None:
+        """Goes on with the adapters and the orders of an earlier router."""
+        adapters: list[tuple[AdapterPlace, AdapterRecord]] = []
+        for entry in record.adapters:
+            adapter = AdapterRecord(
+                entry.name, entry.path, now, entry.generation, pinned=entry.pinned
+            )
+            adapter.directory, adapter.digest = entry.directory, entry.digest
+            adapters.append((entry.place, adapter))
+            if isinstance(entry.order, UnloadAdapter):
+                self._departures[entry.key] = entry.order
+            elif entry.order is not None:
+                self._arrivals[entry.key] = entry.order
+            self._kept_by.update(dict.fromkeys(entry.requests, adapter))
+        self._registry.restore(adapters)
+        self._merge.restore(record.merged, record.merge)
+        self.replies.restore(record.answered)
+
+    def adapter_of(self, request: Request) -> AdapterRecord:
+        """The generation that serves a request of an earlier router. Raises `AdapterRefused`."""
+        adapter = self._kept_by.get(request.request_id)
+        if adapter is None:
+            return self._registry.acquire(request.adapter)
+        if adapter.state is AdapterState.FAILED:
+            raise AdapterRefused(409, f"adapter {adapter.key} failed to load: {adapter.reason}")
+        if adapter.state is AdapterState.GONE:
+            raise AdapterRefused(409, f"adapter {adapter.key} is unloaded")
+        return adapter
+
     # -- orders and answers
 
     def handle_order(self, order: AdapterOrder, now: float) -> None:
-        """Carries out an order. A refused one is answered now, others when they are done."""
+        """Carries out an order. A refused one is answered now, others when they are done. An order
+        that comes again, from a sender that has met a new router, is not carried out twice."""
+        if self.replies.repeat(order, now, self._scheduler.settings) or self._is_under_way(order):
+            return
+        self._effects.record_changed = True
         try:
             if not self._scheduler.epoch:
                 raise AdapterRefused(503, "the model is still loading")
@@ -133,8 +200,13 @@ class AdapterLifecycle:
                 case MergeAdapter():
                     self._merge.start(order)
         except AdapterRefused as refusal:
-            self._replies.send(order, refusal.status, refusal.reason, now)
+            self.replies.send(order, refusal.status, refusal.reason, now)
         self.has_changed = True
+
+    def _is_under_way(self, order: AdapterOrder) -> bool:
+        waiting = (*self._arrivals.values(), *self._departures.values(), self._merge.order)
+        known = {each.order for each in waiting if each is not None}
+        return order.order in known or order.order in self._plans or order.order in self._trials
 
     def handle_answer(self, answer: WorkerAnswer, now: float) -> None:
         """Handles a worker's answer about an adapter."""
@@ -152,22 +224,40 @@ class AdapterLifecycle:
 
     # -- reading
 
-    def read_all(self, now: float) -> None:
-        """Makes new workers, which have no adapter, read every one. Plans and merges under way in
-        the old workers are refused."""
+    def read_all(self, workers: Sequence[WorkerReady], now: float) -> None:
+        """Makes new workers read every adapter, except those that they keep: a worker that meets a
+        new router has read them before. Plans and merges under way in the old workers are
+        refused."""
         reason = "the workers restarted"
         for plan in self._plans.values():
-            self._replies.send(plan.order, 503, reason, now)
+            self.replies.send(plan.order, 503, reason, now)
         self._plans.clear()
         self._merge.forget_workers(reason, now)
         self._unread = {adapter.key for adapter in self._registry}
         self._num_to_read = len(self._unread)
         self._show_reading()
-        for adapter in self._registry:
+        held = [{info.key: info for info in worker.adapters} for worker in workers]
+        self._drop_unknown(key for infos in held for key in infos)
+        for adapter in [*self._registry]:
             if self._config.no_lora_swap:
                 adapter.pinned = True
-            if adapter.state is not AdapterState.FETCHING:
+            if adapter.state is AdapterState.FETCHING:
+                continue
+            if all(adapter.key in infos for infos in held):
+                self._last_reading += 1
+                adapter.begin_reading(self._last_reading, now)
+                for rank, infos in enumerate(held):
+                    answer = AdapterRead(rank, adapter.reading, infos[adapter.key])
+                    self._note_read(answer, now)
+            else:
                 self._read(adapter, now)
+        self._merge.adopt_copies([worker.merged for worker in workers])
+
+    def _drop_unknown(self, keys: Iterable[str]) -> None:
+        """Makes the workers drop adapters that were unloaded when the earlier router died."""
+        known = {adapter.key for adapter in self._registry}
+        for key in sorted({*keys} - known):
+            self._effects.send_workers(DropAdapter(key))
 
     def _show_reading(self) -> None:
         self._effects.pending.append(ShowReading(len(self._unread), self._num_to_read))
@@ -219,18 +309,19 @@ class AdapterLifecycle:
         elif order:
             suffix = f"; {warning}" if warning else ""
             text = adapter.reason if has_failed else f"adapter {adapter.name} loaded{suffix}"
-            self._replies.send(order, 400 if has_failed else 200, text, now)
+            self.replies.send(order, 400 if has_failed else 200, text, now)
         if has_failed:
             self._drop(adapter)
             self._effects.report("error", f"adapter {adapter.name} failed: {adapter.reason}")
         elif warning:
             self._effects.report("warning", f"adapter {adapter.name}: {warning}")
         self.settled.append(adapter)
-        self.has_changed = True
+        self.has_changed = self._effects.record_is_old = True
         if adapter.key in self._unread:
             self._unread.discard(adapter.key)
             self._show_reading()
             self.has_just_read_all = not self._unread
+            self._effects.record_changed |= not self._unread
 
     def _drop(self, adapter: AdapterRecord) -> None:
         """Makes the workers drop an adapter that failed. If it failed after they had read it, for
@@ -243,11 +334,11 @@ class AdapterLifecycle:
         if new.state is AdapterState.FAILED:
             self._registry.discard_next(new)
             text = f"{new.reason}; generation {new.generation - 1} is still served"
-            self._replies.send(order, 400, text, now)
+            self.replies.send(order, 400, text, now)
         else:
             self._registry.promote_next(new)
             text = f"adapter {new.name} reloaded as generation {new.generation}"
-            self._replies.send(order, 200, text, now)
+            self.replies.send(order, 200, text, now)
 
     # -- placing
 
@@ -283,7 +374,7 @@ class AdapterLifecycle:
             self._residency.place_or_wait(adapter, kv_pages, now, unwanted=True)
         self.settled.append(adapter)
         state = "pinned: never evicted" if order.pinned else "unpinned"
-        self._replies.send(order, 200, f"adapter {order.name} {state}", now)
+        self.replies.send(order, 200, f"adapter {order.name} {state}", now)
 
     def sweep(self, now: float) -> None:
         """Drops unloaded adapters that no request uses any more, and answers their orders."""
@@ -297,12 +388,13 @@ class AdapterLifecycle:
                 answer = f"adapter {adapter.name} unloaded"
                 if adapter.info is not None and not adapter.info.reason:
                     answer += "; its pages are free"
-                self._replies.send(order, 200, answer, now)
+                self.replies.send(order, 200, answer, now)
         self.has_changed |= bool(gone)
+        self._effects.record_changed |= bool(gone)
 
-    def follow_policy(self, policy: Policy) -> None:
+    def follow_policy(self, policy: Policy, now: float) -> None:
         """Merges the adapter that the scheduler's policy wants merged."""
-        self._merge.follow_policy(policy)
+        self._merge.follow_policy(policy, now)
 
     # -- plans
 
@@ -335,7 +427,7 @@ class AdapterLifecycle:
         good = [plan for plan in plans if not plan.reason]
         pages, tokens = sum(p.pages for p in good), sum(p.kv_tokens for p in good)
         text = f"{len(good)} of {len(plans)} can be loaded: {pages} pages, {tokens} tokens of KV"
-        self._replies.send(plan.order, 200, text, now, plans=plans)
+        self.replies.send(plan.order, 200, text, now, plans=plans)
 
     # -- verifying
 
@@ -360,7 +452,7 @@ class AdapterLifecycle:
         self._residency.end_trial(answer.order)
         if answer.error:
             text = f"could not be verified: {answer.error}"
-            self._replies.send(trial.order, 500, text, now)
+            self.replies.send(trial.order, 500, text, now)
             return
         adapter = trial.adapter
         assert adapter.info is not None
@@ -375,12 +467,12 @@ class AdapterLifecycle:
         verdict, level = verification.verdict, "info" if answer.is_right else "error"
         self._effects.report(level, f"adapter {adapter.key} verified: {verdict}")
         text = f"adapter {adapter.key} {verdict}"
-        self._replies.send(trial.order, 200, text, now, verification=verification)
+        self.replies.send(trial.order, 200, text, now, verification=verification)
         self.has_changed = True
 
     def drop_trials(self, now: float) -> None:
         """Refuses the verifications under way, after a reset of the workers."""
         for trial in self._trials.values():
             text = "the workers were reset; verify again"
-            self._replies.send(trial.order, 503, text, now)
+            self.replies.send(trial.order, 503, text, now)
         self._trials.clear()

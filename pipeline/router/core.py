@@ -18,7 +18,6 @@ from ..config import Config
 from ..messages import (
     Abort,
     AdapterOrder,
-    AdapterReply,
     AdapterState,
     AdapterTable,
     AdapterView,
@@ -61,6 +60,7 @@ from .effects import (
 )
 from .event_lines import Answered, Decided, Got, RanksDiffered, StepFailed, line_of_message
 from .held_messages import HeldMessages
+from .record import RouterRecord
 
 STEPS_IN_FLIGHT = 2
 """Step n+1 is sent before step n's tokens are back, so the workers never wait for the router."""
@@ -92,16 +92,18 @@ class RouterCore:
         now: float,
         table: LatencyTable | None = None,
         span: Callable[..., AbstractContextManager[object]] = no_span,
+        record: RouterRecord | None = None,
     ) -> None:
         """`incarnation` differs from that of every earlier router; `table` has the latencies of
-        `--profile-table`. Raises `OperatorError` on settings that cannot be used."""
+        `--profile-table`; `record` is that of an earlier router of this pipeline, whose work goes
+        on. Raises `OperatorError` on settings that cannot be used."""
         self.config = config
         self.registry = AdapterRegistry(
             config.adapters(), config.model, now=now, evict=config.evict
         )
         self.scheduler = Scheduler(
             self.registry,
-            settings=config.scheduling(),
+            settings=record.scheduling if record else config.scheduling(),
             table=table,
             prefetch=not config.no_prefetch,
             span=span,
@@ -111,16 +113,35 @@ class RouterCore:
         self.steps: dict[int, StepInFlight] = {}
         """Steps under way, by number."""
         self.aborts = 0
-        self.is_draining = False
+        self.is_draining = record.is_draining if record else False
+        self._born, self._record = now, record
         self._incarnation = incarnation
         self._span = span
         self._workers: dict[int, WorkerReady] = {}  # by rank
         self._workers_restarted = False
         self._peers: dict[str, int] = {}  # name -> incarnation, of server and detokenizer
         self._streams = DetokenizerStreams(self.effects)
-        self._held: HeldMessages | None = HeldMessages()
-        """Messages that wait until the workers are ready; None once they are."""
+        self._held: HeldMessages | None = HeldMessages(continues=record is not None)
+        """Messages that wait until the other processes are there; None once they are."""
         self._resets = 0
+        if record is not None:
+            self.lifecycle.restore(record, now)
+            self.scheduler.policy.restore_counters(record.counters)
+
+    def record(self) -> RouterRecord | None:
+        """What the next router must know; None while this one does not know it all."""
+        if self._held is not None:
+            return None
+        merged, merge = self.lifecycle.merges()
+        return RouterRecord(
+            adapters=self.lifecycle.entries(),
+            scheduling=self.scheduler.settings,
+            counters=self.scheduler.policy.kept_counters(),
+            is_draining=self.is_draining,
+            merged=merged,
+            merge=merge,
+            answered=self.lifecycle.replies.answered,
+        )
 
     @property
     def num_workers(self) -> int:
@@ -160,13 +181,12 @@ class RouterCore:
             case WorkerReady():
                 self._worker_is_ready(message, now)
             case Ready():
-                self._peer_is_ready(message)
+                self._peer_is_ready(message, now)
             case Drain():
-                self.is_draining = True
-                state = EnterState(ProcessState.DRAINING, "new requests are refused")
-                self.effects.pending.append(state)
+                self.is_draining = self.effects.record_changed = True
+                self._say_ready()
             case Resume():
-                self.is_draining = False
+                self.is_draining, self.effects.record_changed = False, True
                 self._say_ready()
             case SetScheduler():
                 self._set_scheduler(message, now)
@@ -227,7 +247,7 @@ class RouterCore:
         if request_id in self.scheduler or self._streams.is_kept(request_id):
             return
         try:
-            adapter = self.registry.acquire(request.adapter)
+            adapter = self._adapter_of_resumed(request)
             self.scheduler.check_length(request, adapter)
         except AdapterRefused as refusal:
             self._send_refusal(request_id, refusal.status, refusal.reason)
@@ -245,11 +265,32 @@ class RouterCore:
             self._streams.keep_ended(sequence, "length")
             self._streams.send_again(sequence, "length")
 
+    def _adapter_of_resumed(self, request: Request) -> AdapterRecord:
+        """The generation that has served a request so far. Raises `AdapterRefused`."""
+        if self._record is None and request.adapter is not None and request.arrived_at < self._born:
+            raise AdapterRefused(
+                503,
+                f"the router restarted without its record, so the generation of adapter "
+                f"{request.adapter!r} that has answered so far is unknown; send the request again",
+            )
+        return self.lifecycle.adapter_of(request)
+
     def _release_held(self, now: float) -> None:
-        """Handles the messages that waited for the workers."""
-        held, self._held = self._held, None
-        for message in held.messages if held is not None else ():
+        """Handles the messages that waited, once all processes that they need are there."""
+        held = self._held
+        if held is None or self._missing_workers():
+            return
+        if self._record is not None and self._missing_peers():
+            return
+        self._held = None
+        self.effects.record_changed = True
+        if number := held.num_requests:
+            self.effects.report(
+                "warning", f"router restarted; {counted(number, 'request', 'continue')}"
+            )
+        for message in held.in_order():
             self._handle(message, now)
+        self._batch_may_grow()
 
     def _batch_may_grow(self) -> None:
         self.effects.batch_changed = self.effects.step_wanted = True
@@ -299,23 +340,20 @@ class RouterCore:
                 reason = f"no room for {total} tokens beside its adapter and those pinned"
                 self._refuse(request_id, 400, reason)
 
-    def stop(self) -> None:
-        """Refuses every live request, before the router exits."""
-        for sequence in list(self.scheduler.sequences()):
-            self._refuse(sequence.request.request_id, 503, "the router is stopping")
-
     # -- workers
 
     def _worker_is_ready(self, ready: WorkerReady, now: float) -> None:
         known = self._workers.get(ready.rank)
-        if known and known.incarnation != ready.incarnation:
+        if known and known.incarnation == ready.incarnation:
+            return  # the answer to our first message: it has got all others after that
+        if known:
             self._workers.clear()  # all ranks restart together; wait for each
             self._workers_restarted = True
         self._workers[ready.rank] = ready
         if len(self._workers) < self.num_workers:
             return
         self.reset_workers(now)
-        self.lifecycle.read_all(now)
+        self.lifecycle.read_all([self._workers[rank] for rank in range(self.num_workers)], now)
         self._follow_adapters()
         if self._workers_restarted:
             self._workers_restarted = False
@@ -386,6 +424,8 @@ class RouterCore:
 
     def _set_scheduler(self, order: SetScheduler, now: float) -> None:
         """Changes the settings that an order names, and answers it."""
+        if self.lifecycle.replies.repeat(order, now, self.scheduler.settings):
+            return
         try:
             settings = changed_settings(self.scheduler.settings, order, self.config.model)
         except ValueError as error:
@@ -396,15 +436,8 @@ class RouterCore:
             self.effects.report("info", text)
             self._batch_may_grow()
             self.effects.pending.append(ShowStats())  # so that the next reader sees the change
-        reply = AdapterReply(
-            order=order.order,
-            status=status,
-            text=text,
-            at=now,
-            name="",
-            scheduling=self.scheduler.settings,
-        )
-        self.effects.send(order.reply_to, reply)
+        settings = self.scheduler.settings
+        self.lifecycle.replies.send_scheduling(order, status, text, now, settings)
 
     def _refuse_given_up(self) -> None:
         """Refuses the requests that the policy has ended, with its reasons."""
@@ -416,7 +449,7 @@ class RouterCore:
 
     # -- server and detokenizer
 
-    def _peer_is_ready(self, ready: Ready) -> None:
+    def _peer_is_ready(self, ready: Ready, now: float) -> None:
         """A server or detokenizer has started with no state. A new server's clients are gone; a new
         detokenizer gets every stream again from its first token."""
         restarted = self._peers.get(ready.name) not in (None, ready.incarnation)
@@ -431,6 +464,7 @@ class RouterCore:
                 self.effects.report("warning", f"server restarted; {lost} aborted (client gone)")
         if restarted and ready.name == "detokenizer":
             self._send_streams_again()
+        self._release_held(now)
         self._say_ready()
 
     def _send_streams_again(self) -> None:
@@ -440,25 +474,32 @@ class RouterCore:
 
     def _say_ready(self) -> None:
         """Enters READY, or STARTING with the missing parts as its reason; DRAINING stays."""
-        if self.is_draining:
-            return
-        missing = [
-            *(name for rank, name in enumerate(self.effects.workers) if rank not in self._workers),
-            *(name for name in ("detokenizer", "server") if name not in self._peers),
-        ]
+        missing = [*self._missing_workers(), *self._missing_peers()]
         if unread := self.lifecycle.num_unread:
             missing.append(counted(unread, "adapter"))
-        if missing:
+        is_held = self._record is not None and self._held is not None
+        if missing and (is_held or not self.is_draining):
             state = EnterState(ProcessState.STARTING, f"waiting for {', '.join(missing)}")
+        elif self.is_draining:
+            state = EnterState(ProcessState.DRAINING, "new requests are refused")
         else:
             state = EnterState(ProcessState.READY, "")
         self.effects.pending.append(state)
+
+    def _missing_workers(self) -> list[str]:
+        workers = enumerate(self.effects.workers)
+        return [name for rank, name in workers if rank not in self._workers]
+
+    def _missing_peers(self) -> list[str]:
+        return [name for name in ("detokenizer", "server") if name not in self._peers]
 
     # -- steps
 
     def plan_step(self, now: float) -> Batch | None:
         """Plans the next step, which then counts as under way; None if nothing can be computed now.
         The caller sends its batch to every worker after the effects."""
+        if self._held is not None:
+            return None  # an adapter without requests may still get some
         self.lifecycle.sweep(now)
         self._follow_adapters()
         batch = self.scheduler.next_batch(now)
@@ -466,7 +507,7 @@ class RouterCore:
             self.effects.lines.append(Decided.of(now, self.scheduler, batch))
         if self.scheduler.refused:
             self._refuse_given_up()
-        self.lifecycle.follow_policy(self.scheduler.policy)
+        self.lifecycle.follow_policy(self.scheduler.policy, now)
         self.send_adapter_orders()
         if batch is not None:
             self.effects.batch_changed = True
@@ -517,8 +558,12 @@ class RouterCore:
     def refuse_undelivered(self, tokens: StreamTokens, reason: str, now: float) -> None:
         """Refuses the requests of `tokens`, which the detokenizer could not be sent."""
         for token in tokens.tokens:
-            self.effects.write_line(Got(at=now, message=Abort(token.request_id, reason)))
-            self._refuse(token.request_id, 503, reason)
+            self.refuse_unopened(token.request_id, reason, now)
+
+    def refuse_unopened(self, request_id: str, reason: str, now: float) -> None:
+        """Refuses a request whose stream the detokenizer could not be sent."""
+        self.effects.write_line(Got(at=now, message=Abort(request_id, reason)))
+        self._refuse(request_id, 503, reason)
 
     def _end_broken(self, sequence: Sequence, now: float) -> None:
         """Ends a request whose logits allow no token. Other requests continue, and the adapter's

@@ -96,6 +96,10 @@ class Effects:
         """Whether the adapters have changed since their table was published."""
         self.step_wanted = False
         """Whether a step may have become possible."""
+        self.record_changed = False
+        """Whether the record must be written before the pending effects are carried out."""
+        self.record_is_old = False
+        """Whether the record lacks something that it should have soon."""
 
     def send(self, name: str, message: Message) -> None:
         self.pending.append(Send(name, message))

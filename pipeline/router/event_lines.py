@@ -38,6 +38,7 @@ from ..messages import (
 from ..schedule.admission import Decision
 from ..schedule.pets import LatencyTable
 from ..schedule.scheduler import Scheduler
+from .record import RouterRecord
 
 FORMAT = 2
 """Incremented when a line changes its meaning, or the same inputs give another decision."""
@@ -85,6 +86,8 @@ class Started(EventLine, frozen=True, kw_only=True, tag="started"):
     config: Config
     """Without its keys."""
     table: LatencyTable
+    record: RouterRecord | None = None
+    """Of the earlier router whose work goes on."""
 
 
 class Got(EventLine, frozen=True, kw_only=True, tag="got"):

@@ -15,6 +15,7 @@ from ..errors import OperatorError
 from ..messages import PROTOCOL
 from ..schedule.pets import LatencyTable
 from .event_lines import FORMAT, AnyLine, Full, Started
+from .record import RouterRecord
 
 MAX_BYTES = 256 << 20
 """Most bytes of a file. A step that admits one request takes 570, so it lasts more than an hour at
@@ -46,6 +47,7 @@ class EventLog:
         table: LatencyTable,
         at: float,
         max_bytes: int = MAX_BYTES,
+        record: RouterRecord | None = None,
     ) -> None:
         """Begins a file for this start of the router, readable by its owner alone, and removes the
         oldest files beyond `KEPT_FILES`. Raises `OSError`."""
@@ -66,6 +68,7 @@ class EventLog:
                 incarnation=incarnation,
                 config=known,
                 table=table,
+                record=record,
             )
         )
 

@@ -29,7 +29,9 @@ class Player:
 
     def __init__(self, start: Started) -> None:
         self.start = start
-        self.core = RouterCore(start.config, start.incarnation, start.at, start.table)
+        self.core = RouterCore(
+            start.config, start.incarnation, start.at, start.table, record=start.record
+        )
         self.core.record_lines()
         self.now = start.at
         self.decided = self.admitted = 0

@@ -21,8 +21,10 @@ from ..messages import (
     Batch,
     Introduce,
     Message,
+    OpenStream,
     ProcessState,
     Refused,
+    RouterMessage,
     StreamTokens,
     ToRouter,
 )
@@ -44,11 +46,14 @@ from .effects import (
 )
 from .event_log import EventLog
 from .reading_bar import ReadingBar
+from .record_file import RecordFile
 
 PREFILL_SPANS = ("_prefill_batch", "model_rpcs.prefill_batch")
 DECODE_SPANS = ("_decode_batch", "model_rpcs.decode_batch")
 TABLE_SECONDS = 2.0
 MAP_SECONDS = 1.0
+RECORD_SECONDS = 1.0
+"""Least time between two records of what a policy counts."""
 
 
 class Router(Process):
@@ -59,9 +64,18 @@ class Router(Process):
     def __init__(self, config: Config, rank: int = 0) -> None:
         super().__init__(config, "router")
         self._latencies = read_latencies(config.profile_table)
+        self.records = RecordFile(self.run)
+        self._earlier = self.records.read()
         self.core = RouterCore(
-            config, self.incarnation, self.clock(), self._latencies, self.spans.span
+            config,
+            self.incarnation,
+            self.clock(),
+            self._latencies,
+            self.spans.span,
+            self._earlier,
         )
+        self._record_error = ""
+        """The last one that was reported."""
         self.events = EventLog()
         self._start_span = contextlib.ExitStack()
         """Holds the span of the wait for the model."""
@@ -82,14 +96,17 @@ class Router(Process):
         self._start_span.enter_context(self.spans.span("wait_to_model_ready"))
         if self.config.event_log:
             self._open_event_log()
+        self._report_record_error()
         self.set_state(ProcessState.STARTING, "waiting for the workers")
         for name in (*self.core.effects.workers, "detokenizer", "server"):
-            self.outbox(name).send(Introduce())
+            self._send(name, Introduce())
 
     def _open_event_log(self) -> None:
         directory, now = self.run / "events", self.clock()
         try:
-            self.events.open(directory, self.incarnation, self.config, self._latencies, now)
+            self.events.open(
+                directory, self.incarnation, self.config, self._latencies, now, record=self._earlier
+            )
         except OSError as error:  # the router serves without it
             self.event("warning", f"no event log: cannot write to {directory}: {error.strerror}")
         else:
@@ -105,8 +122,7 @@ class Router(Process):
     async def shutdown(self) -> None:
         self._start_span.close()
         with self.spans.span("clean_up"):
-            self.core.stop()
-            self._carry_out_effects()
+            self._keep_record()  # a router that an operator restarts loses no request either
             for task in (*self._steps.values(), *self._fetches):
                 task.cancel()
             self._reading_bar.abandon()
@@ -127,8 +143,11 @@ class Router(Process):
     def _carry_out_effects(self) -> None:
         """Carries out the core's effects, in order."""
         effects = self.core.effects
-        for effect in effects.take_pending():
-            self._carry_out(effect)
+        if effects.record_changed:
+            self._keep_record()  # before an order is answered
+        while pending := effects.take_pending():  # one that fails may cause others
+            for effect in pending:
+                self._carry_out(effect)
         if effects.lines:
             for line in effects.lines:
                 self.events.write_line(line)
@@ -161,8 +180,24 @@ class Router(Process):
             case ShowStats():
                 self.publish_stats()
 
+    def _keep_record(self) -> None:
+        """Writes the record for the next router, if this one knows all that belongs to it."""
+        record = self.core.record()
+        if record is not None:
+            self.core.effects.record_changed = self.core.effects.record_is_old = False
+            self.records.write(record)
+            self._report_record_error()
+
+    def _report_record_error(self) -> None:
+        if (error := self.records.error) and error != self._record_error:
+            lost = "if the router dies, requests of adapters end with an error"
+            self.event("warning", f"{error}: {lost}")
+        self._record_error = error
+
     def _send(self, name: str, message: Message) -> None:
         """Sends to a process that may be down. If its queue is full, the loss is reported."""
+        if isinstance(message, RouterMessage):
+            message = msgspec.structs.replace(message, router=self.incarnation)
         if isinstance(message, Refused):
             text = "refused %s: %d %s"
             self.log.info(text, message.request_id, message.status, message.reason)
@@ -170,6 +205,8 @@ class Router(Process):
             self.outbox(name).send(message)
         except InboxFull as error:
             self.event("error", f"{error}; lost a {type(message).__name__}")
+            if isinstance(message, OpenStream):  # its tokens would wait for a stream for ever
+                self.core.refuse_unopened(message.request_id, str(error), self.clock())
 
     # -- adapters from the hub
 
@@ -290,7 +327,7 @@ class Router(Process):
         in any case, for consoles that attach; the map of the pool after changes, at most once a
         second."""
         scheduler, effects = self.core.scheduler, self.core.effects
-        published_at = mapped_at = 0.0
+        published_at = mapped_at = recorded_at = 0.0
         moved = True  # pages have changed owners since the last map
         was_idle = True
         while True:
@@ -311,6 +348,10 @@ class Router(Process):
                 effects.adapters_changed = False
                 published_at = now
                 self.beacon.publish(self.core.adapter_table(now))
+            if now - recorded_at >= RECORD_SECONDS:
+                recorded_at = now
+                if effects.record_is_old or scheduler.policy.counts:
+                    self._keep_record()
             if is_idle:
                 scheduler.check()
             self._flush_event_log()

@@ -68,7 +68,10 @@ class Simulation:
         self._seen, self._step_times, self._config, self._changed = seen, times, config, changed
         self._watch = watch
         start = seen.start
-        self.core = RouterCore(config, start.incarnation, start.at, start.table)
+        record = start.record
+        if record is not None and changed.intersection(SCHEDULING):
+            record = msgspec.structs.replace(record, scheduling=config.scheduling(), counters={})
+        self.core = RouterCore(config, start.incarnation, start.at, start.table, record=record)
         self.core.record_lines()
         self.times = RequestTimes()
         self.now = start.at

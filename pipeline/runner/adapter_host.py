@@ -44,6 +44,13 @@ class AdapterHost:
             info = msgspec.structs.replace(info, merged_bytes=self._merged_bytes(key))
         return info
 
+    def held(self) -> tuple[AdapterInfo, ...]:
+        """The adapters in host memory, as `read` returned them."""
+        return tuple(
+            msgspec.structs.replace(info, merged_bytes=self._merged_bytes(info.key))
+            for info in self._store.infos()
+        )
+
     def _merged_bytes(self, key: str) -> int:
         """Memory that `merge` allocates for an adapter that was read."""
         loaded = self._loaded
@@ -67,10 +74,6 @@ class AdapterHost:
     def drop(self, key: str) -> None:
         """Drops an adapter, including its host copy."""
         self._store.drop(key)
-
-    def drop_all(self) -> None:
-        """Drops all adapters, including their host copies."""
-        self._store.drop_all()
 
     def merge(self, key: str) -> MergedModel:
         """A second model with an adapter merged into its weights, built while steps run. Raises

@@ -16,7 +16,7 @@ from ..model.llama import Llama, layer_windows
 from ..model.loader import ModelLoader, Precision, choose_precision
 from ..model.open_checkpoint import open_checkpoint
 from ..model.page_pool import PAGE_SIZE, PagePool, choose_num_pages, free_bytes
-from ..model.parallel import join_ranks
+from ..model.parallel import Ranks, join_ranks
 from ..model.shard import check_divides
 from ..model_files.model_config import ModelConfig, read_model_config
 from ..runtime.progress import ProgressBar
@@ -30,6 +30,7 @@ MakeBar = Callable[[str, int, str], ProgressBar]
 class LoadedModel:
     """One rank's part of a model, ready to compute."""
 
+    ranks: Ranks
     whole: ModelConfig
     """Config of the model that all ranks share."""
     config: ModelConfig
@@ -75,6 +76,7 @@ def load_model(
     pool = PagePool(part, num_pages, precision.activations, device)
     store = AdapterStore(whole, precision.activations, pool, config, ranks.shard)
     return LoadedModel(
+        ranks=ranks,
         whole=whole,
         config=part,
         model=model,

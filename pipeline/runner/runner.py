@@ -28,6 +28,7 @@ from .step_launcher import MergedModel, StepLauncher
 from .step_limits import choose_step_limits
 from .step_timer import StepTimer
 from .warm_up import WarmUp
+from .warm_up_record import MeasuredSteps, WarmUpRecord
 
 SWITCH_SECONDS = 0.0005
 """Interpreter switch interval. A CPU step reacquires the interpreter's lock after each of its
@@ -53,17 +54,22 @@ class ModelRunner:
         rank: int,
         publish: Callable[[Message], None],
         spans: Spans | None = None,
+        run: Path | None = None,
     ) -> None:
+        """`run`: directory that keeps what the warm-up measures, for a worker that starts again;
+        None: it is measured each time."""
         self._config, self._directory, self._rank, self._publish = config, directory, rank, publish
         self.spans = spans or Spans()
         self.queue = choose_queue(config, rank)
+        self.record = None if run is None else WarmUpRecord(run, rank, self.queue)
 
     def load(self) -> WorkerReady:
         """Reads the weights, makes the pool, warms up. Raises `OperatorError`."""
         sys.setswitchinterval(SWITCH_SECONDS)
         config, queue = self._config, self.queue
         limits = choose_step_limits(config, queue.device.type)
-        self.compute = queue.submit(lambda: self._load(limits.max_running)).result()
+        known = self.record.read() if self.record else None
+        self.compute = queue.submit(lambda: self._load(limits.max_running, known)).result()
         self.adapters = AdapterHost(config, self._directory, self.loaded, queue, self._make_bar)
         self._launcher = StepLauncher(
             config,
@@ -76,16 +82,7 @@ class ModelRunner:
             self._publish,
         )
         self.reset()
-        WarmUp(
-            self.loaded,
-            self._launcher,
-            self.compute.paged,
-            queue,
-            self.timer,
-            self._make_bar,
-            max_rows=limits.max_running,
-            with_adapters=not (config.no_lora or config.no_lora_compute),
-        ).run()
+        self._warm_up(limits.max_running, known)
         return WorkerReady(
             rank=self._rank,
             incarnation=unix_time_ns(),
@@ -100,14 +97,41 @@ class ModelRunner:
             eos_token_ids=self.loaded.config.eos_token_ids,
         )
 
-    def _load(self, max_rows: int) -> StepCompute:
+    def _load(self, max_rows: int, known: MeasuredSteps | None) -> StepCompute:
         """Runs in the queue, whose thread creates all tensors."""
         is_on = not self._config.no_step_times
-        self.timer = StepTimer(measure_copy_rate(self.queue) if is_on else 0.0, is_on=is_on)
+        rate = measure_copy_rate(self.queue) if is_on and known is None else 0.0
+        self.timer = StepTimer(rate, is_on=is_on)
         self.loaded = load_model(
             self._config, self._directory, self._rank, self.queue, self._make_bar
         )
         return StepCompute(self.loaded, self.queue, self.spans, max_rows)
+
+    def _warm_up(self, max_rows: int, known: MeasuredSteps | None) -> None:
+        """Warms up, as far as an earlier worker has not measured everything already."""
+        queue = self.queue
+        warm_up = WarmUp(
+            self.loaded,
+            self._launcher,
+            self.compute.paged,
+            queue,
+            self.timer,
+            self._make_bar,
+            max_rows=max_rows,
+            with_adapters=not (self._config.no_lora or self._config.no_lora_compute),
+        )
+        # All ranks must run the same steps, so one that has no record makes all measure.
+        ranks, device = self.loaded.ranks, queue.device
+        all_know = queue.submit(lambda: ranks.least(int(known is not None), device)).result()
+        if known is not None:
+            self.timer.restore(known)
+        if all_know:
+            warm_up.repeat()
+            return
+        self.timer.forget()
+        warm_up.run()
+        if self.record:
+            self.record.write(self.timer.measured())
 
     def _make_bar(self, stage: str, total: int, unit: str) -> ProgressBar:
         return ProgressBar(
@@ -131,11 +155,6 @@ class ModelRunner:
         """From the next step on, uses the merged copy for steps in which every row has its
         adapter; None drops the copy."""
         self._launcher.use_merged(merged)
-
-    def drop_adapters(self) -> None:
-        """Drops all adapters and the merged copy."""
-        self._launcher.use_merged(None)
-        self.adapters.drop_all()
 
     @property
     def dtype(self) -> str:

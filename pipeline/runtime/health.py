@@ -100,15 +100,9 @@ def find_fault(
 
 
 def lost_process(table: ProcessTable) -> str:
-    """Why open requests cannot continue; "" if they can.
-
-    A router that died has lost every request; without a process that is given up no further token
-    arrives.
-    """
+    """Why open requests cannot continue; "" if they can: a process is given up. One that restarts,
+    or that an operator starts again, finds the requests with the others."""
     for process in table.processes:
-        given_up = process.state is ProcessState.FAILED
-        dead = process.state in (ProcessState.BACKOFF, ProcessState.STOPPED)
-        if given_up or (process.name == "router" and dead):
-            died = f"{process.name} died: {process.reason or 'see its log'}"
-            return describe_process(process) if process.held else died
+        if process.state is ProcessState.FAILED:
+            return f"{process.name} died: {process.reason or 'see its log'}"
     return ""

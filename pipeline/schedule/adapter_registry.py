@@ -7,7 +7,8 @@ model never answers for an unknown name, and a request keeps the generation it a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal, TypeAlias
 
 from ..adapter_name import objection
 from ..messages import AdapterInfo, AdapterState, AdapterView, EvictionRule
@@ -19,6 +20,10 @@ NAMES_SHOWN = 8
 """Most names listed in the refusal of an unknown name."""
 ANSWER_AWAITED = frozenset({AdapterState.FETCHING, AdapterState.VALIDATING, AdapterState.LOADING})
 """States in which an answer about the adapter is due, from a worker or the hub."""
+
+
+AdapterPlace: TypeAlias = Literal["current", "next", "leaving"]
+"""Serves new requests; is read to become current; serves its present requests and is then gone."""
 
 
 class AdapterRefused(Exception):
@@ -48,6 +53,8 @@ class AdapterRecord:
         self.since = now
         """When it entered its state, unix seconds."""
         self.info: AdapterInfo | None = None
+        self.digest = ""
+        """Of the files that this generation is made of; "" until they were read."""
         self.pages: tuple[int, ...] = ()
         self.is_draining = False
         self.used = 0
@@ -95,12 +102,14 @@ class AdapterRecord:
         self._answers[rank] = info
         if self.state is not AdapterState.VALIDATING or len(self._answers) < num_ranks:
             return False
-        before, self.info = self.info, self._answers[0]
+        self.info = self._answers[0]
         reasons = [answer.reason for answer in self._answers.values() if answer.reason]
         if not reasons and len({answer.digest for answer in self._answers.values()}) > 1:
             reasons = ["its files changed while they were read: the ranks hold different ones"]
-        if not reasons and before and before.digest != self.info.digest:
+        if not reasons and self.digest not in ("", self.info.digest):
             reasons = [f"its files changed since generation {self.generation} was read: reload it"]
+        if not reasons:
+            self.digest = self.info.digest
         self._answers.clear()
         state = AdapterState.FAILED if reasons else AdapterState.HOST
         self.change_state(state, now, "".join(reasons[:1]))
@@ -211,6 +220,30 @@ class AdapterRegistry:
         yield from self._current.values()
         yield from self._next.values()
         yield from self._leaving
+
+    def places(self) -> Iterator[tuple[AdapterPlace, AdapterRecord]]:
+        """Every generation, as `__iter__`, with its place."""
+        for adapter in self._current.values():
+            yield "current", adapter
+        for adapter in self._next.values():
+            yield "next", adapter
+        for adapter in self._leaving:
+            yield "leaving", adapter
+
+    def restore(self, adapters: Iterable[tuple[AdapterPlace, AdapterRecord]]) -> None:
+        """Replaces all adapters by those of an earlier router."""
+        self._current.clear()
+        for place, adapter in adapters:
+            match place:
+                case "current":
+                    self._current[adapter.name] = adapter
+                case "next":
+                    self._next[adapter.name] = adapter
+                case "leaving":
+                    self._leave(adapter)
+        for name, adapter in self._next.items():
+            if old := self._current.get(name):
+                adapter.tally = old.tally
 
     def find(self, key: str) -> AdapterRecord | None:
         """The record of a name@generation."""

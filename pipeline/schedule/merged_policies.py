@@ -7,7 +7,7 @@ steps of that adapter alone, and the original weights compute all others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..messages import SchedulerSettings
 from .adapter_registry import AdapterRecord
@@ -77,7 +77,7 @@ class Credit(Policy):
     dLoRA adapts its thresholds to estimated throughput; these are its initial values.
     """
 
-    merges = True
+    counts = merges = True
     ENTER, STAY = 1.0, 0.556
     FORCE, RELEASE = 1.0, 0.5
 
@@ -85,6 +85,12 @@ class Credit(Policy):
         super().__init__(settings)
         self.credits: dict[str, float] = {}
         self._forced: str | None = None
+
+    def kept_counters(self) -> dict[str, float]:
+        return dict(self.credits)
+
+    def restore_counters(self, counters: Mapping[str, float]) -> None:
+        self.credits.update(counters)
 
     def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         forced = self._find_forced(queue)

@@ -29,6 +29,8 @@ class Policy:
 
     counts_tokens: ClassVar[bool] = False
     """Whether the scheduler calls `on_tokens`."""
+    counts: ClassVar[bool] = False
+    """Whether it has `kept_counters`."""
     merges: ClassVar[bool] = False
     """Whether it ever has a `merge_target`."""
     max_running = 1
@@ -45,6 +47,13 @@ class Policy:
 
     def configure(self, settings: SchedulerSettings) -> None:
         """Sets new parameters of the same policy; its counters stay."""
+
+    def kept_counters(self) -> dict[str, float]:
+        """What it has counted so far by client, for a router that continues this one's work."""
+        return {}
+
+    def restore_counters(self, counters: Mapping[str, float]) -> None:
+        """Goes on with the `kept_counters` of an earlier policy of the same name."""
 
     def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterable[Sequence]:
         """Sequences to be tried for admission, in turn. When the next one is requested, the last is
@@ -183,7 +192,7 @@ class VirtualTokenCounter(Policy):
     """
 
     INPUT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
-    counts_tokens = True
+    counts = counts_tokens = True
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self.counters: dict[str, float] = {}
@@ -193,6 +202,12 @@ class VirtualTokenCounter(Policy):
     def configure(self, settings: SchedulerSettings) -> None:
         self._weights = {weight.name: weight.weight for weight in settings.weights}
         self._costs: dict[str, float] = {}
+
+    def kept_counters(self) -> dict[str, float]:
+        return dict(self.counters)
+
+    def restore_counters(self, counters: Mapping[str, float]) -> None:
+        self.counters.update(counters)
 
     def candidates(self, queue: WaitingQueue, running: list[Sequence]) -> Iterator[Sequence]:
         heap = []

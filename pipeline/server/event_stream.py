@@ -109,7 +109,7 @@ async def openai_events(
                     chunk["usage"] = so_far if options.continuous_usage_stats else None
                 yield _event(chunk)
     except BadRequest as error:
-        yield _event(error_body(error.status, error.reason))
+        yield _event(error_body(error.status, error.reason, error.param))
         return
     if options.include_usage:
         yield _event(form.last(usage(prompt_tokens, answer.output_tokens)))
@@ -131,4 +131,4 @@ async def slora_events(deltas: AsyncIterator[tuple[int, TextDelta]]) -> AsyncIte
                 {"token": token, "generated_text": None, "finished": finished, "details": None}
             )
     except BadRequest as error:
-        yield _event(error_body(error.status, error.reason))
+        yield _event(error_body(error.status, error.reason, error.param))

@@ -11,8 +11,9 @@ import contextlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
-from ..adapter_name import normal
+from ..adapter_name import LONGEST_NAME, normal
 from ..messages import (
     UNREAD,
     Abort,
@@ -38,6 +39,7 @@ from .adapter_chat import AdapterChat, AdapterChats
 from .bad_request import BadRequest
 from .metrics import RequestCounters
 from .pipeline_state import PipelineState
+from .request_fields import shortened
 from .streams import AnswerStreams, Stream
 
 ORDER_SECONDS = 600.0
@@ -49,6 +51,13 @@ LOOKED_AT = 16
 UNHEARD_SECONDS = 0.5
 """Longest wait for an unknown adapter. One that was just loaded is in the router's next table, a
 tenth of a second later; the first table comes within two seconds."""
+
+
+class OrderUnderWay(NamedTuple):
+    """An order to the router, and its answer to come."""
+
+    order: Order
+    answer: asyncio.Future[AdapterReply]
 
 
 class Gateway:
@@ -71,7 +80,7 @@ class Gateway:
         self.streams: dict[str, Stream] = {}
         """Open streams, by request id."""
         self._looked_at: dict[str, Stream] = {}
-        self._orders: dict[str, asyncio.Future[AdapterReply]] = {}
+        self._orders: dict[str, OrderUnderWay] = {}
         self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
 
     def broken(self) -> str:
@@ -86,6 +95,20 @@ class Gateway:
         self._process.event(level, text)
 
     # -- requests
+
+    def check_room(self, count: int) -> None:
+        """Raises `BadRequest` (429) unless `count` more requests may wait: a body's requests are
+        accepted all or none."""
+        most = self.config.max_waiting
+        if len(self.streams) + count <= most:
+            return
+        waiting = sum(not stream.num_tokens for stream in self.streams.values())
+        if waiting + count > most:
+            raise BadRequest(
+                f"the queue is full: {waiting} requests wait, {count} more would exceed {most}; "
+                "see --max-waiting",
+                status=429,
+            )
 
     @contextlib.contextmanager
     def open_request(
@@ -145,6 +168,22 @@ class Gateway:
         if stream := self.streams.get(refused.request_id):
             self.counters.errors += 1
             stream.refuse(refused)
+
+    def send_all_again(self) -> None:
+        """Sends a new router every open request, with the tokens delivered so far, and every order
+        without an answer. The router ignores what it has in its own record."""
+        router = self._process.outbox("router")
+        for request_id, stream in self.streams.items():
+            if stream.ended:
+                continue
+            try:
+                router.send(stream.to_resume())
+            except InboxFull as error:
+                self.counters.errors += 1
+                stream.refuse(Refused(request_id, 503, f"overloaded: {error}"))
+        for under_way in self._orders.values():
+            with contextlib.suppress(InboxFull):  # its handler answers when its time is over
+                router.send(under_way.order)
 
     def fail_all(self, reason: str) -> None:
         """Ends every open stream with an error (503)."""
@@ -218,18 +257,23 @@ class Gateway:
         return found
 
     def _adapter_named(self, model: str) -> str | None:
-        """The adapter named as `base`, `adapter` or `base:adapter`; None is the base."""
+        """The adapter named as `base`, `adapter` or `base:adapter`; None is the base. Raises
+        `BadRequest` for a name that no adapter can have."""
         base = self.config.model
         if model in ("", base):
             return None
-        return normal(model.removeprefix(f"{base}:")) or None
+        name = model.removeprefix(f"{base}:")
+        if len(name) > LONGEST_NAME:
+            reason = f"no adapter {shortened(name)!r} is registered"
+            raise BadRequest(reason, status=404, param="model")
+        return normal(name) or None
 
     # -- orders
 
     async def carry_order(self, order: Order) -> AdapterReply:
         """Sends an order to the router and returns its answer. Raises `BadRequest` without one."""
         answer: asyncio.Future[AdapterReply] = asyncio.get_running_loop().create_future()
-        self._orders[order.order] = answer
+        self._orders[order.order] = OrderUnderWay(order, answer)
         try:
             self._process.outbox("router").send(order)
             return await asyncio.wait_for(answer, ORDER_SECONDS)
@@ -244,8 +288,9 @@ class Gateway:
     def take_reply(self, reply: AdapterReply) -> None:
         """Passes the router's answer to the handler that waits for it."""
         self.pipeline.fold_reply(reply)
-        if (waiting := self._orders.get(reply.order)) and not waiting.done():
-            waiting.set_result(reply)
+        under_way = self._orders.get(reply.order)
+        if under_way is not None and not under_way.answer.done():
+            under_way.answer.set_result(reply)
 
     async def carry_spans_order(self, order: SpansOrder) -> dict[str, SpansReply]:
         """Sends an order to every process of the ring. Returns the answers that came in time, by

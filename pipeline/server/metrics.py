@@ -64,6 +64,8 @@ class RequestCounters:
 
     def __init__(self) -> None:
         self.requests = self.errors = self.prompt_tokens = self.output_tokens = 0
+        self.failures = 0
+        """Answers with 500: bugs of the server."""
         self.ttft = Histogram()
         """Arrival to first token, ms."""
         self.inter_token = Histogram()
@@ -100,6 +102,7 @@ class Metrics:
         yield _counter("errors", "requests that ended with an error", counters.errors)
         refused = self._access.num_refused
         yield _counter("key_refusals", "requests with a wrong or missing key", refused)
+        yield _counter("failures", "answers with 500: a bug; the log has it", counters.failures)
         yield _counter("prompt_tokens", "prompt tokens accepted", counters.prompt_tokens)
         yield _counter("output_tokens", "tokens streamed to clients", counters.output_tokens)
         yield _gauge("open_streams", "answers being streamed", len(self._streams))

@@ -5,22 +5,26 @@ Knows no socket of the ring. All errors have OpenAI's format.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import itertools
+import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..adapter_name import LONGEST_NAME, objection
 from ..messages import (
     AdapterState,
     AdapterView,
@@ -50,8 +54,8 @@ from ..text.tokenizer import TextError
 from .access import Access
 from .answer_format import Format, error_body
 from .bad_request import BadRequest
+from .body_reader import BodyReader
 from .browser_guard import guard_middleware
-from .chat_prompt import chat_prompt
 from .event_stream import (
     EventStream,
     chain,
@@ -63,6 +67,7 @@ from .event_stream import (
 )
 from .gateway import Gateway
 from .metrics import Metrics
+from .prompt_reader import PromptReader
 from .request_fields import shortened
 from .schemas import (
     DEFAULT_CHAT_TOKENS,
@@ -82,9 +87,12 @@ from .schemas import (
 )
 from .streams import AnswerStreams, Stream
 
-MAX_BODY_BYTES = 16 << 20
+log = logging.getLogger("server")
+
 SERVED = (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
 """States in which an adapter is served: at once, or as soon as it is placed."""
+OPENED_AT_ONCE = 16
+"""Requests of one body that are sent before the event loop goes on."""
 
 
 def make_app(gateway: Gateway) -> Starlette:
@@ -134,7 +142,7 @@ def make_app(gateway: Gateway) -> Starlette:
 async def _no_route(request: HttpRequest, error: Exception) -> Response:
     """Answers an unknown path or a wrong method, in the format of all errors."""
     assert isinstance(error, HTTPException)
-    path = shortened(request.url.path)
+    path = shortened(request.scope["path"])  # `request.url` fails on some Host headers
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         reason = f"{request.method} {path} is not served; allowed: {allowed}"
@@ -144,8 +152,11 @@ async def _no_route(request: HttpRequest, error: Exception) -> Response:
 
 
 async def _broken(request: HttpRequest, error: Exception) -> Response:
-    """Answers after a bug; the log has the traceback."""
-    return JSONResponse(error_body(500, "the server failed; its log has the reason"), 500)
+    """Answers after a bug: the answer and the log, which has the traceback, share an id."""
+    failure = f"e-{secrets.token_hex(6)}"
+    log.error("%s: %s %s failed", failure, request.method, request.scope["path"], exc_info=error)
+    reason = f"the server failed; its log has the reason under {failure}"
+    return JSONResponse(error_body(500, reason), 500)
 
 
 HEADERS_OF_STATUS = {
@@ -163,6 +174,8 @@ class Api:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.access = Access(gateway.config, gateway.report)
+        self._bodies = BodyReader(gateway.config.max_body_mib << 20)
+        self._prompts = PromptReader(gateway)
         self._metrics = Metrics(
             gateway.pipeline, gateway.counters, gateway.streams, gateway.broken, self.access
         )
@@ -185,11 +198,14 @@ class Api:
                     return await handler(request)
                 except TextError as error:
                     raise BadRequest(str(error)) from error
-                except RecursionError as error:
-                    raise BadRequest("the body is nested too deeply") from error
+                except ClientDisconnect:
+                    raise BadRequest("the client has left", status=499) from None
             except BadRequest as error:
                 body = error_body(error.status, error.reason, error.param)
                 return JSONResponse(body, error.status, HEADERS_OF_STATUS.get(error.status))
+            except Exception as error:
+                self.gateway.counters.failures += 1
+                return await _broken(request, error)
 
         return guarded
 
@@ -224,7 +240,7 @@ class Api:
         for model in self._model_list():
             if model["id"] == name:
                 return JSONResponse(model)
-        raise BadRequest(f"no model {name!r}", status=404, param="model")
+        raise BadRequest(f"no model {shortened(name)!r}", status=404, param="model")
 
     # -- adapters
 
@@ -243,18 +259,18 @@ class Api:
         for view in self._adapter_views():
             if view["name"] == name:
                 return JSONResponse(view)
-        raise BadRequest(f"no adapter {name!r} is registered", status=404, param="name")
+        raise BadRequest(f"no adapter {shortened(name)!r} is registered", status=404, param="name")
 
     async def add_adapter(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), AdapterBody)
+        body = decode_body(await self._bodies.read(request), AdapterBody)
         return await self._load(body.name, body.path, body.pin)
 
     async def load_lora_adapter(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), LoadBody)
+        body = decode_body(await self._bodies.read(request), LoadBody)
         return await self._load(body.lora_name, body.lora_path, body.pinned)
 
     async def _load(self, name: str, path: str, pinned: bool) -> Response:
-        _check_path(path)
+        _check_path(path, "path")
         return await self._carry(LoadAdapter(**_order(name), path=path, pinned=pinned))
 
     async def reload_adapter(self, request: HttpRequest) -> Response:
@@ -264,7 +280,7 @@ class Api:
         return await self._carry(UnloadAdapter(**_order(request.path_params["name"])))
 
     async def unload_lora_adapter(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), UnloadBody)
+        body = decode_body(await self._bodies.read(request), UnloadBody)
         return await self._carry(UnloadAdapter(**_order(body.lora_name)))
 
     async def pin_adapter(self, request: HttpRequest) -> Response:
@@ -280,16 +296,16 @@ class Api:
         name = request.path_params["name"]
         views = {view["name"]: view for view in self._adapter_views()}
         if name not in views or not views[name]["merged"]:
-            raise BadRequest(f"adapter {name!r} is not merged", status=409)
+            raise BadRequest(f"adapter {shortened(name)!r} is not merged", status=409, param="name")
         return await self._carry(MergeAdapter(**_order("")))
 
     async def verify_adapter(self, request: HttpRequest) -> Response:
         return await self._carry(VerifyAdapter(**_order(request.path_params["name"])))
 
     async def plan_adapters(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), PlanBody)
+        body = decode_body(await self._bodies.read(request), PlanBody)
         for path in body.paths:
-            _check_path(path)
+            _check_path(path, "paths")
         order = _order("")
         del order["name"]
         return await self._carry(PlanAdapters(**order, paths=tuple(body.paths)))
@@ -326,7 +342,7 @@ class Api:
         return JSONResponse(self._scheduler_body(router.scheduling))
 
     async def set_scheduler(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), SchedulerBody)
+        body = decode_body(await self._bodies.read(request), SchedulerBody)
         changes = msgspec.structs.asdict(body)
         if body.weights is not None:
             changes["weights"] = tuple(itertools.starmap(ClientWeight, body.weights.items()))
@@ -337,7 +353,7 @@ class Api:
     # -- spans
 
     async def start_profiler(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request) or b"{}", ProfilerBody)
+        body = decode_body(await self._bodies.read(request) or b"{}", ProfilerBody)
         name = recording_name(unix_time())
         return await self._order_spans(
             StartSpans(**_ticket(), recording=name, layers=body.layers, nvtx=body.nvtx)
@@ -370,22 +386,14 @@ class Api:
     # -- OpenAI
 
     async def chat(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), ChatBody)
+        body = decode_body(await self._bodies.read(request), ChatBody)
         body.check()
         self._check_ready()
         gateway = self.gateway
         adapter = gateway.find_adapter(body.model, body.adapters())
         await until_gone(request, gateway.await_adapter(adapter))
-        prompt = chat_prompt(
-            gateway.tokenizer,
-            body.messages,
-            documents=body.documents,
-            template_kwargs=body.chat_template_kwargs,
-            add_generation_prompt=body.add_generation_prompt,
-            continue_final_message=body.continue_final_message,
-            add_special_tokens=body.add_special_tokens or False,
-            chat_template=gateway.adapter_chat(adapter).template,
-        )
+        self._prompts.check_number(1, body.n)
+        prompt = await until_gone(request, self._prompts.read_chat(request, body, adapter))
         room = max(1, gateway.max_model_len - len(prompt))
         default = min(gateway.defaults.max_new_tokens or DEFAULT_CHAT_TOKENS, room)
         params = functools.partial(
@@ -398,17 +406,18 @@ class Api:
         return await self._answer(request, body, form, adapter, [prompt], params)
 
     async def completions(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), CompletionBody)
+        body = decode_body(await self._bodies.read(request), CompletionBody)
         body.check()
         self._check_ready()
         gateway = self.gateway
         adapter = gateway.find_adapter(body.model, body.adapters())
         await until_gone(request, gateway.await_adapter(adapter))
-        adds = body.add_special_tokens is not False
-        prompts = [
-            gateway.tokenizer.encode(prompt, adds) if isinstance(prompt, str) else prompt
-            for prompt in body.prompts()
-        ]
+        given = body.prompts()
+        self._prompts.check_number(len(given), body.n)
+        prompts = await until_gone(
+            request,
+            self._prompts.read(request, given, "prompt", body.add_special_tokens is not False),
+        )
         room = max(1, gateway.max_model_len - max(map(len, prompts)))
         default = min(gateway.defaults.max_new_tokens or DEFAULT_COMPLETION_TOKENS, room)
         params = functools.partial(
@@ -436,15 +445,17 @@ class Api:
     ) -> Response:
         """The answer, streamed or whole: n choices of each prompt, each its own request. `params`
         makes the parameters of choice i."""
-        for prompt in prompts:
-            self._check_ids(prompt, "prompt" if form.kind == "text" else "messages")
-        self._check_ids(body.stop_token_ids or [], "stop_token_ids")
-        answer = AnswerStreams()
+        self._prompts.check_ids(body.stop_token_ids or [], "stop_token_ids")
+        if (count := len(prompts) * body.n) > 1:  # the router refuses a single one itself
+            self.gateway.check_room(count)
+        answer = AnswerStreams("prompt" if form.kind == "text" else "messages")
         with contextlib.ExitStack() as stack:
             for prompt in prompts:
                 for choice in range(body.n):
                     opened = self.gateway.open_request(answer, adapter, prompt, params(choice))
                     stack.enter_context(opened)
+                    if len(answer.streams) % OPENED_AT_ONCE == 0:
+                        await asyncio.sleep(0)  # for the other clients
             prompt_tokens = sum(map(len, prompts))
             if not body.stream:
                 return await until_gone(request, whole_response(answer, form, prompt_tokens))
@@ -458,10 +469,10 @@ class Api:
     # -- S-LoRA
 
     async def generate(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), GenerateBody)
+        body = decode_body(await self._bodies.read(request), GenerateBody)
         if body.stream:
             raise BadRequest("stream: POST /generate_stream streams", param="stream")
-        answer = AnswerStreams()
+        answer = AnswerStreams("inputs")
         with await self._open_generate(request, answer, body) as stream:
             (text, _, _) = (await until_gone(request, collect_choices(answer)))[0]
             return JSONResponse(
@@ -469,10 +480,10 @@ class Api:
             )
 
     async def generate_stream(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), GenerateBody)
+        body = decode_body(await self._bodies.read(request), GenerateBody)
         if body.stream is False:
             raise BadRequest("stream: POST /generate does not stream", param="stream")
-        answer = AnswerStreams()
+        answer = AnswerStreams("inputs")
         with contextlib.ExitStack() as stack:
             stack.enter_context(await self._open_generate(request, answer, body))
             deltas = answer.deltas()
@@ -486,8 +497,8 @@ class Api:
         self._check_ready()
         adapter = self.gateway.find_adapter("", body.adapters())
         await until_gone(request, self.gateway.await_adapter(adapter))
-        prompt = self.gateway.tokenizer.encode(body.inputs)
-        self._check_ids(prompt, "inputs")
+        reading = self._prompts.read(request, [body.inputs], "inputs", adds=True)
+        (prompt,) = await until_gone(request, reading)
         return self.gateway.open_request(answer, adapter, prompt, params)
 
     # -- checks
@@ -495,28 +506,6 @@ class Api:
     def _check_ready(self) -> None:
         if reason := self.gateway.broken():
             raise BadRequest(reason, status=503)
-
-    async def _body(self, request: HttpRequest) -> bytes:
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BODY_BYTES:
-                raise BadRequest(f"the body exceeds {MAX_BODY_BYTES >> 20} MiB", status=413)
-        return bytes(body)
-
-    def _check_ids(self, ids: Sequence[int], field: str) -> None:
-        """Raises `BadRequest` for a token without an embedding: tokenizers may have more tokens
-        than the model."""
-        size = self.gateway.vocab_size
-        if not ids or (min(ids) >= 0 and max(ids) < size):
-            return
-        wrong = next(token_id for token_id in ids if not 0 <= token_id < size)
-        text = self.gateway.tokenizer.token_text(wrong) if 0 <= wrong < 1 << 31 else ""
-        name = f" ({shortened(text)!r})" if text else ""
-        raise BadRequest(
-            f"{field}: token id {wrong}{name} is not in [0, {size}), the model's vocabulary",
-            param=field,
-        )
 
 
 def _now() -> int:
@@ -546,12 +535,15 @@ def _ticket() -> dict[str, str]:
 
 
 def _order(name: str) -> dict[str, Any]:
-    """Fields of every order about an adapter."""
+    """Fields of every order about an adapter. Raises `BadRequest` for a name that none has."""
+    if len(name) > LONGEST_NAME:
+        raise BadRequest(objection(name), param="name")
     return {**_ticket(), "name": name}
 
 
-def _check_path(path: str) -> None:
+def _check_path(path: str, field: str) -> None:
     if not Path(path).is_absolute() and not is_hub_id(path):
         raise BadRequest(
-            f"{path!r} is neither an absolute path on the server's machine nor a hub id"
+            f"{shortened(path)!r} is neither an absolute path on the server's machine nor a hub id",
+            param=field,
         )

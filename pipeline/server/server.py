@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import socket
 from pathlib import Path
 
 import uvicorn
 
 from ..config import Config
-from ..errors import OperatorError
 from ..messages import (
     AdapterReply,
     AskText,
@@ -34,9 +31,11 @@ from ..model_files.generation_config import GenerationDefaults, read_generation_
 from ..model_files.model_config import read_model_config
 from ..runtime.clock import unix_time
 from ..runtime.health import lost_process
+from ..runtime.listener import bind_listener, inherited_listener
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
+from .access import exposure
 from .adapter_chat import AdapterChats
 from .browser_guard import ANSWER_HEADERS
 from .gateway import Gateway
@@ -58,12 +57,14 @@ class Server(Process):
     # -- startup, main loop, shutdown
 
     async def startup(self) -> None:
-        self._socket = self._bind()
+        self._socket = inherited_listener() or bind_listener(self.config.host, self.config.port)
         host, port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.set_state(ProcessState.STARTING, "reading the tokenizer")
         self._watch = Watch(self.context, self.run, ("supervisor", *self.config.process_names()))
         if why := why_signals_are_shared():
+            self.event("warning", why)
+        if why := exposure(self.config):
             self.event("warning", why)
         self._http = QuietUvicorn(
             uvicorn.Config(
@@ -119,24 +120,6 @@ class Server(Process):
             self.event("warning", f"{text}: {', '.join(left_out)}")
         return defaults
 
-    def _bind(self) -> socket.socket:
-        host, port = self.config.host, self.config.port
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-        except OSError as error:
-            listening.close()
-            if error.errno == errno.EADDRINUSE:
-                raise OperatorError(
-                    f"port {port} of {host} is taken", "choose another --port (0: any free one)"
-                ) from error
-            raise OperatorError(
-                f"cannot listen on {host}:{port}: {error.strerror}", "check --host and --port"
-            ) from error
-        return listening
-
     async def main(self) -> None:
         gateway = self._gateway
         while True:
@@ -154,7 +137,7 @@ class Server(Process):
                 case SpansReply() as answer:
                     gateway.take_spans_reply(answer)
                 case Introduce():
-                    gateway.fail_all("the router restarted; please send the request again")
+                    gateway.send_all_again()
                     self.outbox("router").send(Ready(self.name, self.incarnation))
 
     async def shutdown(self) -> None:

@@ -56,7 +56,7 @@ class Bench:
         driver.generate([number], count)
         logits, tokens = torch.stack(driver.logits[number]), driver.tokens[number]
         self.runner.reset()
-        self.runner.drop_adapters()
+        self.runner.adapters.drop(key)
         return info, logits, tokens
 
     def equals(self, path: Path, model: Any) -> AdapterInfo:

@@ -188,7 +188,8 @@ def serve(
     for number, prompt, name in zip(numbers, prompts, names, strict=True):
         yield name, prompt, driver.tokens[number], torch.stack(driver.logits[number])
     runner.reset()
-    runner.drop_adapters()
+    for info in runner.adapters.held():
+        runner.adapters.drop(info.key)
 
 
 def compare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from loraconsole.pipeline.config import Config
@@ -85,11 +86,11 @@ def test_workers_forget_an_adapter_that_failed(
     assert DropAdapter("large@1") in messages
     [reply] = [message for message in messages if isinstance(message, AdapterReply)]
     assert reply.status == 400 and (reason or "takes 100 of the pool's 64 pages") in reply.text
-    core.handle_message(order, NOW)  # once more, mended
+    core.handle_message(msgspec.structs.replace(order, order="2"), NOW)  # mended
     [adapter] = core.registry
     assert adapter.key == "large@2" and adapter.state is AdapterState.VALIDATING
     core.handle_message(AdapterRead(0, adapter.reading, info_of(adapter.key)), NOW)
-    core.handle_message(order, NOW)
+    core.handle_message(msgspec.structs.replace(order, order="3"), NOW)
     replies = [message for message in sent(core) if isinstance(message, AdapterReply)]
     assert [reply.status for reply in replies] == [200, 409]
     assert "'large' is loaded already" in replies[-1].text
