@@ -775,6 +775,10 @@ class ServerStats(Message, frozen=True, kw_only=True):
     output_tokens: int
     ttft: tuple[int, ...]
     inter_token: tuple[int, ...]
+    resumed: int = 0
+    """Answers that a client took up again."""
+    abandoned: int = 0
+    """Answers of an earlier server that no client came back for."""
 
 
 class RouterStats(Message, frozen=True, kw_only=True):

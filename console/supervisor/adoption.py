@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...pipeline.messages import ProcessState
-from ...pipeline.run_directory import ROUTER_RECORD
+from ...pipeline.run_directory import REQUEST_JOURNAL, ROUTER_RECORD
 from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.ring_record import EXIT, RECORD, RingRecord, boot_id, start_ticks
 from ...pipeline.runtime.wording import counted
@@ -19,7 +19,7 @@ from .adopted_process import AdoptedProcess
 from .child import Child
 from .ring_processes import find_processes
 
-LEFT_OVER = (RECORD, ROUTER_RECORD, "requests")
+LEFT_OVER = (RECORD, ROUTER_RECORD, REQUEST_JOURNAL)
 """What a pipeline keeps in its run directory for the time it runs."""
 
 

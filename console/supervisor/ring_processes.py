@@ -57,9 +57,10 @@ def find_processes(run: Path) -> dict[str, list[int]]:
 def _name_of(words: Sequence[str], run: Path) -> str:
     """Which process of the ring in `run` has this command line; "" if none has."""
     values = dict(itertools.pairwise(words))
-    if values.get("--run") != str(run):
-        return ""
     module = values.get("-m", "").removeprefix(PACKAGE)
+    name = next((name for name, known in MODULES.items() if known == module), "")
     if module == WORKER:
-        return f"worker-{values.get('--rank', '0')}"
-    return next((name for name, known in MODULES.items() if known == module), "")
+        name = f"worker-{values.get('--rank', '0')}"
+    # The directory may have several names, by links.
+    is_here = bool(name) and os.path.realpath(values.get("--run", "")) == os.path.realpath(run)
+    return name if is_here else ""

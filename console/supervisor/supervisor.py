@@ -170,7 +170,7 @@ class Supervisor(Process):
         if self._adoption is None:
             await self._start_all()
             return
-        if not self._adoption.alive:
+        if not self._adoption.alive and "fetch" not in self._adoption.dead:
             self.log.warning("no process of the ring is left to adopt")
             self._stop_asked.set()
             return

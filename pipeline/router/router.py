@@ -21,6 +21,7 @@ from ..messages import (
     Batch,
     Introduce,
     Message,
+    OpenStream,
     ProcessState,
     Refused,
     RouterMessage,
@@ -144,8 +145,9 @@ class Router(Process):
         effects = self.core.effects
         if effects.record_changed:
             self._keep_record()  # before an order is answered
-        for effect in effects.take_pending():
-            self._carry_out(effect)
+        while pending := effects.take_pending():  # one that fails may cause others
+            for effect in pending:
+                self._carry_out(effect)
         if effects.lines:
             for line in effects.lines:
                 self.events.write_line(line)
@@ -203,6 +205,8 @@ class Router(Process):
             self.outbox(name).send(message)
         except InboxFull as error:
             self.event("error", f"{error}; lost a {type(message).__name__}")
+            if isinstance(message, OpenStream):  # its tokens would wait for a stream for ever
+                self.core.refuse_unopened(message.request_id, str(error), self.clock())
 
     # -- adapters from the hub
 

@@ -12,17 +12,14 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from .text_output import visible
+
 
 class AdapterError(Exception):
     """The files are not an adapter for this model; names the file, key and shape."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(printable(text))
-
-
-def printable(text: str) -> str:
-    """Text from untrusted files: terminal control characters are escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        super().__init__(visible(text))
 
 
 def brief(text: str) -> str:

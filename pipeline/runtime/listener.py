@@ -76,5 +76,6 @@ def listener_fds() -> tuple[int, ...]:
 
 def refuse_connections(listener: socket.socket) -> None:
     """Has connections refused until a server calls `listen` again; those that wait are closed."""
-    with contextlib.suppress(OSError):  # it does not listen
+    # Only if it listens: one shut down twice would close every later connection at once.
+    if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listener.shutdown(socket.SHUT_RDWR)

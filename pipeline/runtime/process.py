@@ -43,6 +43,7 @@ from ..messages import (
 from ..private_files import keep_files_private
 from .clock import unix_time, unix_time_ns
 from .listener import keep_from_children
+from .log_lines import LineFormatter
 from .revival import Revival
 from .ring_record import note_exit
 from .sockets import Beacon, Inbox, InboxFull, Outbox, make_context
@@ -330,7 +331,9 @@ def _exit_status(make: Callable[[Config, int], Process], run: str, rank: int) ->
 
 def set_up_log() -> None:
     """Log lines go to stderr, which the supervisor points at `RUN/logs/NAME.log`."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt=LOG_TIME, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(LOG_FORMAT, LOG_TIME))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.setLogRecordFactory(make_record)
     logging.raiseExceptions = False  # a full disk must not take the process down
     logging.captureWarnings(True)

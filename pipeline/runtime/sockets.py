@@ -7,6 +7,7 @@ subscribe. Knows frames and types, not their meaning.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -25,9 +26,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-INBOX_FRAMES = 8192
+INBOX_FRAMES = 65536
 """Frames queued at the sender for an inbox that is not drained; beyond them sending raises
-`InboxFull`."""
+`InboxFull`. A full queue of requests (--max-waiting) that is opened, aborted and opened again takes
+a few frames for each."""
+TAKEN_AT_ONCE = 16
+"""Frames of an inbox that are handled before the event loop goes on: taking one that has arrived
+does not wait."""
 TELEMETRY_FRAMES = 2000
 """Frames queued for a slow console; later ones are dropped, since the pipeline never waits."""
 MAX_FRAME_BYTES = 64 << 20
@@ -92,6 +97,8 @@ class Inbox(Generic[T]):
     async def receive(self) -> T:
         """The next message. A malformed frame is refused, counted and logged, never raised."""
         while True:
+            if self._frames % TAKEN_AT_ONCE == 0:
+                await asyncio.sleep(0)
             frame = await self._socket.recv()
             self._frames += 1
             self._bytes += len(frame)

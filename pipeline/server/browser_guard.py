@@ -100,7 +100,7 @@ def guard_middleware(config: Config) -> list[Middleware]:
             allow_origins=config.allow_origin,
             allow_methods=("GET", "POST", "PUT", "DELETE"),
             allow_headers=("*",),
-            expose_headers=("Retry-After",),
+            expose_headers=("Retry-After", "X-Request-Id"),
         ),
     ]
 

@@ -74,9 +74,7 @@ class StopSearch:
     def _find(self) -> tuple[int, str] | None:
         """The stop string that begins first, preceded by the number of shown characters before
         it."""
-        found = [
-            (search.found, search.stop) for search in self._stop if search.found is not None
-        ]
+        found = [(search.found, search.stop) for search in self._stop if search.found is not None]
         first = self._num_full - len(self._places)
         for search in self._marked:
             if search.found is not None:

@@ -213,7 +213,7 @@ def test_signals_do_what_their_list_says(ring: Ring) -> None:
     wait_for(lambda: "most recent call first" in ring.cli("logs", "router").stdout)
     assert ring.process("router")["pid"] == before
     ring.cli("signal", "detokenizer", "HUP")
-    wait_for(lambda: ring.process("detokenizer")["reason"] == "killed by SIGHUP")
+    wait_for(lambda: ring.process("detokenizer")["fall_reason"] == "killed by SIGHUP")
     ring.wait_ready()
     ring.cli("signal", "router", "STOP")  # it would hear no polite word
     assert "is READY" in ring.cli("restart", "router", "--hard").stdout

@@ -18,7 +18,6 @@ from loraconsole.pipeline.messages import (
     AnswerHeard,
     Batch,
     ChatWarning,
-    CloseStream,
     Message,
     OpenStream,
     PlaceAdapter,
@@ -166,16 +165,23 @@ def test_a_detokenizer_that_comes_back_is_given_every_stream_from_its_first_toke
     assert [m.request_id for m in messages if isinstance(m, OpenStream)] == ["long"]
 
 
-def test_a_server_that_comes_back_has_no_clients_any_more() -> None:
+def test_a_new_server_gets_every_stream_again() -> None:
+    """Its clients may come back, so nothing is aborted."""
     core = make_core()
     core.handle_message(ask("a"), NOW)
-    sent(core)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    answer(core, batch, token=7)
+    core.finish_step(batch.step, NOW)
+    core.effects.take_pending()
     core.handle_message(Ready("server", 2), NOW)
     effects = core.effects.take_pending()
-    assert Send("detokenizer", CloseStream("a")) in effects
-    assert not [e for e in effects if isinstance(e, Send) and e.to == "server"]
-    assert Announcement("warning", "server restarted; 1 request aborted (client gone)") in effects
-    assert not len(core.scheduler) and core.aborts == 1
+    again = [e.message for e in effects if isinstance(e, Send) and e.to == "detokenizer"]
+    assert [type(message) for message in again] == [OpenStream, StreamTokens]
+    assert isinstance(again[1], StreamTokens)
+    assert [(t.request_id, t.index, t.token_id) for t in again[1].tokens] == [("a", 0, 7)]
+    assert Announcement("warning", "server restarted; 1 stream sent again") in effects
+    assert len(core.scheduler) == 1 and core.aborts == 0
 
 
 def test_requests_whose_tokens_cannot_be_delivered_are_refused() -> None:
