@@ -20,6 +20,7 @@ from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.state.board import Board
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
+from loraconsole.pipeline.handover.run_lock import Lock
 from loraconsole.pipeline.messages import (
     Abort,
     AdapterReply,
@@ -35,7 +36,6 @@ from loraconsole.pipeline.messages import (
     StopProcess,
     VerifyAdapter,
 )
-from loraconsole.pipeline.runtime.run_lock import Lock
 from loraconsole.pipeline.runtime.sockets import Beacon, Outbox, make_context
 
 pytestmark = pytest.mark.slow
