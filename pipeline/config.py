@@ -266,6 +266,29 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_waiting: Annotated[
         int, Meta(description="requests that may wait; one more gets 429", ge=1)
     ] = 4096
+    max_choices: Annotated[
+        int,
+        Meta(description="most requests of one body: its prompts times n; more get 400", ge=1),
+    ] = 256
+    max_body_mib: Annotated[
+        int, Meta(description="longest body of an HTTP request, MiB; more gets 413", ge=1, le=1024)
+    ] = 16
+    max_connections: Annotated[
+        int,
+        Meta(
+            description="most open HTTP connections; with more, the one that has waited longest "
+            "for its client is closed",
+            ge=1,
+        ),
+    ] = 1024
+    max_connections_per_client: Annotated[
+        int,
+        Meta(
+            description="the same for one client's address; a proxy in front of this server is one "
+            "client",
+            ge=1,
+        ),
+    ] = 512
     adapter_root: Annotated[
         str,
         Meta(

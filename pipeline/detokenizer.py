@@ -30,6 +30,9 @@ from .runtime.process import Process, run_process
 from .text.stop_search import StopSearch
 from .text.tokenizer import HALF_CHARACTER, TextStream, Tokenizer
 
+TOKENS_AT_ONCE = 256
+"""Tokens whose text is made before the event loop goes on: as many as a step has."""
+
 
 class Detokenizer(Process):
     """Holds an `OutputStream` for each live request."""
@@ -53,7 +56,10 @@ class Detokenizer(Process):
             match await self.receive():
                 case StreamTokens(tokens=tokens):
                     with self.spans.span("detokenize", tokens=len(tokens)):
-                        self._push(tokens)
+                        for at in range(0, len(tokens), TOKENS_AT_ONCE):
+                            if at:  # all tokens of a long answer, sent again after a restart
+                                await asyncio.sleep(0)
+                            self._push(tokens[at : at + TOKENS_AT_ONCE])
                 case OpenStream() as request:
                     stream = OutputStream(request, self._tokenizer)
                     self._streams[request.request_id] = stream
@@ -67,7 +73,7 @@ class Detokenizer(Process):
         self.outbox("router").send(Ready(self.name, self.incarnation))
 
     def _push(self, tokens: tuple[StreamToken, ...]) -> None:
-        """Sends all the text of a step in one frame; tokens of closed streams are ignored."""
+        """Sends all the text of these tokens in one frame; tokens of closed streams are ignored."""
         deltas = []
         for token in tokens:
             stream = self._streams.get(token.request_id)

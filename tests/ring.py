@@ -21,6 +21,7 @@ from loraconsole.console.client.remote import Remote
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import Snapshot
 from loraconsole.pipeline.runtime.json_document import to_document
+from loraconsole.pipeline.runtime.ring_record import start_ticks
 
 BASE = "SmolLM2-135M-Instruct"
 ADAPTERS = ("haiku", "json", "pirate", "sql")
@@ -119,6 +120,12 @@ class Ring:
                 return router
             time.sleep(0.2)
         raise AssertionError(f"never idle: {router}")
+
+    def supervisor(self) -> int:
+        """The pid of the supervisor; 0 if there is none."""
+        words = f"console.supervisor.supervisor --run {self.run}"
+        found = subprocess.run(["pgrep", "-f", words], capture_output=True, text=True).stdout
+        return max((int(pid) for pid in found.split() if start_ticks(int(pid))), default=0)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         pid = self.process(name)["pid"]

@@ -11,6 +11,7 @@ from ..commands.consoles import AttachCommand, ConsoleCommand
 from ..commands.pipeline import DownCommand
 from ..supervisor import launcher
 from ..supervisor.lock import is_running
+from ..supervisor.orphans import ensure_supervised
 from ..ui import session
 
 
@@ -19,7 +20,7 @@ def console(config: Config, command: ConsoleCommand | AttachCommand) -> int:
     raises `NotRunning`."""
     session.need_terminal("without a terminal: loraconsole up, status, prompt, logs")
     session.check_screen_options(command.screen)
-    running = is_running(config.run_path)
+    running = ensure_supervised(config.run_path)
     if isinstance(command, AttachCommand) and not running:
         raise none_runs(config.run)
     from ..terminal import splash

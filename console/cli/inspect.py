@@ -14,6 +14,7 @@ from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
 from ...pipeline.messages import LogLine, ProcessState, ProcessView, Snapshot
 from ...pipeline.run_directory import spell
+from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.health import find_fault
 from ...pipeline.runtime.json_document import to_document
 from ...pipeline.runtime.text_output import json_text
@@ -74,7 +75,7 @@ def find_alerts(config: Config, snapshot: Snapshot) -> tuple[tuple[AlertFinding,
     from ..state.alerts import findings
     from ..state.store import Store
 
-    now, store = time.time(), Store(config.run)
+    now, store = snapshot.at, Store(config.run)
     store.disk_free_bytes = shutil.disk_usage(config.run).free
     store.fold_snapshot(snapshot, now)
     board = store.board(now)
@@ -107,7 +108,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
         )
     console = StdoutConsole()
     url = snapshot.server.url if snapshot.server else "no address yet"
-    now = time.time()
+    now = snapshot.at
     store = Store(config.run)
     store.fold_snapshot(snapshot, now)
     condition = store.board(now).condition
@@ -137,12 +138,12 @@ def where(config: Config, command: WhereCommand) -> int:
     from ..client.ssh_tunnel import describe_place
 
     is_there = is_running(config.run_path)
-    url = ""
+    url, at = "", unix_time()
     if is_there:
         with contextlib.suppress(OperatorError):
             snapshot = take_snapshot(config)
-            url = snapshot.server.url if snapshot.server else ""
-    place = describe_place(config, is_there, url)
+            url, at = snapshot.server.url if snapshot.server else "", snapshot.at
+    place = describe_place(config, is_there, url, at)
     if command.json:
         print_json(place)
         return 0

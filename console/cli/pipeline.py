@@ -4,6 +4,7 @@ status."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 
@@ -17,12 +18,14 @@ from ...pipeline.messages import (
     StopPipeline,
 )
 from ...pipeline.run_directory import spell
+from ...pipeline.runtime.sockets import InboxFull
 from ..client.ask import find_request, request_ids, server_url
 from ..client.failed_adapters import AdaptersFailed, describe_failure, documents, failed_at_start
 from ..client.remote import NotRunning, Remote
 from ..commands.pipeline import AbortCommand, DownCommand, DrainCommand, UpCommand
 from ..supervisor import launcher
-from ..supervisor.lock import is_running
+from ..supervisor.lock import is_orphaned, is_running
+from ..supervisor.orphans import end_orphans, remove_remains
 from ..text import units
 from .documents import AbortDocument, DownDocument, DrainDocument, UpDocument
 from .printing import Bars, print_json, say
@@ -32,6 +35,10 @@ STOP_SECONDS = 60.0
 BEAT_SECONDS, SILENT_SECONDS = 2.0, 20.0
 """A supervisor sends a heartbeat every second. After the first of these times without one, its lock
 is checked; after the second, `up` fails."""
+REPEAT_SECONDS = 2.0
+LOOK_SECONDS = 0.05
+ORPHANED_SECONDS = 10.0
+"""`down` ends the processes itself if they have no supervisor for this long."""
 ABORT_SECONDS = 10.0
 
 
@@ -66,8 +73,7 @@ async def _wait_until_ready(config: Config, command: UpCommand) -> int:
                 raise AdaptersFailed(failed, len(config.adapter), config.run)
         except (_Failed, AdaptersFailed):
             # Stopped again, so that the next `up` finds the run directory free.
-            remote.tell(StopPipeline(0.0))
-            await _gone(config)
+            await _stop(remote, 0.0)
             raise
         finally:
             bars.close()
@@ -126,8 +132,7 @@ async def _stay(remote: Remote) -> None:
         while is_running(remote.config.run_path):
             await asyncio.sleep(0.5)
     except asyncio.CancelledError:
-        remote.tell(StopPipeline(DRAIN_SECONDS))
-        await _gone(remote.config)
+        await _stop(remote, DRAIN_SECONDS)
 
 
 def down(config: Config, command: DownCommand) -> int:
@@ -135,24 +140,42 @@ def down(config: Config, command: DownCommand) -> int:
 
     async def stop() -> None:
         async with Remote(config, any_protocol=True) as remote:
-            remote.tell(StopPipeline(0.0 if command.now else DRAIN_SECONDS))
-            await _gone(config)
+            await _stop(remote, 0.0 if command.now else DRAIN_SECONDS)
 
-    asyncio.run(stop())
+    try:
+        asyncio.run(stop())
+    except NotRunning:
+        raise
+    except OperatorError:
+        if not end_orphans(config.run_path):
+            raise
     say(DownDocument(), "stopped", command.json)
     return 0
 
 
-async def _gone(config: Config) -> None:
-    """Returns when the supervisor has ended. Raises `OperatorError` if it does not."""
-    deadline = time.monotonic() + STOP_SECONDS
+async def _stop(remote: Remote, drain_s: float) -> None:
+    """Orders the pipeline to stop, and returns when it has ended. Raises `OperatorError` if it does
+    not. The order is repeated: a supervisor may be killed before it has taken it."""
+    config, began, ordered_at = remote.config, time.monotonic(), 0.0
+    orphaned_s = 0.0
     while is_running(config.run_path):
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        orphaned_s += (
+            LOOK_SECONDS if is_orphaned(config.run_path) else -min(LOOK_SECONDS, orphaned_s)
+        )
+        if orphaned_s > ORPHANED_SECONDS:
+            raise OperatorError(f"the pipeline in {config.run} has no supervisor that stops it")
+        if now > began + STOP_SECONDS:
             raise OperatorError(
                 f"the pipeline in {config.run} did not stop within {STOP_SECONDS:.0f} s",
                 f"try: {spell('down --now', config.run)}",
             )
-        await asyncio.sleep(0.05)
+        if now > ordered_at + REPEAT_SECONDS:
+            ordered_at = now
+            with contextlib.suppress(InboxFull):
+                remote.tell(StopPipeline(max(0.0, began + drain_s - now)))
+        await asyncio.sleep(LOOK_SECONDS)
+    remove_remains(config.run_path)
 
 
 def drain(config: Config, command: DrainCommand) -> int:

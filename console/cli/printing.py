@@ -29,10 +29,9 @@ class Bars:
         if not self._terminal:
             if message.done:
                 word = "failed after" if message.failed else "done in"
-                print(
-                    f"{message.source}: {message.stage} {word} {message.elapsed_s:.1f} s",
-                    file=sys.stderr,
-                )
+                stage = units.visible(message.stage)
+                took = f"{word} {message.elapsed_s:.1f} s"
+                print(f"{message.source}: {stage} {took}", file=sys.stderr)
             return
         key = (message.source, message.stage)
         if key not in self._bars:

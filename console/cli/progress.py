@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ...pipeline.messages import Progress
+from ...pipeline.runtime.text_output import visible
 
 
 class StageBar(tqdm):  # type: ignore[type-arg]
@@ -18,7 +19,7 @@ class StageBar(tqdm):  # type: ignore[type-arg]
     def __init__(self, first: Progress) -> None:
         self._elapsed_s = first.elapsed_s
         super().__init__(
-            desc=f"{first.stage:<10}",
+            desc=f"{visible(first.stage):<10}",
             total=_whole(first.total),
             unit=first.unit if first.unit == "B" else f" {first.unit}",
             unit_scale=first.unit == "B",
@@ -34,7 +35,7 @@ class StageBar(tqdm):  # type: ignore[type-arg]
         self.total, self.n = _whole(message.total), int(message.current)
         self._elapsed_s = message.elapsed_s
         if message.failed:
-            self.desc = f"{message.stage} failed: "
+            self.desc = f"{visible(message.stage)} failed: "
         self.refresh()
 
 

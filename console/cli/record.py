@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from pathlib import Path
 
 from ...pipeline.config import Config
 from ...pipeline.errors import UsageError
+from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.recording import Recorder
 from ...pipeline.runtime.wording import counted
 from ..client.remote import Remote
@@ -31,16 +31,16 @@ def record(config: Config, command: RecordCommand) -> int:
     async def listen() -> tuple[Recorder, str]:
         async with Remote(config) as remote:
             watch = remote.watch()
-            started = time.time()
+            started = unix_time()
             recorder = Recorder(Path(command.file), config.run, started, command.max_mib * 2**20)
             try:
                 snapshot = await remote.snapshot(log_lines=500, history_s=HISTORY_S)
-                recorder.take(time.time(), snapshot)
+                recorder.take(unix_time(), snapshot)
                 if not command.json:
                     print(f"recording {config.run}; Ctrl-C ends it", file=sys.stderr)
                 end = started + command.seconds if command.seconds else float("inf")
                 while True:
-                    now = time.time()
+                    now = unix_time()
                     if now >= end:
                         return recorder, "--seconds reached"
                     if recorder.is_full:
@@ -52,7 +52,7 @@ def record(config: Config, command: RecordCommand) -> int:
                         if not is_running(config.run_path):
                             return recorder, "the pipeline has ended"
                         continue
-                    now = time.time()
+                    now = unix_time()
                     for message in heard:
                         recorder.take(now, message)
             except asyncio.CancelledError:

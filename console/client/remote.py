@@ -34,6 +34,7 @@ from ...pipeline.messages import (
 from ...pipeline.run_directory import spell
 from ...pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
 from ..supervisor.lock import is_running
+from ..supervisor.orphans import ensure_supervised
 
 T = TypeVar("T")
 ANSWER_SECONDS = 5.0
@@ -55,7 +56,7 @@ class Remote:
         """Raises `NotRunning` if no pipeline runs, and `OperatorError` if it has another protocol
         version, unless `any_protocol`: for messages that every version understands."""
         self.config = config
-        if not is_running(config.run_path):
+        if not ensure_supervised(config.run_path):
             raise none_runs(config.run)
         if not any_protocol:
             check_protocol(config.run)

@@ -27,6 +27,7 @@ from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
 from ...pipeline.messages import PROTOCOL
 from ...pipeline.run_directory import make_run_directory
+from .pipeline_clock import PipelineClock
 from .remote import NotRunning
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 30.0
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 SSH_FAILED = 255
-SAME_CLOCK_SECONDS = 1.0
 OPTIONS = (
     "-C",  # 64 kB/s of telemetry at 64 moving rows become 8
     "-oExitOnForwardFailure=yes",
@@ -79,7 +79,7 @@ class SshTunnel:
         self._closing = threading.Event()
         self._ssh: subprocess.Popen[bytes] | None = None
         self._port = 0
-        self._ahead_s = 0.0
+        self._clock = PipelineClock()
 
     def __enter__(self) -> SshTunnel:
         self._place = place = self._ask()
@@ -125,8 +125,9 @@ class SshTunnel:
         self._directory.cleanup()
 
     def clock(self) -> float:
-        """The other machine's time, used for plots and ages; unix seconds."""
-        return time.time() + self._ahead_s
+        """The other pipeline's time, used for plots and ages; unix seconds. It is heard by `where`:
+        a snapshot may take seconds over a thin line."""
+        return self._clock()
 
     def source(self, config: Config, store: Store, *more: Any, **named: Any) -> TelemetryClient:
         """The telemetry client for the app. Answers arrive in the inbox that ssh forwards; prompts
@@ -161,7 +162,6 @@ class SshTunnel:
     def _ask(self) -> Place:
         words = ["where", "--json", *(["--run", self._run] if self._run else [])]
         done = self._run_there(f"{self._command} {shlex.join(words)}")
-        heard_at = time.time()
         errors = done.stderr.decode(errors="replace").strip().splitlines()
         if done.returncode == SSH_FAILED:
             raise OperatorError(f"ssh {self._host}: {errors[-1] if errors else 'it failed'}")
@@ -175,7 +175,7 @@ class SshTunnel:
                 "--ssh-command sets the command for loraconsole on that machine, with its path",
             ) from error
 
-        self._ahead_s = seconds_ahead(place.at, heard_at)
+        self._clock.hear(place.at)
         return place
 
     def _run_there(self, command: str) -> subprocess.CompletedProcess[bytes]:
@@ -249,8 +249,9 @@ class SshTunnel:
                 self._ssh.wait(2.0)
 
 
-def describe_place(config: Config, is_running: bool, url: str) -> Place:
-    """The location of the pipeline of `config`, on this machine; for `loraconsole where`."""
+def describe_place(config: Config, is_running: bool, url: str, at: float) -> Place:
+    """The location of the pipeline of `config`, on this machine, and its time `at`; for
+    `loraconsole where`."""
     return Place(
         run=config.run,
         is_running=is_running,
@@ -258,16 +259,9 @@ def describe_place(config: Config, is_running: bool, url: str) -> Place:
         processes=config.process_names(),
         url=url,
         host=socket.gethostname(),
-        at=time.time(),
+        at=at,
         protocol=PROTOCOL,
     )
-
-
-def seconds_ahead(their_time: float, heard_at: float) -> float:
-    """Seconds that another clock is ahead of ours, which was `heard_at` when `their_time` arrived;
-    0 if the difference is below `SAME_CLOCK_SECONDS`, which the transfer may take."""
-    ahead_s = their_time - heard_at
-    return 0.0 if abs(ahead_s) < SAME_CLOCK_SECONDS else ahead_s
 
 
 def _free_port() -> int:

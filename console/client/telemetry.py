@@ -40,12 +40,14 @@ from ...pipeline.messages import (
     StopSpans,
     ToConsole,
 )
+from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
 from ...pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
 from ..commands.read_only import READ_ONLY
 from ..state.board import SUPERVISOR
 from ..state.playback import PlaybackControls
 from ..state.store import HISTORY_S, Store
+from .pipeline_clock import PipelineClock
 
 PipelineOrder: TypeAlias = Order | ProcessOrder | SpansOrder | Abort | Drain | Resume | StopPipeline
 """Any order to a pipeline."""
@@ -70,7 +72,7 @@ class TelemetryClient:
         self,
         config: Config,
         store: Store,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = unix_time,
         on_news: Callable[[], None] = lambda: None,
         on_reply: Callable[[AdapterReply], None] = lambda _: None,
         inbox_name: str = "",
@@ -197,6 +199,8 @@ class TelemetryClient:
             remove_dead_inboxes(self._run)
             self._inbox = Inbox(self._context, self._run, self.inbox_name, ToConsole)
             tasks.create_task(self._receive_answers(self._inbox))
+        elif self._inbox is not None and self._inbox.is_lost() and self._run.is_dir():
+            self._inbox.bind()  # the run directory was removed, and made again
         if self._inbox is not None and self._must_ask():
             self._ask()
 
@@ -213,6 +217,8 @@ class TelemetryClient:
                 case SpanEnds() as ends:
                     self._store.fold_spans(ends)
                 case Snapshot() as snapshot:
+                    if isinstance(self._clock, PipelineClock):
+                        self._clock.hear(snapshot.at)
                     self._store.fold_snapshot(snapshot, self._clock())
                     beats = [beat for beat in snapshot.beats if beat.name == SUPERVISOR]
                     known = self._store.supervisor

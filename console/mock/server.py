@@ -61,10 +61,11 @@ from ...pipeline.messages import (
 )
 from ...pipeline.private_files import keep_files_private
 from ...pipeline.run_directory import make_run_directory
+from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.process import die_with_parent
+from ...pipeline.runtime.run_lock import Lock
 from ...pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
-from ..supervisor.lock import Lock
 from ..supervisor.metrics_history import MetricsHistory
 from ..supervisor.span_files import span_ends
 from .demo_scenario import RESTART_S, DemoScenario
@@ -78,7 +79,7 @@ class MockRing:
     def __init__(self, config: Config, scenario: Scenario, tokens_per_second: float = 40.0) -> None:
         self._run = make_run_directory(config.run)
         self._scenario = scenario
-        self._history = MetricsHistory(self._run / "history", time.time())
+        self._history = MetricsHistory(self._run / "history", unix_time())
         self._spans = MockSpans(self._run)
         self._context = make_context()
         self._beacons = {
@@ -133,7 +134,7 @@ class MockRing:
 
     async def _publish_forever(self) -> None:
         while True:
-            for name, message in self._scenario.advance(time.time()):
+            for name, message in self._scenario.advance(unix_time()):
                 self._beacons[name].publish(message)
                 self._history.take(message)
                 if isinstance(message, Step):
@@ -143,13 +144,13 @@ class MockRing:
     async def _history_forever(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self._history.tick(time.time())
+            self._history.tick(unix_time())
 
     async def _serve_supervisor(self) -> None:
         while True:
             match await self._supervisor.receive():
                 case AskSnapshot(reply_to=reply_to, history_s=history_s):
-                    moments = self._history.moments(time.time() - history_s)
+                    moments = self._history.moments(unix_time() - history_s)
                     outbox = Outbox(self._context, self._run, reply_to)
                     outbox.send(msgspec.structs.replace(self._scenario.snapshot(), moments=moments))
                     outbox.close()
@@ -227,7 +228,7 @@ class MockRing:
                 self._beacons["worker-0"].publish(bar)
         if reply := self._scenario.obey(order):
             outbox = Outbox(self._context, self._run, order.reply_to)
-            outbox.send(msgspec.structs.replace(reply, at=time.time()))
+            outbox.send(msgspec.structs.replace(reply, at=unix_time()))
             outbox.close()
 
     def _application(self) -> Starlette:
@@ -337,7 +338,7 @@ def main() -> None:
     config = Config(run=str(run), port=given.port).absolute()
     scenario: Scenario
     if given.scenario == "shift":
-        scenario = DemoScenario(given.seed, start=time.time(), boots=not given.ready)
+        scenario = DemoScenario(given.seed, start=unix_time(), boots=not given.ready)
     else:
         scenario = Scenario(
             given.scenario,
@@ -348,7 +349,7 @@ def main() -> None:
             steps_per_second=given.steps,
             adapters=given.adapters,
             seed=given.seed,
-            start=time.time(),
+            start=unix_time(),
         )
     asyncio.run(_run(config, scenario, given.tokens_per_second))
 

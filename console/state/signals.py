@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 SIGNALS: dict[str, str] = {
-    "TERM": "asks it to end; it is restarted in a second",
+    "TERM": "asks it to end; it is restarted at once",
     "INT": "the same, as ctrl+c in a terminal",
     "KILL": "ends it at once; it is restarted",
     "STOP": "suspends it; killed after 30 s without a heartbeat",
@@ -23,8 +23,10 @@ def signal_name(text: str) -> str:
     return text.upper().removeprefix("SIG")
 
 
-def how(code: int) -> str:
-    """An exit status in words."""
+def how(code: int | None) -> str:
+    """An exit status in words; None if only a parent would know which signal it was."""
+    if code is None:
+        return "killed by a signal"
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return f"exit status {code}"

@@ -208,6 +208,10 @@ class Store:
         self._events: Recent[Event] = Recent(EVENTS)
         self._logs: Recent[LogLine] = Recent(LOG_LINES)
         self._log_number = -1
+        self._has_new_supervisor = False
+        """Whether it has sent heartbeats alone, so that its pipeline is not known."""
+        self._are_logs_old = False
+        """Whether lines are kept that an earlier supervisor has numbered."""
 
     def emptied(self) -> Store:
         """An empty store of the same run, for a recording that moves to another time."""
@@ -255,7 +259,9 @@ class Store:
                 self._count_adapters(message)
                 moves = latest.adapters is None or message.adapters != latest.adapters.adapters
             case ProcessTable():
+                self._hear_of_the_ring(message.started_at)
                 self._hear_of_the_start(message)
+                latest = self._latest
                 known = latest.processes
                 moves = known is None or message.processes != known.processes
             case LogLines():
@@ -277,7 +283,7 @@ class Store:
         """Folds the supervisor's state. Ages are computed on its clock, so they are right even if
         this machine's clock differs."""
         self._heard_at = now
-        self._version, self._started_at = snapshot.version, snapshot.started_at
+        self._version = snapshot.version
         self._latest.progress = {(bar.source, bar.stage): bar for bar in snapshot.progress}
         self._latest.processes = snapshot.processes
         self._hear_of_the_start(snapshot.processes)
@@ -286,7 +292,10 @@ class Store:
             heard_at = now - max(0.0, snapshot.at - beat.at)
             if heard_at >= self._pulse(beat.name).heard_at:
                 self.moves += self._fold_heartbeat(beat, heard_at)
+                if beat.name == SUPERVISOR:
+                    self._hear_of_the_ring(snapshot.started_at)
                 self._latest.fold_message(beat)
+        self._hear_of_the_ring(snapshot.started_at)
         if before := snapshot.server_before:
             self._ttft.add(before.at, before.ttft)
             self._inter_token.add(before.at, before.inter_token)
@@ -450,6 +459,16 @@ class Store:
     def _pulse(self, name: str) -> Pulse:
         return self._pulses.setdefault(name, Pulse())
 
+    def _hear_of_the_ring(self, started_at: float | None) -> None:
+        """Forgets the pipeline before this one, unless a new supervisor has adopted its processes:
+        then `started_at`, the start of the pipeline, is the same."""
+        if self._has_new_supervisor:
+            self._has_new_supervisor = False
+            if not started_at or started_at != self._started_at:
+                self._logs.replace(())
+                self._forget_the_ring()
+        self._started_at = started_at or self._started_at
+
     def _forget_the_ring(self) -> None:
         """Forgets what processes of the pipeline before this one have said; plots keep it."""
         self._pulses = {name: p for name, p in self._pulses.items() if name == SUPERVISOR}
@@ -476,9 +495,8 @@ class Store:
         pulse.fold_heartbeat(beat, heard_at)
         if beat.name == SUPERVISOR:
             if self.supervisor and self.supervisor[0] != beat.incarnation:
-                self._logs.replace(())  # another supervisor numbers its lines from 0
-                self._log_number = -1
-                self._forget_the_ring()
+                self._has_new_supervisor = self._are_logs_old = True
+                self._log_number = -1  # another supervisor numbers its lines from 1
             self.supervisor = (beat.incarnation, heard_at)
         return before is None or _shown(before) != _shown(beat)
 
@@ -560,6 +578,9 @@ class Store:
 
     def _merge_logs(self, lines: tuple[LogLine, ...]) -> None:
         """Merges a snapshot's lines with those received since, by number."""
+        if self._are_logs_old:
+            self._are_logs_old = False
+            self._logs.replace(())
         numbered = {line.number: line for line in (*lines, *self._logs.all)}
         if numbered:
             self._logs.replace(tuple(numbered[number] for number in sorted(numbered)))
@@ -602,6 +623,9 @@ class Store:
         if not views and not self._pulses:
             return ()
         rows = tuple(self._pulse(name).row(name, views.get(name), now) for name in names)
+        if table is not None and table.supervisor_restarts:
+            supervisor = msgspec.structs.replace(rows[0], restarts=table.supervisor_restarts)
+            rows = (supervisor, *rows[1:])
         is_stopping = table is not None and table.state in (
             ProcessState.STOPPING,
             ProcessState.STOPPED,

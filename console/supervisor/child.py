@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import shlex
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -14,11 +14,16 @@ from collections.abc import Iterable
 from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
 from ...pipeline.messages import ProcessState, ProcessView
-from ...pipeline.runtime.process import PARENT
+from ...pipeline.runtime.clock import own_clock, unix_time
+from ...pipeline.runtime.revival import SUPERVISOR_COMMAND
+from ...pipeline.runtime.ring_record import ProcessRecord
+from .adopted_process import AdoptedProcess
+from .ring_processes import command_of
 
 FALLS_ALLOWED = 5
 HELD = "stopped by an operator"
 ROUTER = "router"
+SERVER = "server"
 SETTLE_SECONDS = 0.2
 """The router hears of a process that is back, and says that it reads adapters again, within this
 time of that process's READY."""
@@ -36,7 +41,7 @@ class Child:
         self.one_shot = one_shot
         self.state = ProcessState.PENDING
         self.reason = ""
-        self.since = time.time()
+        self.since = unix_time()
         self.started_at: float | None = None
         self.restarts = 0
         self.num_falls = 0
@@ -46,7 +51,9 @@ class Child:
         """It fell, and the pipeline has not been READY since."""
         self.exit_code: int | None = None
         self.retry_at: float | None = None
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | AdoptedProcess | None = None
+        self.start_ticks = 0
+        """When the kernel started the process, which tells it from a later one of its pid."""
         self.beat_at = 0.0
         """Monotonic time of the last heartbeat, or of the start."""
         self.restart_wanted = False
@@ -72,7 +79,7 @@ class Child:
         if (state, reason) == (self.state, self.reason):
             return False
         if state is not self.state:
-            self.since = time.time()
+            self.since = unix_time()
         self.state, self.reason = state, reason
         return True
 
@@ -80,8 +87,33 @@ class Child:
         """Counts a fall and begins the recovery from it; `now` is monotonic."""
         self.falls.append(now)
         self.num_falls += 1
-        self.fell_at, self.fall_reason = time.time(), reason
+        self.fell_at, self.fall_reason = unix_time(), reason
         self.is_recovering = True
+
+    def record(self) -> ProcessRecord:
+        """What the next supervisor must know."""
+        return ProcessRecord(
+            view=self.view(),
+            start_ticks=self.start_ticks,
+            falls=tuple(self.falls),
+            restart_wanted=self.restart_wanted,
+            restart_reason=self.restart_reason,
+        )
+
+    def restore(self, record: ProcessRecord) -> None:
+        """Takes over what the supervisor before knew, all but the process itself."""
+        view = record.view
+        self.state, self.reason, self.since = view.state, view.reason, view.since
+        self.started_at, self.exit_code, self.held = view.started_at, view.exit_code, view.held
+        self.restarts, self.num_falls = view.restarts, view.falls
+        self.fell_at, self.fall_reason = view.fell_at, view.fall_reason
+        self.is_recovering = view.is_recovering
+        self.falls.extend(record.falls)
+        self.restart_wanted, self.restart_reason = record.restart_wanted, record.restart_reason
+
+    def adopt(self, process: AdoptedProcess, ticks: int) -> None:
+        """Continues with a process that an earlier supervisor has started."""
+        self.process, self.start_ticks, self.beat_at = process, ticks, time.monotonic()
 
     def view(self) -> ProcessView:
         return ProcessView(
@@ -120,31 +152,12 @@ def end_recoveries(children: Iterable[Child], router_beat_at: float) -> bool:
     return has_ended
 
 
-def command(module: str, config: Config, *more: str) -> list[str]:
-    # -P: do not import modules from the current directory by accident.
-    return [sys.executable, "-P", "-m", f"loraconsole.{module}", "--run", config.run, *more]
-
-
-MODULES = {
-    "fetch": "pipeline.fetch.fetch",
-    "server": "pipeline.server.server",
-    "router": "pipeline.router.router",
-    "detokenizer": "pipeline.detokenizer",
-}
-"""The module of each process except the workers."""
-
-
-def command_of(name: str, config: Config) -> list[str]:
-    """The command line of a process of the ring."""
-    if name.startswith("worker-"):
-        return command("pipeline.worker", config, "--rank", name.removeprefix("worker-"))
-    return command(MODULES[name], config)
-
-
-def environment() -> dict[str, str]:
+def environment(config: Config) -> dict[str, str]:
+    """The environment of the processes of a ring."""
     return {
         **without_keys(os.environ),
+        **own_clock(),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        PARENT: str(os.getpid()),
+        SUPERVISOR_COMMAND: shlex.join(command_of("supervisor", config)),
     }

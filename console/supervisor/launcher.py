@@ -1,18 +1,23 @@
-"""Starts a pipeline: takes the lock, writes the config, and starts a supervisor in its own session,
-which inherits the lock. The starting process may exit."""
+"""Starts a pipeline: takes the lock, binds the HTTP server's address, writes the config, and starts
+a supervisor in its own session, which inherits lock and socket. The starting process may exit."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
 from ...pipeline.private_files import private_umask
-from ...pipeline.run_directory import ROUTER_RECORD, make_run_directory
+from ...pipeline.run_directory import make_run_directory
+from ...pipeline.runtime.clock import new_clock
+from ...pipeline.runtime.descriptors import raise_descriptor_limit
+from ...pipeline.runtime.listener import LISTENER, bind_listener
+from ...pipeline.runtime.run_lock import LOCK_VARIABLE, Lock
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
-from .lock import LOCK_VARIABLE, Lock, already_runs
+from .lock import already_runs
+from .orphans import ensure_supervised
+from .ring_processes import command_of, find_processes
 
 
 def start_again(run: str) -> int:
@@ -24,38 +29,47 @@ def start_again(run: str) -> int:
 def start(config: Config) -> int:
     """Starts a supervisor in `config.run` and returns its pid at once, before it is ready.
 
-    Raises `OperatorError` if one is already running there or the directory is unsafe.
+    Raises `OperatorError` if a pipeline runs there already, the directory is unsafe, the address of
+    the HTTP server cannot be used, or too few files may be open.
     """
     from .log_tail import put_aside  # a console that attaches starts nothing
 
+    raise_descriptor_limit()
     run = make_run_directory(config.run)
     lock = Lock.take(run)
+    if lock is not None and find_processes(run):
+        lock.release()
+        lock = None
+        ensure_supervised(run)  # they are orphans
     if lock is None:
         raise already_runs(run)
     try:
-        put_aside(run / "logs")
-        (run / ROUTER_RECORD).unlink(missing_ok=True)
-        config.save()
-        environment = {
-            **without_keys(os.environ),
-            **UTF8_OUTPUT,
-            LOCK_VARIABLE: str(lock.descriptor),
-        }
-        with private_umask():
-            log = (run / "logs" / "supervisor.log").open("ab")
-        with log:
-            supervisor = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", "loraconsole.console.supervisor.supervisor"),
-                    *("--run", str(run)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                pass_fds=(lock.descriptor,),
-                start_new_session=True,  # no SIGHUP when the terminal closes
-            )
+        with bind_listener(config.host, config.port) as listener:
+            put_aside(run / "logs")
+            config.save()
+            return _start_supervisor(config, lock.descriptor, listener.fileno())
     finally:
         lock.release()
+
+
+def _start_supervisor(config: Config, lock: int, listener: int) -> int:
+    environment = {
+        **without_keys(os.environ),
+        **UTF8_OUTPUT,
+        **new_clock(),
+        LOCK_VARIABLE: str(lock),
+        LISTENER: str(listener),
+    }
+    with private_umask():
+        log = (config.run_path / "logs" / "supervisor.log").open("ab")
+    with log:
+        supervisor = subprocess.Popen(
+            command_of("supervisor", config),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            pass_fds=(lock, listener),
+            start_new_session=True,  # no SIGHUP when the terminal closes
+        )
     return supervisor.pid

@@ -179,6 +179,7 @@ class MetricsHistory:
         return tuple(moment for moment in self._moments if moment.at > since)
 
     def close(self) -> None:
+        """Closes the files; the next row opens them again."""
         self._moment_file.close()
         self._event_file.close()
 

@@ -6,7 +6,6 @@ Knows messages, no socket.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 
 from ... import __version__
@@ -18,6 +17,7 @@ from ...pipeline.messages import (
     Snapshot,
     Telemetry,
 )
+from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.latest_telemetry import LatestTelemetry
 from ..state.time_series import SlidingWindow
 from .metrics_history import MetricsHistory
@@ -48,7 +48,7 @@ class SnapshotCache:
         self, ask: AskSnapshot, started_at: float, table: ProcessTable, lines: Sequence[LogLine]
     ) -> Snapshot:
         """The snapshot that answers `ask`; `lines` are all known log lines."""
-        now = time.time()
+        now = unix_time()
         logs: tuple[LogLine, ...] = ()
         if ask.log_lines > 0:
             logs = tuple(itertools.islice(lines, max(0, len(lines) - ask.log_lines), None))

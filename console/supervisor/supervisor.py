@@ -1,7 +1,8 @@
 """Process `supervisor`: starts the ring, restarts processes that fall, and outlives the console.
 
-It leads its own session, so that a lost SSH connection kills nothing; its children die with it. It
-keeps the telemetry for consoles that attach later. It imports neither Textual nor torch. By hand:
+It leads its own session, so that a lost SSH connection kills nothing. Its children outlive it: one
+of them starts the next supervisor, which adopts them. It keeps the telemetry for consoles that
+attach later. It imports neither Textual nor torch. By hand:
 `python -P -m loraconsole.console.supervisor.supervisor --run DIR`."""
 
 from __future__ import annotations
@@ -33,31 +34,41 @@ from ...pipeline.messages import (
     StopProcess,
     ToSupervisor,
 )
+from ...pipeline.runtime.clock import ClockWatch, unix_time, unix_time_ns
 from ...pipeline.runtime.health import ring_state
+from ...pipeline.runtime.listener import (
+    LISTENER,
+    bind_listener,
+    inherited_listener,
+    refuse_connections,
+)
+from ...pipeline.runtime.memory import MemoryKills
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
+from ...pipeline.runtime.revival import ADOPTS
+from ...pipeline.runtime.ring_record import RECORD, RingRecord, boot_id, start_ticks, take_exit
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.crash import last_crash
 from ..state.signals import SIGNALS, how
-from .child import (
-    FALLS_ALLOWED,
-    HELD,
-    ROUTER,
-    Child,
-    command_of,
-    end_recoveries,
-    environment,
-)
-from .lock import Lock
+from .adoption import Adoption, adopt_ring, remove_left_over
+from .child import FALLS_ALLOWED, HELD, ROUTER, SERVER, UP, Child, end_recoveries, environment
+from .directory_guard import UNMADE, DirectoryGuard
+from .lock import inherited_or_taken
 from .log_tail import LogTail
 from .metrics_history import MetricsHistory
+from .ring_processes import command_of
 from .snapshot_cache import SnapshotCache
 from .span_files import span_ends
 
-BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
+BACKOFF_SECONDS = (0.0, 1.0, 2.0, 4.0)
+"""Pause before a restart, by the number of falls in the last minute."""
 FALL_WINDOW_SECONDS = 60.0
 GRACE_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
 """A process without a heartbeat for this long is considered hung: it is killed and restarted."""
+DRAIN_SECONDS = 10.0
+"""Time for running requests if another pipeline has taken the run directory."""
+YOUNG_SECONDS = 10.0
+"""A supervisor that lives longer does not count as one of those that die young."""
 LOG_SECONDS = 0.2
 LOG_LINES_A_FRAME = 500
 
@@ -68,31 +79,57 @@ class Supervisor(Process):
     accepts = ToSupervisor
 
     def __init__(self, config: Config, rank: int = 0) -> None:
-        # Held until the end: if the lock is free, no pipeline runs here.
-        self._lock = Lock.inherited_or_taken(config.run_path)
+        # Held until the end: if the lock is free, no supervisor runs here.
+        self._directory = DirectoryGuard(config, inherited_or_taken(config.run_path))
+        self._listener = inherited_listener() or bind_listener(config.host, config.port)
         super().__init__(config, "supervisor")
-        self.started_at = time.time()
         self.stopping = False
         names = config.process_names()
         self.fetch = Child("fetch", command_of("fetch", config), one_shot=True)
         self.ring = [Child(name, command_of(name, config)) for name in names]
         self.children = {child.name: child for child in (self.fetch, *self.ring)}
         self.snapshots = SnapshotCache(
-            MetricsHistory(self.run / "history", self.started_at, self.event)
+            MetricsHistory(self.run / "history", unix_time(), self.event)
         )
-        self.log_tail = LogTail(self.run / "logs")
-        self._meeting = self._new_meeting()
-        self._is_up = False
-        """Whether all processes were READY when one last changed its state."""
-        self._down_since: float | None = None
+        self.log_tail = LogTail(self.run / "logs", turns_over=True)
+        self._memory_kills = MemoryKills()
+        self._kills_known = self._memory_kills.count()
         self._minders: dict[str, asyncio.Task[None]] = {}
         self._stop_asked = asyncio.Event()
-        self._drain_s = 0.0
+        self._adoption: Adoption | None = None
+        if os.environ.pop(ADOPTS, None):
+            self._adoption = adopt_ring(self.run, self.children)
+            self.log_tail.catch_up()
+        else:
+            remove_left_over(self.run, but=self.name)
+        self._continue_from(self._adoption.record if self._adoption else None)
+
+    def _continue_from(self, record: RingRecord | None) -> None:
+        """Takes over what the supervisor before knew of the ring; None: there was none."""
+        self.started_at = record.started_at if record else unix_time()
+        self._restarts = record.restarts + 1 if record else 0
+        self._starts = record.recent_starts() if record else ()
+        self._is_up = record.is_up if record else False
+        """Whether all processes were READY when one last changed its state."""
+        self._down_since = record.down_since if record else None
+        self._stop_by = record.stop_by if record else None
+        """Monotonic time until which running requests may finish; None: no stop is asked for."""
+        has_ranks = any(child.is_rank and child.process for child in self.ring)
+        self._meeting = (
+            Path(record.meeting) if record and record.meeting and has_ranks else self._new_meeting()
+        )
+        self._is_recorded = True
+        """Whether the last record could be written."""
+        if self._stop_by is not None:
+            self._stop_asked.set()
 
     # -- startup, main loop, shutdown
 
     async def startup(self) -> None:
         self._watch = Watch(self.context, self.run, tuple(self.children))
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP, self.log.info, "SIGHUP is ignored: settings are read at the start alone"
+        )
         self.log.info("run directory %s, model %s", self.run, self.config.model)
         self.set_state(ProcessState.READY)
 
@@ -106,34 +143,75 @@ class Supervisor(Process):
                     self._log_forever(),
                     self._history_forever(),
                     self._kill_the_silent(),
+                    self._grow_old(),
+                    self._guard_directory(),
                 )
             ]
-            starting = tasks.create_task(self._start_all())
+            starting = tasks.create_task(self._begin())
             await self._stop_asked.wait()
             self.stopping = True
             starting.cancel()
-            await self._drain(self._drain_s)
+            await self._drain()
             await self._stop_all()
             for helper in helpers:
                 helper.cancel()
 
     async def shutdown(self) -> None:
         self.stopping = True
+        self._ask_to_stop(0.0)
         await self._stop_all()
         self._publish_log()
         self._watch.close()
         self.snapshots.history.close()
-        self._lock.release()
+        if self._directory.is_well():
+            remove_left_over(self.run, but=self.name)
+        self._listener.close()
+        self._directory.release()
+
+    async def _begin(self) -> None:
+        """Starts the ring, or continues with the one that was adopted."""
+        if self._adoption is None:
+            await self._start_all()
+            return
+        if not self._adoption.alive and "fetch" not in self._adoption.dead:
+            self.log.warning("no process of the ring is left to adopt")
+            self._stop_asked.set()
+            return
+        self.event("warning", str(self._adoption))
+        if any(child.process for child in self.ring):
+            self.fetch.become(ProcessState.DONE)  # also if nothing is recorded
+        for child in self.children.values():
+            if child.process is not None:
+                self._mind(child)
+                if child.held or child.restart_wanted:  # it was being stopped
+                    await self._stop(child)
+        self._write_record()
+        if self.fetch.state is ProcessState.DONE:
+            self._start_ring()
+        elif self.fetch.state is not ProcessState.FAILED:
+            await self._start_all()
 
     async def _start_all(self) -> None:
         """Fetches the model's files, then starts all processes of the ring; each waits for the ones
         it needs."""
-        self._mind(self.fetch)
+        if self.fetch.process is None:
+            self._mind(self.fetch)
         await self._minders["fetch"]
         if self.fetch.state is ProcessState.DONE:
-            for child in self.ring:
-                if child.process is None and not child.held:
-                    self._mind(child)
+            self._start_ring()
+
+    def _start_ring(self) -> None:
+        for child in self.ring:
+            is_given_up = child.held or child.state is ProcessState.FAILED
+            if child.process is None and not is_given_up:
+                self._mind(child)
+
+    async def _grow_old(self) -> None:
+        await asyncio.sleep(YOUNG_SECONDS)
+        if self._starts:
+            self._starts = ()
+            self._write_record()
+        await asyncio.Event().wait()  # until cancelled with the others
 
     def _mind(self, child: Child) -> None:
         self._minders[child.name] = asyncio.create_task(self._keep_alive(child))
@@ -144,17 +222,21 @@ class Supervisor(Process):
         """Starts the child, waits for its exit, and restarts it at once, after a pause, or not at
         all."""
         while not self.stopping:
-            await self._start(child)
+            if child.process is None:  # else it was adopted
+                await self._start(child)
             assert child.process is not None
             code = await child.process.wait()
             self._publish_log()
             child.exit_code = code
+            take_exit(self.run, child.process.pid)
             child.process = None
             if self.stopping:
+                self._refuse_clients(child)
                 self._become(child, ProcessState.STOPPED, how(code))
                 return
             if child.held:
                 child.restart_wanted = False
+                self._refuse_clients(child)
                 self._become(child, ProcessState.STOPPED, HELD)
                 return
             if child.one_shot and code == 0:
@@ -178,9 +260,12 @@ class Supervisor(Process):
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment() | {MEETING: str(meeting)},
+                env=environment(self.config)
+                | {MEETING: str(meeting), LISTENER: str(self._listener.fileno())},
+                pass_fds=(self._listener.fileno(),),
             )
-        child.beat_at, child.started_at = time.monotonic(), time.time()
+        child.start_ticks = start_ticks(child.process.pid)
+        child.beat_at, child.started_at = time.monotonic(), unix_time()
         self._become(child, ProcessState.STARTING, "")
         self.log.info("started %s, pid %d", child.name, child.pid)
         if child.is_rank and meeting != self._meeting:
@@ -188,25 +273,28 @@ class Supervisor(Process):
             child.restart_wanted, child.restart_reason = True, "restarting with the other ranks"
             child.process.kill()
 
-    async def _after_a_fall(self, child: Child, code: int) -> bool:
+    async def _after_a_fall(self, child: Child, code: int | None) -> bool:
         """Returns whether to start the child again, after a pause that grows with its falls."""
         reason = self._why(child, code)
         now = time.monotonic()
         child.fall(now, reason)
         self._kill_other_ranks(child)
         if code == OPERATOR_EXIT:
+            self._refuse_clients(child)
             self._become(child, ProcessState.FAILED, reason)
             self.event("error", f"{child.name} cannot run: {reason}")
             return False
         recent = sum(1 for fall in child.falls if now - fall < FALL_WINDOW_SECONDS)
         if recent >= FALLS_ALLOWED:
+            self._refuse_clients(child)
             self._become(child, ProcessState.FAILED, f"died {recent} times in a minute: {reason}")
             self.event("error", f"{child.name} not restarted after {recent} deaths: {reason}")
             return False
         delay = BACKOFF_SECONDS[recent - 1]
-        child.retry_at = time.time() + delay
+        child.retry_at = unix_time() + delay
         self._become(child, ProcessState.BACKOFF, reason)
-        self.event("error", f"{child.name} died ({reason}); restarting in {delay:.0f} s")
+        when = f"in {delay:.0f} s" if delay else "at once"
+        self.event("error", f"{child.name} died ({reason}); restarting {when}")
         await asyncio.sleep(delay)
         child.restarts += 1
         return True
@@ -232,26 +320,41 @@ class Supervisor(Process):
         """The path of the rendezvous file of ranks that start from now on; see `MEETING`."""
         for old in self.run.glob("ranks-*"):
             old.unlink(missing_ok=True)
-        return self.run / f"ranks-{time.time_ns()}"
+        return self.run / f"ranks-{unix_time_ns()}"
 
-    def _why(self, child: Child, code: int) -> str:
+    def _why(self, child: Child, code: int | None) -> str:
         beat = self.snapshots.latest.heartbeats.get(child.name)
         if beat and beat.state is ProcessState.FAILED and beat.reason:
             return beat.reason
-        if code < 0:
+        if code is None or code < 0:
             crash = last_crash(child.name, self.log_tail.lines)
             is_new = crash is not None and crash.at >= (child.started_at or 0.0)
             where = f" in {crash.frames[0]}" if crash and is_new and crash.frames else ""
-            return f"{how(code)}{where}"
+            return f"{how(code)}{where}{self._memory_words(code)}"
         if code == 0:
             return how(code)
         words = self.log_tail.last_words(child.name)
         return words.removeprefix(f"{REFUSED_LOG}: ") or how(code)
 
+    def _memory_words(self, code: int | None) -> str:
+        """What to add to the reason of a kill if the kernel has killed for want of memory since the
+        last fall; "" if it has not."""
+        kills = self._memory_kills.count()
+        is_new, self._kills_known = kills > self._kills_known, kills
+        if not is_new or code != -signal.SIGKILL:
+            return ""
+        return " by the kernel: memory ran out; raise its limit or lower --max-total-tokens"
+
     def _become(self, child: Child, state: ProcessState, reason: str = "") -> None:
         if child.become(state, reason):
             self._note_recovery()
+            self._write_record()
             self._publish_table()
+
+    def _refuse_clients(self, child: Child) -> None:
+        """Has connections refused if `child` is the server: it has ended, and stays away."""
+        if child.name == SERVER:
+            refuse_connections(self._listener)
 
     def _note_recovery(self) -> bool:
         """Ends the recovery of what is back, and notes since when the pipeline is down. Returns
@@ -262,24 +365,32 @@ class Supervisor(Process):
         if is_up:
             self._down_since = None
         elif self._is_up:
-            self._down_since = time.time()
+            self._down_since = unix_time()
         self._is_up = is_up
         return is_back
 
     # -- stopping
 
-    async def _drain(self, seconds: float) -> None:
-        """Lets live requests finish, for at most `seconds`."""
-        if seconds <= 0 or self.children["router"].state is not ProcessState.READY:
+    def _ask_to_stop(self, drain_s: float) -> None:
+        """Notes that the pipeline is to be stopped once requests have finished, or in `drain_s`
+        seconds. A later order may only shorten that."""
+        by = time.monotonic() + drain_s
+        self._stop_by = by if self._stop_by is None else min(by, self._stop_by)
+        self._write_record()
+        self._stop_asked.set()
+
+    async def _drain(self) -> None:
+        """Lets live requests finish until `_stop_by`."""
+        seconds = (self._stop_by or 0.0) - time.monotonic()
+        if seconds <= 0 or self.children[ROUTER].state not in UP:
             return
         if any(child.held for child in self.ring):
             return  # requests cannot finish while a process is stopped
         self.event("info", f"draining for at most {seconds:.0f} s")
         with contextlib.suppress(InboxFull):
             self.outbox("router").send(Drain())
-        deadline = time.monotonic() + seconds
         await asyncio.sleep(0.6)  # one heartbeat, so that the router's counts follow the order
-        while time.monotonic() < deadline:
+        while time.monotonic() < (self._stop_by or 0.0):
             router = self.snapshots.latest.router
             if router is None or router.running + router.waiting == 0:
                 return
@@ -331,6 +442,7 @@ class Supervisor(Process):
                 self._release(child)
             case SignalProcess(signal=name):
                 self._signal(child, name)
+        self._write_record()
 
     async def _restart(self, child: Child, hard: bool) -> None:
         if child.one_shot:
@@ -365,6 +477,7 @@ class Supervisor(Process):
         if minder := self._minders.get(child.name):  # it may be waiting to restart the child
             minder.cancel()
         child.retry_at = None
+        self._refuse_clients(child)
         self._become(child, ProcessState.STOPPED, HELD)
 
     def _release(self, child: Child) -> None:
@@ -409,8 +522,7 @@ class Supervisor(Process):
                     if ends.stamp != stamp:
                         self._answer(reply_to, ends)
                 case StopPipeline(drain_s=drain_s):
-                    self._drain_s = drain_s
-                    self._stop_asked.set()
+                    self._ask_to_stop(drain_s)
                 case order:
                     task = asyncio.create_task(self._obey(order))
                     obeying.add(task)
@@ -433,6 +545,7 @@ class Supervisor(Process):
         was = child.state
         self._become(child, beat.state, beat.reason)
         if child.name == ROUTER and self._note_recovery():
+            self._write_record()
             self._publish_table()
         if beat.state is ProcessState.READY and was is not ProcessState.READY:
             self.event("info", f"{child.name} is ready")
@@ -451,17 +564,48 @@ class Supervisor(Process):
                     self.event("error", f"{child.name} {silence}: killed")
                     child.process.kill()
 
+    async def _guard_directory(self) -> None:
+        """Makes the run directory again if it is removed. Every process then binds its sockets
+        again and opens its log; connections have gone on meanwhile."""
+        failed = False
+        while True:
+            await asyncio.sleep(1.0)
+            if self._directory.is_well():
+                continue
+            try:
+                if not self._directory.make_again():
+                    self.event("error", f"another pipeline was started in {self.run}: stopping")
+                    self._ask_to_stop(DRAIN_SECONDS)
+                    return
+            except UNMADE as error:
+                if not failed:
+                    self.event("error", f"{self.run} was removed and cannot be made again: {error}")
+                failed = True
+                continue
+            failed = False
+            self._mend_directory()
+            text = "its older logs and history are lost, requests are not"
+            self.event(
+                "error", f"{self.run} was removed while the pipeline runs: made again; {text}"
+            )
+
+    def write_files_again(self) -> None:
+        self.snapshots.history.close()
+        self._write_record()
+
     async def _log_forever(self) -> None:
         while True:
             self._publish_log()
             await asyncio.sleep(LOG_SECONDS)
 
     async def _history_forever(self) -> None:
-        due = time.monotonic()
+        due, clock = time.monotonic(), ClockWatch()
         while True:
             due = max(due + 1.0, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            self.snapshots.history.tick(time.time())
+            self.snapshots.history.tick(unix_time())
+            if text := clock.look():
+                self.event("warning", text)
 
     def _publish_log(self) -> None:
         fresh = self.log_tail.read_new()
@@ -472,7 +616,7 @@ class Supervisor(Process):
 
     def event(self, level: str, text: str) -> None:
         super().event(level, text)
-        self.snapshots.history.take(Event(time.time(), level, self.name, text))
+        self.snapshots.history.take(Event(unix_time(), level, self.name, text))
 
     def publish_stats(self) -> None:
         self._publish_table()
@@ -491,7 +635,36 @@ class Supervisor(Process):
 
     def table(self) -> ProcessTable:
         views = tuple(child.view() for child in self.children.values())
-        return ProcessTable(time.time(), self._ring_state(), views, self._down_since)
+        return ProcessTable(
+            unix_time(),
+            self._ring_state(),
+            views,
+            self._down_since,
+            self.started_at,
+            self._restarts,
+        )
+
+    def _write_record(self) -> None:
+        """Writes down what the next supervisor must know, if this one dies."""
+        record = RingRecord(
+            boot_id=boot_id(),
+            supervisor_starts=self._starts,
+            started_at=self.started_at,
+            restarts=self._restarts,
+            is_up=self._is_up,
+            down_since=self._down_since,
+            stop_by=self._stop_by,
+            meeting=str(self._meeting),
+            processes=tuple(child.record() for child in self.children.values()),
+        )
+        was_recorded, self._is_recorded = self._is_recorded, True
+        try:
+            record.write(self.run)
+        except OSError as error:
+            self._is_recorded = False
+            if was_recorded:
+                lost = "a new supervisor would not know restarts and stopped processes"
+                self.event("warning", f"cannot write {RECORD}: {error.strerror}; {lost}")
 
     def _answer(self, reply_to: str, message: Snapshot | SpanEnds) -> None:
         """Sends an answer to an inbox of this run directory; a name outside of it is refused."""

@@ -14,7 +14,8 @@ from typing import TypeAlias
 from rich.cells import cell_len, set_cell_size
 
 from ...pipeline.messages import LATENCY_BUCKETS_MS
-from ...pipeline.runtime.text_output import escape
+from ...pipeline.runtime.text_output import COMMANDING
+from ...pipeline.runtime.text_output import visible as visible  # beside `clean` and `tame`
 
 Formatter: TypeAlias = Callable[[float], str]
 """One of the functions below that make a text of a number."""
@@ -22,9 +23,6 @@ ELLIPSIS = "…"
 NOTHING = "—"
 """Shown for a value that was not measured."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
-_COMMANDING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, line ends, overrides of the writing direction, lone surrogates."""
-_CONTROLS = {code: None for code in (*range(32), *range(127, 160))} | {9: "    "}
 
 
 def count(number: float) -> str:
@@ -151,26 +149,17 @@ def speed(bytes_s: float | None) -> str:
 
 
 def clean(text: str) -> str:
-    """Printable text: escape sequences and control characters removed, tabs widened.
-
-    So log lines and model answers cannot send commands to the terminal.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return _ESCAPES.sub("", text).translate(_CONTROLS)
-
-
-def visible(text: str) -> str:
-    r"""For names, paths and reasons: characters that control a terminal or the writing direction
-    become escapes (`\x1b`), so different texts look different. Tabs are widened."""
+    """Printable text: escape sequences and characters that control a terminal or the direction of
+    writing removed, tabs widened. For answers and log lines; names, paths and reasons keep them as
+    escapes (`visible`)."""
     if text.isprintable():
         return text
-    return _COMMANDING.sub(lambda found: escape(found[0]), text.replace("\t", "    "))
+    return tame(_ESCAPES.sub("", text).replace("\t", "    "))
 
 
 def tame(text: str) -> str:
     """`text` without those characters, for places with no room for an escape."""
-    return _COMMANDING.sub("", text)
+    return COMMANDING.sub("", text)
 
 
 def glimpse(text: str, width: int = 44) -> str:

@@ -8,7 +8,6 @@ import contextlib
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,7 +49,7 @@ def run_console(
     *,
     is_read_only: bool = False,
     label: str = "",
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
     source: Callable[..., TelemetryClient] | None = None,
     starter: Callable[[], int] | None = None,
 ) -> str | None:
@@ -59,6 +58,7 @@ def run_console(
     For the keywords see `ConsoleApp`. Raises `SystemExit` if the console itself fails.
     """
     keep_files_private()
+    from ..client.pipeline_clock import PipelineClock
     from ..client.telemetry import TelemetryClient
     from ..settings.ui_state import UiState
     from ..state.adapter_colors import AdapterColors
@@ -73,7 +73,7 @@ def run_console(
         low_bandwidth=screen.low_bandwidth,
         adapter_colors=AdapterColors.remembered(),
         ui_state=UiState.remembered(),
-        clock=clock,
+        clock=clock or PipelineClock(),
         label=label,
         source=source or TelemetryClient,
         shows_cost=screen.show_cost,

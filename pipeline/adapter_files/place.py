@@ -13,7 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from ..runtime.guarded_file import AdapterError, brief, open_guarded, read_bounded, resolve_inside
+from ..runtime.guarded_file import (
+    AdapterError,
+    brief,
+    names_in,
+    open_guarded,
+    read_bounded,
+    resolve_inside,
+)
 from .tensor_file import CONFIG
 
 WEIGHTS = "adapter_model.safetensors"
@@ -75,7 +82,7 @@ def weight_files(directory: str, roots: Sequence[str] = ()) -> tuple[Path, ...]:
     """The files of PEFT's weights: one, or every shard. Raises `AdapterError` if they are missing,
     naming what is there instead."""
     real = Path(resolve_inside(directory, roots) if roots else directory)
-    names = _names(real)
+    names = names_in(real, roots, MOST_NAMES)
     if WEIGHTS in names:
         return (Path(directory, WEIGHTS),)
     if INDEX in names:
@@ -141,7 +148,7 @@ def _what_file(path: Path, roots: Sequence[str]) -> str:
 
 def _what_lies_in(path: Path, real: Path, roots: Sequence[str]) -> str:
     """The end of a refusal: what a directory holds that lacks an adapter's file, and what to do."""
-    names = _names(real)
+    names = names_in(real, roots, MOST_NAMES)
     if CONFIG not in names and any(
         name in (WEIGHTS, PICKLE) or SHARD.fullmatch(name) for name in names
     ):
@@ -149,7 +156,7 @@ def _what_lies_in(path: Path, real: Path, roots: Sequence[str]) -> str:
             ", which has the rank and the scale of its weights: copy it from where the adapter "
             "was trained"
         )
-    if inner := _adapters_below(real):
+    if inner := _adapters_below(real, roots):
         newest = str(path / inner[-1])
         others = f" (also {_list(inner[:-1])})" if inner[:-1] else ""
         return f"; an adapter lies in {brief(inner[-1])} below it{others}: give {brief(newest)}"
@@ -170,15 +177,16 @@ def _what_lies_in(path: Path, real: Path, roots: Sequence[str]) -> str:
     return f"; {holds}; {NEEDED}"
 
 
-def _adapters_below(real: Path) -> list[str]:
+def _adapters_below(real: Path, roots: Sequence[str]) -> list[str]:
     """Directories with an adapter, one or two levels below, the newest checkpoint last."""
-    found = [name for name in _names(real) if os.path.isfile(real / name / CONFIG)]
+    names = names_in(real, roots, MOST_NAMES)
+    found = [name for name in names if os.path.isfile(real / name / CONFIG)]
     if not found:
         found = [
             f"{name}/{inner}"
-            for name in _names(real)[:100]
+            for name in names[:100]
             if not os.path.islink(real / name) and os.path.isdir(real / name)
-            for inner in _names(real / name)[:100]
+            for inner in names_in(real / name, roots, 100)
             if os.path.isfile(real / name / inner / CONFIG)
         ]
 
@@ -187,15 +195,6 @@ def _adapters_below(real: Path) -> list[str]:
         return int(number[1][:18]) if number else -1, name
 
     return sorted(found, key=age)
-
-
-def _names(real: Path) -> list[str]:
-    """The directory's entries, sorted; at most `MOST_NAMES`."""
-    try:
-        with os.scandir(real) as entries:
-            return sorted(entry.name for entry, _ in zip(entries, range(MOST_NAMES), strict=False))
-    except OSError:
-        return []
 
 
 def _list(names: Sequence[str]) -> str:

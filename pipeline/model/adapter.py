@@ -27,7 +27,8 @@ from ..adapter_files.targets import module_shapes as module_shapes
 from ..adapter_files.tensor_file import CONFIG, WeightFiles, read_config_file
 from ..messages import AdapterInfo
 from ..model_files.model_config import ModelConfig
-from ..runtime.guarded_file import AdapterError, brief, printable
+from ..runtime.guarded_file import AdapterError, brief
+from ..runtime.text_output import visible
 from .layers import pair_heads
 from .page_pool import page_elements
 from .shard import WHOLE, Shard
@@ -165,7 +166,7 @@ def _measured(
         shapes, present = module_shapes(part_config), {target.module for target in targets}
         warnings = [_base_warning(trained_for, base)]
         if keys.notes:
-            warnings.append(printable(f"its keys are read {', '.join(keys.notes)}"))
+            warnings.append(visible(f"its keys are read {', '.join(keys.notes)}"))
         info = AdapterInfo(
             key=key,
             path=directory,
@@ -222,7 +223,7 @@ def _base_warning(trained_for: str, base: str) -> str:
     }
     if not trained_for or not base or len(ends) == 1:
         return ""
-    return printable(
+    return visible(
         f"trained for {trained_for}, served on {base}: same shapes, perhaps not the same weights"
     )
 

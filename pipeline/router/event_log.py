@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -23,10 +24,13 @@ KEPT_FILES = 4
 
 
 class EventLog:
-    """The log of one router. Closed until `open`; lines are in the file after the next `flush`."""
+    """The log of one router. Closed until `open`; lines are in the file after the next `flush`. A
+    file that cannot be written ends the log, not the router: `error` says why."""
 
     def __init__(self) -> None:
         self._file: BinaryIO | None = None
+        self.error = ""
+        """Why the log has ended before the router; "" if it has not, or is full."""
         self._left = 0
         self._encoder = msgspec.json.Encoder()
         self.path: Path | None = None
@@ -46,7 +50,7 @@ class EventLog:
         record: RouterRecord | None = None,
     ) -> None:
         """Begins a file for this start of the router, readable by its owner alone, and removes the
-        oldest files beyond `KEPT_FILES`."""
+        oldest files beyond `KEPT_FILES`. Raises `OSError`."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for old in sorted(directory.glob("router-*.jsonl"))[: -(KEPT_FILES - 1)]:
             old.unlink(missing_ok=True)
@@ -76,19 +80,33 @@ class EventLog:
         self._left -= len(data) + 1
         if self._left < 0:
             data = self._encoder.encode(Full(at=line.at))
-        self._file.write(data)
-        self._file.write(b"\n")
+        try:
+            self._file.write(data + b"\n")
+        except OSError as error:
+            self._give_up(error)
         if self._left < 0:
             self.close()
 
     def flush(self) -> None:
         if self._file:
-            self._file.flush()
+            try:
+                self._file.flush()
+            except OSError as error:
+                self._give_up(error)
 
     def close(self) -> None:
+        self.flush()
         if self._file:
             self._file.close()
             self._file = None
+
+    def _give_up(self, error: OSError) -> None:
+        """Closes the file without what could not be written: its last line may be cut off."""
+        self.error = f"cannot write {self.path}: {error.strerror}"
+        file, self._file = self._file, None
+        if file:
+            with contextlib.suppress(OSError):  # closing tries to write the rest once more
+                file.close()
 
 
 class LogHead(msgspec.Struct, frozen=True):

@@ -21,12 +21,15 @@ from ..messages import (
     Batch,
     Introduce,
     Message,
+    OpenStream,
     ProcessState,
     Refused,
     RouterMessage,
     StreamTokens,
     ToRouter,
+    WorkerReady,
 )
+from ..runtime.held_memory import HeldMemory
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull
 from ..schedule.pets import LatencyTable
@@ -76,6 +79,7 @@ class Router(Process):
         self._record_error = ""
         """The last one that was reported."""
         self.events = EventLog()
+        self._held_memory = HeldMemory(self.run)
         self._start_span = contextlib.ExitStack()
         """Holds the span of the wait for the model."""
         self._answered: dict[int, asyncio.Future[None]] = {}
@@ -94,16 +98,23 @@ class Router(Process):
     async def startup(self) -> None:
         self._start_span.enter_context(self.spans.span("wait_to_model_ready"))
         if self.config.event_log:
-            self.core.record_lines()
-            directory, now = self.run / "events", self.clock()
-            self.events.open(
-                directory, self.incarnation, self.config, self._latencies, now, record=self._earlier
-            )
-            self.log.info("decisions are written to %s", self.events.path)
+            self._open_event_log()
         self._report_record_error()
         self.set_state(ProcessState.STARTING, "waiting for the workers")
         for name in (*self.core.effects.workers, "detokenizer", "server"):
             self._send(name, Introduce())
+
+    def _open_event_log(self) -> None:
+        directory, now = self.run / "events", self.clock()
+        try:
+            self.events.open(
+                directory, self.incarnation, self.config, self._latencies, now, record=self._earlier
+            )
+        except OSError as error:  # the router serves without it
+            self.event("warning", f"no event log: cannot write to {directory}: {error.strerror}")
+        else:
+            self.core.record_lines()
+            self.log.info("decisions are written to %s", self.events.path)
 
     async def main(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -119,6 +130,7 @@ class Router(Process):
                 task.cancel()
             self._reading_bar.abandon()
             self.events.close()
+            self._held_memory.close()
 
     async def _receive_forever(self) -> None:
         while True:
@@ -127,6 +139,8 @@ class Router(Process):
                 self.handle_message(message)
 
     def handle_message(self, message: Message | AdapterFetched) -> None:
+        if isinstance(message, WorkerReady):
+            self._held_memory.hold(message.rank, message.pid, message.pool_fd)
         self.core.handle_message(message, self.clock())
         self._carry_out_effects()
 
@@ -137,8 +151,9 @@ class Router(Process):
         effects = self.core.effects
         if effects.record_changed:
             self._keep_record()  # before an order is answered
-        for effect in effects.take_pending():
-            self._carry_out(effect)
+        while pending := effects.take_pending():  # one that fails may cause others
+            for effect in pending:
+                self._carry_out(effect)
         if effects.lines:
             for line in effects.lines:
                 self.events.write_line(line)
@@ -196,6 +211,8 @@ class Router(Process):
             self.outbox(name).send(message)
         except InboxFull as error:
             self.event("error", f"{error}; lost a {type(message).__name__}")
+            if isinstance(message, OpenStream):  # its tokens would wait for a stream for ever
+                self.core.refuse_unopened(message.request_id, str(error), self.clock())
 
     # -- adapters from the hub
 
@@ -343,10 +360,18 @@ class Router(Process):
                     self._keep_record()
             if is_idle:
                 scheduler.check()
-            self.events.flush()
+            self._flush_event_log()
             if scheduler.policy.overdue(scheduler.waiting, now):
                 self._wake.set()  # no message may do so for a while
             await asyncio.sleep(VIEW_SECONDS)
+
+    def _flush_event_log(self) -> None:
+        """Writes the lines so far. The router goes on without its log if that fails."""
+        self.events.flush()
+        if self.events.error and self.core.effects.lines is not None:
+            self.core.effects.lines = None
+            text = f"the event log has ended: {self.events.error}"
+            self.event("warning", f"{text}; a restart of the router begins another")
 
     def publish_stats(self) -> None:
         self.beacon.publish(self.core.stats(self.clock(), self._schedule_us))

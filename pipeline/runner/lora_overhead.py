@@ -13,6 +13,7 @@ from collections import deque
 from typing import NamedTuple
 
 from ..runtime.percentile import half_spread
+from .warm_up_record import MeasuredSteps
 
 RECENT = 31
 """Steps whose median is taken: about a second of serving, so that the estimate follows changing
@@ -45,6 +46,21 @@ class BaseTimes:
         """Row count to the end of its newest step, unix seconds."""
         self._counts: list[int] = []
         """The row counts in `_recent`, ascending."""
+
+    @staticmethod
+    def of(measured: MeasuredSteps) -> BaseTimes:
+        """The times that an earlier worker measured."""
+        times = BaseTimes(measured.copy_bytes_s)
+        times.kv_bytes_s = measured.kv_bytes_s
+        for rows, steps in measured.steps.items():
+            for kv_bytes, busy_us in steps:
+                times.take(rows, busy_us, kv_bytes, measured.newest_at[rows], has_adapters=False)
+        return times
+
+    def measured(self) -> MeasuredSteps:
+        """All recorded times."""
+        steps = {rows: [*recent] for rows, recent in self._recent.items()}
+        return MeasuredSteps(self._copy_bytes_s, self.kv_bytes_s, steps, dict(self._newest_at))
 
     def take(
         self, rows: int, busy_us: int, kv_bytes: int, at: float = 0.0, *, has_adapters: bool

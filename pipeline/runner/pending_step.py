@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..messages import Logprob, SampledToken, Step
 from ..model.sampler import Sampled
+from ..runtime.clock import unix_time
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class PendingStep:
             busy_us = int(copied.elapsed_time(done) * 1e3)
         sync_us = microseconds_since(started)
         step = msgspec.structs.replace(
-            self._step, at=time.time(), copy_us=copy_us, busy_us=busy_us, sync_us=sync_us
+            self._step, at=unix_time(), copy_us=copy_us, busy_us=busy_us, sync_us=sync_us
         )
         if self._compare is not None:
             step = self._compare(step)

@@ -6,8 +6,8 @@ Knows neither sockets nor requests. Its parts are modules of this package: `load
 
 from __future__ import annotations
 
+import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from ..config import Config
 from ..messages import Batch, Message, WorkerReady, WorkerStats
 from ..model.compute_queue import choose_queue
 from ..model.page_pool import PAGE_SIZE
+from ..model.pool_memory import PoolKeeper
+from ..runtime.clock import unix_time, unix_time_ns
 from ..runtime.progress import ProgressBar
 from ..runtime.spans import Spans
 from .adapter_host import AdapterHost
@@ -28,6 +30,7 @@ from .step_launcher import MergedModel, StepLauncher
 from .step_limits import choose_step_limits
 from .step_timer import StepTimer
 from .warm_up import WarmUp
+from .warm_up_record import MeasuredSteps, WarmUpRecord
 
 SWITCH_SECONDS = 0.0005
 """Interpreter switch interval. A CPU step reacquires the interpreter's lock after each of its
@@ -53,17 +56,23 @@ class ModelRunner:
         rank: int,
         publish: Callable[[Message], None],
         spans: Spans | None = None,
+        run: Path | None = None,
     ) -> None:
+        """`run`: directory in which a worker that starts again finds what the one before it has
+        measured and computed; None: nothing is kept."""
         self._config, self._directory, self._rank, self._publish = config, directory, rank, publish
         self.spans = spans or Spans()
         self.queue = choose_queue(config, rank)
+        self._run = run
+        self.record = None if run is None else WarmUpRecord(run, rank, self.queue)
 
     def load(self) -> WorkerReady:
         """Reads the weights, makes the pool, warms up. Raises `OperatorError`."""
         sys.setswitchinterval(SWITCH_SECONDS)
         config, queue = self._config, self.queue
         limits = choose_step_limits(config, queue.device.type)
-        self.compute = queue.submit(lambda: self._load(limits.max_running)).result()
+        known = self.record.read() if self.record else None
+        self.compute = queue.submit(lambda: self._load(limits.max_running, known)).result()
         self.adapters = AdapterHost(config, self._directory, self.loaded, queue, self._make_bar)
         self._launcher = StepLauncher(
             config,
@@ -76,19 +85,11 @@ class ModelRunner:
             self._publish,
         )
         self.reset()
-        WarmUp(
-            self.loaded,
-            self._launcher,
-            self.compute.paged,
-            queue,
-            self.timer,
-            self._make_bar,
-            max_rows=limits.max_running,
-            with_adapters=not (config.no_lora or config.no_lora_compute),
-        ).run()
+        self._warm_up(limits.max_running, known)
+        memory = self.loaded.pool.memory
         return WorkerReady(
             rank=self._rank,
-            incarnation=time.time_ns(),
+            incarnation=unix_time_ns(),
             device=queue.device.type,
             num_pages=self.loaded.pool.num_pages,
             page_size=PAGE_SIZE,
@@ -98,16 +99,47 @@ class ModelRunner:
             chunk_tokens=limits.chunk_tokens,
             vocab_size=self.loaded.config.vocab_size,
             eos_token_ids=self.loaded.config.eos_token_ids,
+            pid=os.getpid(),
+            pool_fd=memory.fd if memory else -1,
+            has_kept_kv=self.loaded.has_kept_kv,
         )
 
-    def _load(self, max_rows: int) -> StepCompute:
+    def _load(self, max_rows: int, known: MeasuredSteps | None) -> StepCompute:
         """Runs in the queue, whose thread creates all tensors."""
         is_on = not self._config.no_step_times
-        self.timer = StepTimer(measure_copy_rate(self.queue) if is_on else 0.0, is_on=is_on)
-        self.loaded = load_model(
-            self._config, self._directory, self._rank, self.queue, self._make_bar
-        )
+        rate = measure_copy_rate(self.queue) if is_on and known is None else 0.0
+        self.timer = StepTimer(rate, is_on=is_on)
+        directory, rank, keeper = self._directory, self._rank, None
+        if self._run:
+            keeper = PoolKeeper(self._run, directory, rank, may_find=known is not None)
+        self.loaded = load_model(self._config, directory, rank, self.queue, self._make_bar, keeper)
         return StepCompute(self.loaded, self.queue, self.spans, max_rows)
+
+    def _warm_up(self, max_rows: int, known: MeasuredSteps | None) -> None:
+        """Warms up, as far as an earlier worker has not measured everything already."""
+        queue = self.queue
+        warm_up = WarmUp(
+            self.loaded,
+            self._launcher,
+            self.compute.paged,
+            queue,
+            self.timer,
+            self._make_bar,
+            max_rows=max_rows,
+            with_adapters=not (self._config.no_lora or self._config.no_lora_compute),
+        )
+        # All ranks must run the same steps, so one that has no record makes all measure.
+        ranks, device = self.loaded.ranks, queue.device
+        all_know = queue.submit(lambda: ranks.least(int(known is not None), device)).result()
+        if known is not None:
+            self.timer.restore(known)
+        if all_know:
+            warm_up.repeat()
+            return
+        self.timer.forget()
+        warm_up.run()
+        if self.record:
+            self.record.write(self.timer.measured())
 
     def _make_bar(self, stage: str, total: int, unit: str) -> ProgressBar:
         return ProgressBar(
@@ -141,7 +173,7 @@ class ModelRunner:
         """Its device, kernels and memory use."""
         device, loaded = self.queue.device, self.loaded
         return WorkerStats(
-            at=time.time(),
+            at=unix_time(),
             rank=self._rank,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             dtype=self.dtype,

@@ -21,6 +21,7 @@ from ..model.batch_torch import Staging, StepRow
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
 from ..model.sampler import SampleRow
+from ..runtime.clock import unix_time
 from ..runtime.spans import Spans
 from .layer_spans import with_layer_spans
 from .live_sequences import LiveSequence, LiveSequences
@@ -154,7 +155,7 @@ class StepLauncher:
         with self._spans.span("synchronize({})", name):
             self._queue.synchronize()
         wait_us = microseconds_since(started)
-        self._publish(SyncPoint(self._rank, name, time.time(), wait_us))
+        self._publish(SyncPoint(self._rank, name, unix_time(), wait_us))
 
     def _settle(self) -> None:
         """For layer spans: a span file holds device time only if each layer waits for the device.

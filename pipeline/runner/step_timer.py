@@ -15,6 +15,7 @@ from ..model.batch_torch import StepRow
 from .live_sequences import LiveSequence
 from .lora_overhead import BaseTimes
 from .step_bytes import StepBytes
+from .warm_up_record import MeasuredSteps
 
 
 class StepTimer:
@@ -24,6 +25,14 @@ class StepTimer:
         """`copy_bytes_s`: rate of a copy within device memory, counting bytes read and written."""
         self.copy_bytes_s, self.is_on = copy_bytes_s, is_on
         self._base_times = BaseTimes(copy_bytes_s)
+
+    def measured(self) -> MeasuredSteps:
+        """All rates and step times recorded so far."""
+        return self._base_times.measured()
+
+    def restore(self, measured: MeasuredSteps) -> None:
+        """Takes over the rates and step times that an earlier worker recorded."""
+        self.copy_bytes_s, self._base_times = measured.copy_bytes_s, BaseTimes.of(measured)
 
     def forget(self) -> None:
         """Drops all recorded step times, because steps are computed differently from now on."""

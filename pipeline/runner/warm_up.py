@@ -4,8 +4,9 @@ every graph, and measure the time of steps without adapters."""
 from __future__ import annotations
 
 import functools
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,9 @@ if TYPE_CHECKING:  # these modules need Triton
 
 WARM_UP_ROWS = (1, 2, 4, 8, 16, 32)
 WARM_UP_PROMPTS = (8, 64, 256)
+CPU_SECONDS = 4.0
+"""On a CPU no further number of rows is measured after this. The default model's 24 steps take less
+than a second on two idle cores; those of a model of 8B would take a minute."""
 WARM_UP_DECODES = 3
 """Decode steps per number of rows. The first is slow; the median gives the base step's time."""
 LONG_ROWS = {"cpu": (4, 256), "cuda": (64, 512)}
@@ -52,23 +56,55 @@ class WarmUp:
         self._queue, self._timer, self._make_bar = queue, timer, make_bar
         self._max_rows, self._with_adapters = max_rows, with_adapters
 
+    def repeat(self) -> None:
+        """After a restart: compiles and captures what a GPU needs, and measures nothing. On a CPU
+        there is nothing to do: a step's first use of a shape takes milliseconds."""
+        if self._paged is not None:
+            self._make_kernels(self._paged)
+            self._capture(self._paged)
+
     def run(self) -> None:
         if self._paged is not None:
             self._make_kernels(self._paged)
-        steps = [*self._steps()]
-        with self._make_bar("warm-up", len(steps), "step") as bar:
-            for step in steps:
-                pending = self._launcher.launch(step)
-                self._launcher.synchronize("warm-up")
-                pending.wait()
-                bar.update()
-        self._launcher.reset()
-        counts: Sequence[int] = WARM_UP_ROWS
+        counts = self._take_steps()
         if self._paged is not None:
-            counts = self._capture(self._paged)
+            num_pages = self._loaded.pool.num_pages
+            counts = [count for count in self._capture(self._paged) if count <= num_pages]
+            self._timer.forget()  # steps without graphs took longer
+            if self._timer.is_on:
+                self._run_ahead(step for count in counts for step in self._decode_steps(count))
         if self._timer.is_on:
             most, length = LONG_ROWS[self._queue.device.type]
             self._time_kv(max(count for count in counts if count <= most), length)
+
+    def _take_steps(self) -> list[int]:
+        """Runs steps one by one, on a CPU until its time is over; returns the numbers of rows of
+        its decode steps."""
+        due, is_bounded = time.monotonic() + CPU_SECONDS, self._queue.device.type == "cpu"
+        # A prompt compiles a GPU's kernels. On a CPU it would only take time.
+        prompts = [] if is_bounded else [*self._prompts()]
+        counts = [count for count in WARM_UP_ROWS if count <= self._loaded.pool.num_pages]
+        groups = [[*self._decode_steps(count)] for count in counts]
+        done = 0
+        with self._make_bar("warm-up", len(prompts) + sum(map(len, groups)), "step") as bar:
+            for steps in (prompts, *groups):
+                for step in steps:
+                    pending = self._launcher.launch(step)
+                    self._launcher.synchronize("warm-up")
+                    pending.wait()
+                    bar.update()
+                done += steps is not prompts
+                if is_bounded and done and self._is_over(due):
+                    bar.total = bar.n
+                    break
+        self._launcher.reset()
+        return counts[:done]
+
+    def _is_over(self, due: float) -> bool:
+        """Whether it is later than `due` on any rank: all must run the same steps."""
+        ranks, device = self._loaded.ranks, self._queue.device
+        left = int(time.monotonic() < due)
+        return not self._queue.submit(lambda: ranks.least(left, device)).result()
 
     def _buckets(self, paged: PagedSteps) -> list[Bucket]:
         return paged.to_capture(self._max_rows, with_adapters=self._with_adapters)
@@ -84,18 +120,14 @@ class WarmUp:
             )
             self._queue.submit(work).result()
 
-    def _capture(self, paged: PagedSteps) -> Sequence[int]:
+    def _capture(self, paged: PagedSteps) -> list[int]:
         """Captures the graphs; returns the numbers of rows that have a decode graph."""
         buckets = self._buckets(paged)
         with self._make_bar("graphs", len(buckets), "graph") as bar:
             work = functools.partial(paged.capture, self._loaded.model, buckets, bar.update)
             self._queue.submit(work).result()
             self._queue.synchronize()
-        counts = sorted({bucket.rows for bucket in buckets if not bucket.prompt_tokens})
-        self._timer.forget()  # steps without graphs took longer
-        if self._timer.is_on:
-            self._run_ahead(self._decode_steps(counts))
-        return counts
+        return sorted({bucket.rows for bucket in buckets if not bucket.prompt_tokens})
 
     def _time_kv(self, count: int, length: int) -> None:
         """Measures the cost of KV with long sequences, against the short ones already timed. Their
@@ -128,8 +160,8 @@ class WarmUp:
             pending.wait()
         self._launcher.reset()
 
-    def _steps(self) -> Iterator[Batch]:
-        """One prompt of each length, then decode steps, as far as the pool has room."""
+    def _prompts(self) -> Iterator[Batch]:
+        """One prompt of each length that the model and the pool have room for."""
         greedy = SamplingParams(temperature=0.0)
         for length in WARM_UP_PROMPTS:
             if length < self._loaded.max_model_len:
@@ -137,20 +169,13 @@ class WarmUp:
                 admission = Admission(0, (0,) * length, length, greedy, None)
                 yield Batch(0, 0, (), (admission,), (BatchRow(0, length, pages),))
                 yield Batch(0, 0, (0,), (), ())
-        yield from self._decode_steps(WARM_UP_ROWS)
 
-    def _decode_steps(self, counts: Sequence[int]) -> Iterator[Batch]:
-        """Base-model decode steps for each of these row counts, as far as the pool has room."""
+    def _decode_steps(self, count: int) -> Iterator[Batch]:
+        """Decode steps of `count` rows of the base model."""
         greedy = SamplingParams(temperature=0.0)
-        for count in counts:
-            if count <= self._loaded.pool.num_pages:
-                yield Batch(
-                    0,
-                    0,
-                    (),
-                    tuple(Admission(row, (0, 0), 2, greedy, None) for row in range(count)),
-                    tuple(BatchRow(row, 2, (row,)) for row in range(count)),
-                )
-                for _ in range(WARM_UP_DECODES):
-                    yield Batch(0, 0, (), (), tuple(BatchRow(row, 1) for row in range(count)))
-                yield Batch(0, 0, tuple(range(count)), (), ())
+        rows = range(count)
+        admit = tuple(Admission(row, (0, 0), 2, greedy, None) for row in rows)
+        yield Batch(0, 0, (), admit, tuple(BatchRow(row, 2, (row,)) for row in rows))
+        for _ in range(WARM_UP_DECODES):
+            yield Batch(0, 0, (), (), tuple(BatchRow(row, 1) for row in rows))
+        yield Batch(0, 0, tuple(rows), (), ())

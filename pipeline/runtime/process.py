@@ -15,6 +15,7 @@ import logging
 import os
 import resource
 import signal
+import stat
 import sys
 import time
 from collections import deque
@@ -40,6 +41,12 @@ from ..messages import (
     StopSpans,
 )
 from ..private_files import keep_files_private
+from .clock import unix_time, unix_time_ns
+from .descriptors import DescriptorReports, raise_descriptor_limit
+from .listener import keep_from_children
+from .log_lines import LineFormatter
+from .revival import Revival
+from .ring_record import note_exit
 from .sockets import Beacon, Inbox, InboxFull, Outbox, make_context
 from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name
 
@@ -49,8 +56,6 @@ OPERATOR_EXIT = 2
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
-PARENT = "LORACONSOLE_PARENT"
-"""The environment variable in which a supervisor gives its children its pid."""
 REFUSED_LOG = "process"
 """The logger for errors that end a process; the supervisor leaves its name out of the reason."""
 
@@ -64,8 +69,8 @@ class Process:
         self.config = config
         self.name = name
         self.run: Path = config.run_path
-        self.incarnation = time.time_ns()
-        self.clock: Callable[[], float] = time.time
+        self.incarnation = unix_time_ns()
+        self.clock: Callable[[], float] = unix_time
         """Clock of its telemetry; a replay sets the log's."""
         self.log = logging.getLogger(name)
         self.context: zmq.asyncio.Context = make_context()
@@ -154,6 +159,21 @@ class Process:
     def publish_stats(self) -> None:
         """Called with every heartbeat; a subclass publishes its own `…Stats` here."""
 
+    def write_files_again(self) -> None:
+        """Called after the run directory was removed and made again: a subclass writes there what
+        must be found again."""
+
+    def _mend_directory(self) -> None:
+        """Binds the sockets again and opens the log again if the run directory was removed and the
+        supervisor has made it again. Open connections have gone on."""
+        if not self.inbox.is_lost() or not (self.run / "logs").is_dir():
+            return
+        with contextlib.suppress(OSError, zmq.ZMQError):  # removed again; the next beat tries again
+            self.inbox.bind()
+            self.beacon.bind()
+            reopen_log(self.run / "logs" / f"{self.name}.log")
+            self.write_files_again()
+
     # -- spans
 
     def order_spans(self, order: SpansOrder) -> None:
@@ -216,6 +236,7 @@ class Process:
             self.beat()
             self.publish_stats()
             self.spans.flush()
+            self._mend_directory()
             due += BEAT_SECONDS
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             self.loop_lag_ms = max(0.0, time.monotonic() - due) * 1e3
@@ -224,6 +245,7 @@ class Process:
 
     async def _live(self) -> None:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(DescriptorReports().handle)
         life = asyncio.current_task()
         assert life is not None
 
@@ -267,20 +289,26 @@ def run_process(
 ) -> None:
     """The `main` of every process: flags, config, log, the process itself, exit status.
 
-    `make(config, rank)` creates it; a `child` dies with its parent, the supervisor. Exit 0: asked
-    to stop. 1: a bug (a traceback is in the log). 2: an error that the operator can fix.
+    `make(config, rank)` creates it. A `child` outlives its supervisor, and starts the next one; by
+    hand it dies with its parent. Exit 0: asked to stop. 1: a bug (a traceback is in the log). 2: an
+    error that the operator can fix.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--run", required=True, help="the run directory (holds config.json)")
     parser.add_argument("--rank", type=int, default=0, help="tensor-parallel rank of a worker")
     given = parser.parse_args()
-    if child:
-        die_with_parent(int(os.environ.pop(PARENT, "0")))
     keep_files_private()
     set_up_log()
+    keep_from_children()
+    run = Path(given.run)
+    is_supervised = child and Revival.begin(run)
+    if child and not is_supervised:
+        die_with_parent()
     faulthandler.enable()  # a fatal signal leaves the stacks of all threads in the log
     faulthandler.register(signal.SIGUSR1)  # shows where a process hangs, without a debugger
     code = _exit_status(make, given.run, given.rank)
+    if is_supervised:
+        note_exit(run, code)
     logging.shutdown()
     # Not sys.exit: it waits for every thread, and one may still be loading weights.
     os._exit(code)
@@ -289,6 +317,7 @@ def run_process(
 def _exit_status(make: Callable[[Config, int], Process], run: str, rank: int) -> int:
     log = logging.getLogger(REFUSED_LOG)
     try:
+        raise_descriptor_limit()
         process = make(Config.load(run), rank)
         try:
             asyncio.run(process._live())
@@ -305,21 +334,41 @@ def _exit_status(make: Callable[[Config, int], Process], run: str, rank: int) ->
 
 def set_up_log() -> None:
     """Log lines go to stderr, which the supervisor points at `RUN/logs/NAME.log`."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt=LOG_TIME, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(LOG_FORMAT, LOG_TIME))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.setLogRecordFactory(make_record)
     logging.raiseExceptions = False  # a full disk must not take the process down
     logging.captureWarnings(True)
 
 
-def die_with_parent(parent: int = 0) -> None:
-    """Asks the kernel to end this process when its parent dies: no orphan outlives the
-    supervisor. No effect if prctl is missing. `parent` is the pid that the parent gave: it may have
-    died before this call; 0 is the present parent."""
-    parent = parent or os.getppid()
+def make_record(*values: Any, **named: Any) -> logging.LogRecord:
+    """A log record with the pipeline's time."""
+    record = logging.LogRecord(*values, **named)
+    record.created = unix_time()
+    record.msecs = int(record.created % 1 * 1000)
+    return record
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to end this process when its parent dies. No effect if prctl is missing."""
+    parent = os.getppid()
     pr_set_pdeathsig = 1
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
     if os.getppid() != parent:  # the parent died before the call
         sys.exit(1)
+
+
+def reopen_log(path: Path) -> None:
+    """Has standard output and error written to `path` if they went to a file that was removed."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+                opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                os.dup2(opened, descriptor)
+                os.close(opened)
 
 
 def _rss_bytes() -> int:

@@ -7,6 +7,7 @@ subscribe. Knows frames and types, not their meaning.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -25,12 +26,19 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-INBOX_FRAMES = 8192
+INBOX_FRAMES = 65536
 """Frames queued at the sender for an inbox that is not drained; beyond them sending raises
-`InboxFull`."""
+`InboxFull`. A full queue of requests (--max-waiting) that is opened, aborted and opened again takes
+a few frames for each."""
+TAKEN_AT_ONCE = 16
+"""Frames of an inbox that are handled before the event loop goes on: taking one that has arrived
+does not wait."""
 TELEMETRY_FRAMES = 2000
 """Frames queued for a slow console; later ones are dropped, since the pipeline never waits."""
 MAX_FRAME_BYTES = 64 << 20
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding a frame raises: msgspec lets a tag or a key that is not UTF-8, and nesting of more
+than a thousand levels, through as Python's own errors."""
 
 
 class InboxFull(Exception):
@@ -71,21 +79,32 @@ class Inbox(Generic[T]):
         self._socket = context.socket(zmq.PULL)
         self._socket.rcvhwm = INBOX_FRAMES
         self._socket.maxmsgsize = MAX_FRAME_BYTES
-        _bind(self._socket, inbox_address(run, name))
+        self._address = inbox_address(run, name)
         self._path = run / f"{name}.inbox"
+        self.bind()
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(accepts)
         self._frames = self._bytes = self._refused = 0
         self._warned_at = 0.0
 
+    def bind(self) -> None:
+        """Binds the socket; again if its file was removed. Its connections go on."""
+        _bind(self._socket, self._address)
+
+    def is_lost(self) -> bool:
+        """Whether the socket's file was removed, so that no new sender reaches it."""
+        return not self._path.exists()
+
     async def receive(self) -> T:
         """The next message. A malformed frame is refused, counted and logged, never raised."""
         while True:
+            if self._frames % TAKEN_AT_ONCE == 0:
+                await asyncio.sleep(0)
             frame = await self._socket.recv()
             self._frames += 1
             self._bytes += len(frame)
             try:
                 return self._decoder.decode(frame)
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 self._refused += 1
                 if time.monotonic() - self._warned_at > 1.0:  # a flood must not fill the log
                     self._warned_at = time.monotonic()
@@ -139,9 +158,14 @@ class Beacon:
         self._socket: zmq.Socket[bytes] = zmq.Context(context).socket(zmq.PUB)
         self._socket.sndhwm = TELEMETRY_FRAMES
         self._socket.linger = 500
-        _bind(self._socket, stats_address(run, name))
+        self._address = stats_address(run, name)
         self._path = run / f"{name}.stats"
+        self.bind()
         self._encoder = msgspec.msgpack.Encoder()
+
+    def bind(self) -> None:
+        """Binds the socket; again if its file was removed. Its connections go on."""
+        _bind(self._socket, self._address)
 
     def publish(self, message: Message) -> None:
         self._socket.send(self._encoder.encode(message), zmq.DONTWAIT)
@@ -188,7 +212,7 @@ class Watch:
     def _decode(self, frame: bytes) -> tuple[Telemetry, ...]:
         try:
             return (self._decoder.decode(frame),)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             self.refused += 1
             return ()
 

@@ -13,13 +13,32 @@ from collections.abc import Callable, Sequence
 
 from starlette.requests import Request as HttpRequest
 
-from ..config import Config, is_loopback
+from ..api_keys import KEY_VARIABLES
+from ..config import Config, flag_of, is_loopback
 from .bad_request import BadRequest
 from .browser_guard import is_same_origin
 
 REPORT_SECONDS = 60.0
 """Requests with a wrong key are reported in one event each minute."""
 SCHEME = b"bearer"
+SHORT_KEY_CHARACTERS = 16
+"""A shorter key is reported at the start, if the server listens beyond loopback."""
+
+
+def exposure(config: Config) -> str:
+    """What a server beyond loopback leaves open by its keys; "" if nothing."""
+    if is_loopback(config.host):
+        return ""
+    if not config.api_key:
+        return f"every machine that reaches {config.host} may send requests: --api-key limits them"
+    short = [
+        flag_of(name)
+        for name in KEY_VARIABLES
+        if 0 < len(getattr(config, name)) < SHORT_KEY_CHARACTERS
+    ]
+    if short:
+        return f"{' and '.join(short)} can be guessed: openssl rand -hex 32 makes a key that cannot"
+    return ""
 
 
 class Access:
@@ -83,6 +102,12 @@ class Access:
 def _digests(keys: Sequence[str]) -> tuple[bytes, ...]:
     """Digests of the keys: all have one length, so comparing them does not tell a key's."""
     return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+
+
+def owner_of(request: HttpRequest) -> bytes:
+    """A digest of the key that a request has, or of none: it tells whether two are of one
+    client."""
+    return hashlib.sha256(_bearer(request)).digest()
 
 
 def _bearer(request: HttpRequest) -> bytes:

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from ..messages import AdapterState, AdapterTable, AdapterView, ChatWarning, SamplingParams
-from ..runtime.guarded_file import AdapterError, brief, printable, read_bounded
+from ..runtime.guarded_file import AdapterError, brief, read_bounded
+from ..runtime.text_output import visible
 from ..text.chat_template import ChatTemplate
 from ..text.chat_template_files import TemplateFileError, read_chat_template
 from ..text.stop_tokens import TokenizerHead, ends_of_turn
@@ -139,7 +140,7 @@ class AdapterChats:
         return AdapterChat(
             template,
             stops,
-            brief(printable("; ".join(remarks))),
+            brief(visible("; ".join(remarks))),
             is_warning=is_broken or bool(unknown or files.faults),
         )
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..text.chat_template import RESERVED, ChatTemplate, TextError
+from ..text.chat_template import MOST_CHARACTERS, RESERVED, ChatTemplate, TextError
 from ..text.tokenizer import Tokenizer
 from .bad_request import BadRequest
 from .request_fields import shortened
@@ -87,9 +87,11 @@ def chat_prompt(
     continue_final_message: bool = False,
     add_special_tokens: bool = False,
     chat_template: ChatTemplate | None = None,
+    most_characters: int = MOST_CHARACTERS,
 ) -> list[int]:
     """Token ids of a conversation, ready for the answer. `chat_template`, an adapter's own,
-    replaces the model's. Raises `BadRequest` naming the field."""
+    replaces the model's. A conversation of more than `most_characters` as text is refused. Raises
+    `BadRequest` naming the field."""
     checked = conversation(messages)
     if continue_final_message and add_generation_prompt:
         raise BadRequest(
@@ -113,6 +115,7 @@ def chat_prompt(
                 template_kwargs=template_kwargs,
                 continue_final_message=continue_final_message,
                 chat_template=chat_template,
+                most_characters=most_characters,
             )
         except TextError as error:
             raise BadRequest(str(error), param="messages") from error
@@ -129,15 +132,16 @@ def chat_prompt(
 def _check_rendered(messages: list[dict[str, Any]], text: str) -> None:
     """Raises `BadRequest` if the template left out a message's tool calls, or the text of a message
     with a less common role."""
+    rendered = _RenderedText(text)
     for index, message in enumerate(messages):
-        _check_calls_rendered(message, f"messages[{index}].tool_calls", text)
+        _check_calls_rendered(message, f"messages[{index}].tool_calls", rendered)
         if message["role"] in COMMON_ROLES:
             continue
         content = message.get("content") or ""
         parts = [content] if isinstance(content, str) else [part["text"] for part in content]
         # Unchanged, or as `tojson` writes it.
         if not all(
-            part.strip() in text or json.dumps(part, ensure_ascii=False)[1:-1] in text
+            rendered.has(part.strip()) or rendered.has(json.dumps(part, ensure_ascii=False)[1:-1])
             for part in parts
         ):
             at = f"messages[{index}]"
@@ -148,11 +152,28 @@ def _check_rendered(messages: list[dict[str, Any]], text: str) -> None:
             )
 
 
-def _check_calls_rendered(message: Mapping[str, Any], at: str, text: str) -> None:
+def _check_calls_rendered(message: Mapping[str, Any], at: str, rendered: _RenderedText) -> None:
     for call in message.get("tool_calls") or ():
-        if str(call["function"].get("name") or "") not in text:
+        if not rendered.has(str(call["function"].get("name") or "")):
             raise BadRequest(
                 f"the chat template leaves out {at}: it reads no tool calls; write them into the "
                 "content",
                 param=at,
             )
+
+
+class _RenderedText:
+    """The text of a chat, in which the messages are sought one after the other: thousands of
+    searches from the start would take seconds."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        """Where the last one was found."""
+
+    def has(self, part: str) -> bool:
+        found = self._text.find(part, self._at)
+        if found < 0:
+            return part in self._text
+        self._at = found
+        return True

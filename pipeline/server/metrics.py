@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -64,6 +65,14 @@ class RequestCounters:
 
     def __init__(self) -> None:
         self.requests = self.errors = self.prompt_tokens = self.output_tokens = 0
+        self.failures = 0
+        """Answers with 500: bugs of the server."""
+        self.resumed = 0
+        """Answers that a client took up again."""
+        self.abandoned = 0
+        """Answers of an earlier server that no client came back for."""
+        self.connection_refusals: Counter[str] = Counter()
+        """Connections that were cut or refused, by the reason."""
         self.ttft = Histogram()
         """Arrival to first token, ms."""
         self.inter_token = Histogram()
@@ -98,8 +107,19 @@ class Metrics:
         yield _gauge("up", "1 if a request would be answered now", not self._broken())
         yield _counter("requests", "requests accepted over HTTP", counters.requests)
         yield _counter("errors", "requests that ended with an error", counters.errors)
+        about = "answers that a client took up again by their id"
+        yield _counter("resumed_requests", about, counters.resumed)
+        about = "requests given up after a restart of the server: no client came back"
+        yield _counter("abandoned_requests", about, counters.abandoned)
         refused = self._access.num_refused
         yield _counter("key_refusals", "requests with a wrong or missing key", refused)
+        yield _counter("failures", "answers with 500: a bug; the log has it", counters.failures)
+        yield _labelled(
+            "connection_refusals",
+            "connections that were cut or refused",
+            "reason",
+            counters.connection_refusals,
+        )
         yield _counter("prompt_tokens", "prompt tokens accepted", counters.prompt_tokens)
         yield _counter("output_tokens", "tokens streamed to clients", counters.output_tokens)
         yield _gauge("open_streams", "answers being streamed", len(self._streams))
@@ -247,6 +267,13 @@ def _gauge(name: str, help: str, value: float) -> Metric:
 
 def _counter(name: str, help: str, value: float) -> Metric:
     return CounterMetricFamily(f"loraconsole_{name}", help, value=value)
+
+
+def _labelled(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(f"loraconsole_{name}", help, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
 
 
 def _histogram(name: str, help: str, histogram: Histogram) -> Metric:

@@ -372,9 +372,9 @@ def honoured_fields(body: Mapping[str, Any], table: Table, at: str = "") -> dict
     return found
 
 
-def shortened(word: str) -> str:
-    """The beginning of a client's text, for a refusal."""
-    return word if len(word) <= SHOWN else word[:SHOWN] + "…"
+def shortened(word: str, length: int = SHOWN) -> str:
+    """The first `length` characters of a client's text, for a refusal."""
+    return word if len(word) <= length else word[:length] + "…"
 
 
 def _unknown(name: str, table: Table, at: str) -> str:

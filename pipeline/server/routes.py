@@ -5,22 +5,23 @@ Knows no socket of the ring. All errors have OpenAI's format.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
+import logging
 import secrets
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..adapter_name import LONGEST_NAME, objection
 from ..messages import (
     AdapterState,
     AdapterView,
@@ -43,25 +44,24 @@ from ..messages import (
 )
 from ..order_id import make_order_id
 from ..run_directory import is_hub_id
+from ..runtime.clock import unix_time
 from ..runtime.json_document import to_document
 from ..runtime.spans import recording_name
 from ..text.tokenizer import TextError
-from .access import Access
+from .access import Access, owner_of
 from .answer_format import Format, error_body
 from .bad_request import BadRequest
+from .body_reader import BodyReader
 from .browser_guard import guard_middleware
-from .chat_prompt import chat_prompt
+from .event_id import check_answer_id, read_event_id
 from .event_stream import (
-    EventStream,
-    chain,
-    collect_choices,
-    openai_events,
-    slora_events,
+    REQUEST_ID,
+    answer_response,
     until_gone,
-    whole_response,
 )
 from .gateway import Gateway
 from .metrics import Metrics
+from .prompt_reader import PromptReader
 from .request_fields import shortened
 from .schemas import (
     DEFAULT_CHAT_TOKENS,
@@ -79,9 +79,9 @@ from .schemas import (
     UnloadBody,
     decode_body,
 )
-from .streams import AnswerStreams, Stream
 
-MAX_BODY_BYTES = 16 << 20
+log = logging.getLogger("server")
+
 SERVED = (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
 """States in which an adapter is served: at once, or as soon as it is placed."""
 
@@ -98,6 +98,7 @@ def make_app(gateway: Gateway) -> Starlette:
         Route("/v1/completions", api.guarded(api.completions), methods=["POST"]),
         Route("/generate", api.guarded(api.generate), methods=["POST"]),
         Route("/generate_stream", api.guarded(api.generate_stream), methods=["POST"]),
+        Route("/v1/requests/{id:path}", api.guarded(api.resume)),
         Route("/v1/scheduler", api.guarded(api.scheduler)),
         Route("/v1/scheduler", api.admin(api.set_scheduler), methods=["PUT"]),
         Route("/v1/adapters", api.guarded(api.adapters)),
@@ -133,7 +134,7 @@ def make_app(gateway: Gateway) -> Starlette:
 async def _no_route(request: HttpRequest, error: Exception) -> Response:
     """Answers an unknown path or a wrong method, in the format of all errors."""
     assert isinstance(error, HTTPException)
-    path = shortened(request.url.path)
+    path = shortened(request.scope["path"])  # `request.url` fails on some Host headers
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         reason = f"{request.method} {path} is not served; allowed: {allowed}"
@@ -143,8 +144,11 @@ async def _no_route(request: HttpRequest, error: Exception) -> Response:
 
 
 async def _broken(request: HttpRequest, error: Exception) -> Response:
-    """Answers after a bug; the log has the traceback."""
-    return JSONResponse(error_body(500, "the server failed; its log has the reason"), 500)
+    """Answers after a bug: the answer and the log, which has the traceback, share an id."""
+    failure = f"e-{secrets.token_hex(6)}"
+    log.error("%s: %s %s failed", failure, request.method, request.scope["path"], exc_info=error)
+    reason = f"the server failed; its log has the reason under {failure}"
+    return JSONResponse(error_body(500, reason), 500)
 
 
 HEADERS_OF_STATUS = {
@@ -162,8 +166,10 @@ class Api:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.access = Access(gateway.config, gateway.report)
+        self._bodies = BodyReader(gateway.config.max_body_mib << 20)
+        self._prompts = PromptReader(gateway)
         self._metrics = Metrics(
-            gateway.pipeline, gateway.counters, gateway.streams, gateway.broken, self.access
+            gateway.pipeline, gateway.counters, gateway.answers.streams, gateway.broken, self.access
         )
 
     def guarded(self, handler: Handler) -> Handler:
@@ -184,11 +190,14 @@ class Api:
                     return await handler(request)
                 except TextError as error:
                     raise BadRequest(str(error)) from error
-                except RecursionError as error:
-                    raise BadRequest("the body is nested too deeply") from error
+                except ClientDisconnect:
+                    raise BadRequest("the client has left", status=499) from None
             except BadRequest as error:
                 body = error_body(error.status, error.reason, error.param)
                 return JSONResponse(body, error.status, HEADERS_OF_STATUS.get(error.status))
+            except Exception as error:
+                self.gateway.counters.failures += 1
+                return await _broken(request, error)
 
         return guarded
 
@@ -196,7 +205,15 @@ class Api:
         """200 if a request would be answered now; else 503 and the reason."""
         if reason := self.gateway.broken():
             return JSONResponse({"status": "unavailable", "reason": reason}, 503)
-        return JSONResponse({"status": "ok"})
+        counters = self.gateway.counters
+        return JSONResponse(
+            {
+                "status": "ok",
+                "resumed": counters.resumed,
+                "abandoned": counters.abandoned,
+                "without_client": self.gateway.answers.num_unclaimed,
+            }
+        )
 
     async def metrics(self, request: HttpRequest) -> Response:
         return Response(self._metrics.render(), media_type="text/plain; version=0.0.4")
@@ -223,7 +240,7 @@ class Api:
         for model in self._model_list():
             if model["id"] == name:
                 return JSONResponse(model)
-        raise BadRequest(f"no model {name!r}", status=404, param="model")
+        raise BadRequest(f"no model {shortened(name)!r}", status=404, param="model")
 
     # -- adapters
 
@@ -242,18 +259,18 @@ class Api:
         for view in self._adapter_views():
             if view["name"] == name:
                 return JSONResponse(view)
-        raise BadRequest(f"no adapter {name!r} is registered", status=404, param="name")
+        raise BadRequest(f"no adapter {shortened(name)!r} is registered", status=404, param="name")
 
     async def add_adapter(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), AdapterBody)
+        body = decode_body(await self._bodies.read(request), AdapterBody)
         return await self._load(body.name, body.path, body.pin)
 
     async def load_lora_adapter(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), LoadBody)
+        body = decode_body(await self._bodies.read(request), LoadBody)
         return await self._load(body.lora_name, body.lora_path, body.pinned)
 
     async def _load(self, name: str, path: str, pinned: bool) -> Response:
-        _check_path(path)
+        _check_path(path, "path")
         return await self._carry(LoadAdapter(**_order(name), path=path, pinned=pinned))
 
     async def reload_adapter(self, request: HttpRequest) -> Response:
@@ -263,7 +280,7 @@ class Api:
         return await self._carry(UnloadAdapter(**_order(request.path_params["name"])))
 
     async def unload_lora_adapter(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), UnloadBody)
+        body = decode_body(await self._bodies.read(request), UnloadBody)
         return await self._carry(UnloadAdapter(**_order(body.lora_name)))
 
     async def pin_adapter(self, request: HttpRequest) -> Response:
@@ -279,16 +296,16 @@ class Api:
         name = request.path_params["name"]
         views = {view["name"]: view for view in self._adapter_views()}
         if name not in views or not views[name]["merged"]:
-            raise BadRequest(f"adapter {name!r} is not merged", status=409)
+            raise BadRequest(f"adapter {shortened(name)!r} is not merged", status=409, param="name")
         return await self._carry(MergeAdapter(**_order("")))
 
     async def verify_adapter(self, request: HttpRequest) -> Response:
         return await self._carry(VerifyAdapter(**_order(request.path_params["name"])))
 
     async def plan_adapters(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), PlanBody)
+        body = decode_body(await self._bodies.read(request), PlanBody)
         for path in body.paths:
-            _check_path(path)
+            _check_path(path, "paths")
         order = _order("")
         del order["name"]
         return await self._carry(PlanAdapters(**order, paths=tuple(body.paths)))
@@ -325,7 +342,7 @@ class Api:
         return JSONResponse(self._scheduler_body(router.scheduling))
 
     async def set_scheduler(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), SchedulerBody)
+        body = decode_body(await self._bodies.read(request), SchedulerBody)
         changes = msgspec.structs.asdict(body)
         if body.weights is not None:
             changes["weights"] = tuple(itertools.starmap(ClientWeight, body.weights.items()))
@@ -336,8 +353,8 @@ class Api:
     # -- spans
 
     async def start_profiler(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request) or b"{}", ProfilerBody)
-        name = recording_name(time.time())
+        body = decode_body(await self._bodies.read(request) or b"{}", ProfilerBody)
+        name = recording_name(unix_time())
         return await self._order_spans(
             StartSpans(**_ticket(), recording=name, layers=body.layers, nvtx=body.nvtx)
         )
@@ -369,22 +386,14 @@ class Api:
     # -- OpenAI
 
     async def chat(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), ChatBody)
+        body = decode_body(await self._bodies.read(request), ChatBody)
         body.check()
         self._check_ready()
         gateway = self.gateway
         adapter = gateway.find_adapter(body.model, body.adapters())
         await until_gone(request, gateway.await_adapter(adapter))
-        prompt = chat_prompt(
-            gateway.tokenizer,
-            body.messages,
-            documents=body.documents,
-            template_kwargs=body.chat_template_kwargs,
-            add_generation_prompt=body.add_generation_prompt,
-            continue_final_message=body.continue_final_message,
-            add_special_tokens=body.add_special_tokens or False,
-            chat_template=gateway.adapter_chat(adapter).template,
-        )
+        self._prompts.check_number(1, body.n)
+        prompt = await until_gone(request, self._prompts.read_chat(request, body, adapter))
         room = max(1, gateway.max_model_len - len(prompt))
         default = min(gateway.defaults.max_new_tokens or DEFAULT_CHAT_TOKENS, room)
         params = functools.partial(
@@ -393,21 +402,22 @@ class Api:
             (body.top_logprobs or 0) if body.logprobs else None,
             defaults=gateway.defaults,
         )
-        form = Format("chat", f"chatcmpl-{secrets.token_hex(12)}", self._named(body), _now())
+        form = self._form("chat", request, body)
         return await self._answer(request, body, form, adapter, [prompt], params)
 
     async def completions(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), CompletionBody)
+        body = decode_body(await self._bodies.read(request), CompletionBody)
         body.check()
         self._check_ready()
         gateway = self.gateway
         adapter = gateway.find_adapter(body.model, body.adapters())
         await until_gone(request, gateway.await_adapter(adapter))
-        adds = body.add_special_tokens is not False
-        prompts = [
-            gateway.tokenizer.encode(prompt, adds) if isinstance(prompt, str) else prompt
-            for prompt in body.prompts()
-        ]
+        given = body.prompts()
+        self._prompts.check_number(len(given), body.n)
+        prompts = await until_gone(
+            request,
+            self._prompts.read(request, given, "prompt", body.add_special_tokens is not False),
+        )
         room = max(1, gateway.max_model_len - max(map(len, prompts)))
         default = min(gateway.defaults.max_new_tokens or DEFAULT_COMPLETION_TOKENS, room)
         params = functools.partial(
@@ -417,12 +427,23 @@ class Api:
             defaults=gateway.defaults,
             skip_special_tokens=body.skip_special_tokens,
         )
-        form = Format("text", f"cmpl-{secrets.token_hex(12)}", self._named(body), _now())
+        form = self._form("text", request, body)
         return await self._answer(request, body, form, adapter, prompts, params)
 
-    def _named(self, body: SamplingBody) -> str:
-        """The model's name in the answer: as the client gave it."""
-        return body.model or next(iter(body.adapters().values()), self.gateway.config.model)
+    def _form(
+        self, kind: Literal["chat", "text"], request: HttpRequest, body: SamplingBody
+    ) -> Format:
+        options = body.stream_options or StreamOptions()
+        named = body.model or next(iter(body.adapters().values()), self.gateway.config.model)
+        return Format(
+            kind=kind,
+            answer_id=_answer_id(request, "chatcmpl" if kind == "chat" else "cmpl"),
+            model=named,
+            created=int(unix_time()),
+            is_streamed=body.stream,
+            include_usage=options.include_usage,
+            continuous_usage_stats=options.continuous_usage_stats,
+        )
 
     async def _answer(
         self,
@@ -435,59 +456,67 @@ class Api:
     ) -> Response:
         """The answer, streamed or whole: n choices of each prompt, each its own request. `params`
         makes the parameters of choice i."""
-        for prompt in prompts:
-            self._check_ids(prompt, "prompt" if form.kind == "text" else "messages")
-        self._check_ids(body.stop_token_ids or [], "stop_token_ids")
-        answer = AnswerStreams()
-        with contextlib.ExitStack() as stack:
-            for prompt in prompts:
-                for choice in range(body.n):
-                    opened = self.gateway.open_request(answer, adapter, prompt, params(choice))
-                    stack.enter_context(opened)
-            prompt_tokens = sum(map(len, prompts))
-            if not body.stream:
-                return await until_gone(request, whole_response(answer, form, prompt_tokens))
-            # Waits for the first delta, since a refusal must not have status 200.
-            deltas = answer.deltas()
-            first = await until_gone(request, anext(deltas))
-            options = body.stream_options or StreamOptions()
-            events = openai_events(answer, chain(first, deltas), form, prompt_tokens, options)
-            return EventStream(events, stack.pop_all())
+        self._prompts.check_ids(body.stop_token_ids or [], "stop_token_ids")
+        if (count := len(prompts) * body.n) > 1:  # the router refuses a single one itself
+            self.gateway.check_room(count)
+        choices = [params(choice) for choice in range(body.n)]
+        return await self._accept(request, form, adapter, prompts, choices)
+
+    async def _accept(
+        self,
+        request: HttpRequest,
+        form: Format,
+        adapter: str | None,
+        prompts: list[list[int]],
+        params: list[SamplingParams],
+    ) -> Response:
+        gateway = self.gateway
+        answer = gateway.open_answer(form, owner_of(request), adapter, prompts, params)
+        sending = gateway.send_requests(answer)
+        return await answer_response(request, gateway.answers, answer, sending)
+
+    async def resume(self, request: HttpRequest) -> Response:
+        """An open request's answer, or the rest of it, for its client that comes back."""
+        gateway, given = self.gateway, request.path_params["id"]
+        answer = gateway.answers.find(given, owner_of(request))
+        if request.method == "HEAD":
+            return Response(headers={REQUEST_ID: given})
+        last = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        delivered = read_event_id(last, answer)
+        gateway.counters.resumed += 1
+        return await answer_response(request, gateway.answers, answer, delivered=delivered)
 
     # -- S-LoRA
 
     async def generate(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), GenerateBody)
+        body = decode_body(await self._bodies.read(request), GenerateBody)
         if body.stream:
             raise BadRequest("stream: POST /generate_stream streams", param="stream")
-        answer = AnswerStreams()
-        with await self._open_generate(request, answer, body) as stream:
-            (text, _, _) = (await until_gone(request, collect_choices(answer)))[0]
-            return JSONResponse(
-                {"generated_text": [text], "count_output_tokens": stream.num_tokens}
-            )
+        return await self._generate(request, body, is_streamed=False)
 
     async def generate_stream(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._body(request), GenerateBody)
+        body = decode_body(await self._bodies.read(request), GenerateBody)
         if body.stream is False:
             raise BadRequest("stream: POST /generate does not stream", param="stream")
-        answer = AnswerStreams()
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(await self._open_generate(request, answer, body))
-            deltas = answer.deltas()
-            first = await until_gone(request, anext(deltas))
-            return EventStream(slora_events(chain(first, deltas)), stack.pop_all())
+        return await self._generate(request, body, is_streamed=True)
 
-    async def _open_generate(
-        self, request: HttpRequest, answer: AnswerStreams, body: GenerateBody
-    ) -> contextlib.AbstractContextManager[Stream]:
+    async def _generate(
+        self, request: HttpRequest, body: GenerateBody, is_streamed: bool
+    ) -> Response:
         params = body.parameters.params(self.gateway.defaults)
         self._check_ready()
         adapter = self.gateway.find_adapter("", body.adapters())
         await until_gone(request, self.gateway.await_adapter(adapter))
-        prompt = self.gateway.tokenizer.encode(body.inputs)
-        self._check_ids(prompt, "inputs")
-        return self.gateway.open_request(answer, adapter, prompt, params)
+        reading = self._prompts.read(request, [body.inputs], "inputs", adds=True)
+        (prompt,) = await until_gone(request, reading)
+        form = Format(
+            kind="generate",
+            answer_id=_answer_id(request, "gen"),
+            model=adapter or self.gateway.config.model,
+            created=int(unix_time()),
+            is_streamed=is_streamed,
+        )
+        return await self._accept(request, form, adapter, [prompt], [params])
 
     # -- checks
 
@@ -495,32 +524,11 @@ class Api:
         if reason := self.gateway.broken():
             raise BadRequest(reason, status=503)
 
-    async def _body(self, request: HttpRequest) -> bytes:
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BODY_BYTES:
-                raise BadRequest(f"the body exceeds {MAX_BODY_BYTES >> 20} MiB", status=413)
-        return bytes(body)
 
-    def _check_ids(self, ids: Sequence[int], field: str) -> None:
-        """Raises `BadRequest` for a token without an embedding: tokenizers may have more tokens
-        than the model."""
-        size = self.gateway.vocab_size
-        if not ids or (min(ids) >= 0 and max(ids) < size):
-            return
-        wrong = next(token_id for token_id in ids if not 0 <= token_id < size)
-        text = self.gateway.tokenizer.token_text(wrong) if 0 <= wrong < 1 << 31 else ""
-        name = f" ({shortened(text)!r})" if text else ""
-        raise BadRequest(
-            f"{field}: token id {wrong}{name} is not in [0, {size}), the model's vocabulary",
-            param=field,
-        )
-
-
-def _now() -> int:
-    """Unix seconds."""
-    return int(time.time())
+def _answer_id(request: HttpRequest, prefix: str) -> str:
+    """The id that the client chose for its answer, or a new one."""
+    given = request.headers.get(REQUEST_ID)
+    return f"{prefix}-{secrets.token_hex(12)}" if given is None else check_answer_id(given)
 
 
 def adapter_body(view: AdapterView) -> dict[str, Any]:
@@ -545,12 +553,15 @@ def _ticket() -> dict[str, str]:
 
 
 def _order(name: str) -> dict[str, Any]:
-    """Fields of every order about an adapter."""
+    """Fields of every order about an adapter. Raises `BadRequest` for a name that none has."""
+    if len(name) > LONGEST_NAME:
+        raise BadRequest(objection(name), param="name")
     return {**_ticket(), "name": name}
 
 
-def _check_path(path: str) -> None:
+def _check_path(path: str, field: str) -> None:
     if not Path(path).is_absolute() and not is_hub_id(path):
         raise BadRequest(
-            f"{path!r} is neither an absolute path on the server's machine nor a hub id"
+            f"{shortened(path)!r} is neither an absolute path on the server's machine nor a hub id",
+            param=field,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import random
 import re
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +18,7 @@ from ..messages import SamplingParams
 from ..model_files.generation_config import NO_DEFAULTS, GenerationDefaults
 from . import request_fields
 from .bad_request import BadRequest
-from .request_fields import Table, honoured_fields
+from .request_fields import Table, honoured_fields, shortened
 
 DEFAULT_CHAT_TOKENS = 1024
 """Default max_tokens of a chat. Admission reserves it, so "as many as fit" would let one request
@@ -47,6 +47,8 @@ TokenId: TypeAlias = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Source: TypeAlias = Literal["local", "hub"]
 
 BodyT = TypeVar("BodyT", bound="Body")
+MOST_REASON = 200
+"""Most characters of a decoder's reason that a refusal repeats."""
 MISSING = re.compile(r"missing required field `(\w+)`")
 
 
@@ -231,14 +233,13 @@ class CompletionBody(SamplingBody, frozen=True, kw_only=True):
         """The prompts, as texts or as token ids. Raises `BadRequest` on none or a mixture."""
         if isinstance(self.prompt, str):
             return [self.prompt]
-        texts = [item for item in self.prompt if isinstance(item, str)]
-        ids = [item for item in self.prompt if isinstance(item, int)]
-        lists = [item for item in self.prompt if isinstance(item, list)]
-        found = [kind for kind in (texts, [ids] if ids else [], lists) if kind]
-        if len(found) != 1:
-            reason = "mixes texts, token ids and lists of them" if found else "is empty"
+        kinds = set(map(type, self.prompt))
+        if len(kinds) != 1:
+            reason = "mixes texts, token ids and lists of them" if kinds else "is empty"
             raise BadRequest(f"prompt {reason}", param="prompt")
-        return found[0]
+        # All elements are of one of the three types.
+        prompts: Any = [self.prompt] if kinds == {int} else self.prompt
+        return cast("list[str] | list[list[int]]", prompts)
 
 
 class GenerateParameters(Body, frozen=True, kw_only=True):
@@ -364,7 +365,7 @@ class SchedulerBody(Body, frozen=True, kw_only=True):
     table: ClassVar[Table] = request_fields.SCHEDULER
 
     policy: str | None = None
-    weights: dict[str, float] | None = None
+    weights: Annotated[dict[Name, float], Meta(max_length=1024)] | None = None
     batch_num_adapters: Whole | None = None
     slo_seconds: float | None = None
     max_wait_tokens: Whole | None = None
@@ -376,7 +377,7 @@ class PlanBody(Body, frozen=True, kw_only=True):
 
     table: ClassVar[Table] = request_fields.PLAN
 
-    paths: list[Name]
+    paths: Annotated[list[Name], Meta(max_length=1024)]
 
 
 class ProfilerBody(Body, frozen=True, kw_only=True):
@@ -416,6 +417,7 @@ def _convert(raw: dict[str, Any], kind: type[BodyT], at: str) -> BodyT:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at ")
+        reason = shortened(reason, MOST_REASON)  # it may quote the value
         field = path.strip("`$.")
         if missing := MISSING.search(reason):
             name = at + missing.group(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,9 @@ MOST_LOOP_STEPS = 500_000
 """Most loop steps; a template with more counts as endless. The longest chats take thousands. A step
 costs one to two microseconds."""
 MOST_CHARACTERS = 64 << 20
-"""Most characters of a rendered chat; a request's body has at most 16 MiB."""
+"""Most characters of a rendered chat, unless its caller knows that fewer fit."""
+MOST_SECONDS = 10.0
+"""Longest time that a template may take; its loops look at the clock."""
 RESERVED = frozenset(
     {
         "add_generation_prompt",
@@ -45,6 +48,10 @@ second."""
 
 class TextError(ValueError):
     """A text or conversation cannot be tokenised, by the sender's mistake (HTTP 400)."""
+
+
+class TooMuchText(TextError):
+    """A conversation is longer than the model's length."""
 
 
 class ChatTemplate:
@@ -108,8 +115,9 @@ class ChatTemplate:
         documents: Sequence[Any] | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         continue_final_message: bool = False,
+        most_characters: int = MOST_CHARACTERS,
     ) -> str:
-        """The conversation as text.
+        """The conversation as text, of at most `most_characters`.
 
         Null fields of a message are left out, as in transformers. Content in text parts stays a
         list if the template iterates over it, else its texts are joined by line ends. Raises
@@ -133,18 +141,23 @@ class ChatTemplate:
             "documents": documents,
             "add_generation_prompt": add_generation_prompt,
         }
-        text = self._run(name, variables)
+        text = self._run(name, variables, most_characters)
         return _cut_at_mark(text, chat[-1]) if continue_final_message else text
 
-    def _run(self, name: str, variables: dict[str, Any]) -> str:
+    def _run(self, name: str, variables: dict[str, Any], most_characters: int) -> str:
         pieces, length = [], 0
         steps = StepCounter()
         try:
             for piece in self._compiled[name].generate({**variables, STEP: steps}):
                 length += len(piece)
-                if length > MOST_CHARACTERS:
-                    raise jinja2.TemplateRuntimeError(f"more than {MOST_CHARACTERS} characters")
+                if length > most_characters:
+                    raise TooMuchText(
+                        f"the chat as text has more than {most_characters} characters, which do "
+                        "not fit the model's length"
+                    )
                 pieces.append(piece)
+        except TooMuchText:
+            raise
         except TemplateRefusal as error:
             raise TextError(f"the chat template refuses the chat: {error.message}") from error
         # A template is code, so it can raise any exception.
@@ -227,15 +240,18 @@ STEP = "loraconsole_step"
 
 
 class StepCounter:
-    """Raises after `MOST_LOOP_STEPS` iterations of all loops of a template."""
+    """Raises after `MOST_LOOP_STEPS` iterations of all loops of a template, or `MOST_SECONDS`."""
 
     def __init__(self) -> None:
         self._steps = 0
+        self._ends_at = time.monotonic() + MOST_SECONDS
 
     def __call__(self) -> None:
         self._steps += 1
         if self._steps > MOST_LOOP_STEPS:
             raise jinja2.TemplateRuntimeError(f"its loops took {MOST_LOOP_STEPS} turns")
+        if self._steps % 64 == 0 and time.monotonic() > self._ends_at:
+            raise jinja2.TemplateRuntimeError(f"it took more than {MOST_SECONDS:.0f} s")
 
 
 class TemplateRefusal(jinja2.TemplateError):

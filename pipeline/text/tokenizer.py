@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import tokenizers
 
 from .byte_alphabet import byte_of_character
-from .chat_template import ChatTemplate, TextError
+from .chat_template import MOST_CHARACTERS, ChatTemplate, TextError
 from .chat_template_files import TemplateFileError, read_model_template
+from .longest_token import longest_token
 from .tokenizer_files import read_tokenizer
 
 BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
@@ -90,6 +91,11 @@ class Tokenizer:
         """Token ids are below this, added tokens included."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
+    @functools.cached_property
+    def longest_token(self) -> int | None:
+        """Most bytes of text in one token; None if there is no such bound."""
+        return longest_token(self._tokenizer)
+
     def token_id(self, text: str) -> int | None:
         """The id of the token with this text; None if there is none."""
         return self._tokenizer.token_to_id(text)
@@ -101,12 +107,17 @@ class Tokenizer:
     # -- text to ids
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`; `add_special_tokens` adds a BOS if the model uses one.
+        """Token ids of `text`; `add_special_tokens` adds a BOS if the model uses one. Other threads
+        run meanwhile.
 
         Raises `TextError` for text that is not Unicode (a lone surrogate).
         """
         try:
-            return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+            # Of the library's calls only those for a batch release the interpreter's lock.
+            (encoding,) = self._tokenizer.encode_batch_fast(
+                [text], add_special_tokens=add_special_tokens
+            )
+            return encoding.ids
         except TypeError as error:  # the library's error for a lone surrogate
             raise TextError("the text is not valid Unicode") from error
 
@@ -147,6 +158,7 @@ class Tokenizer:
         template_kwargs: Mapping[str, Any] | None = None,
         continue_final_message: bool = False,
         chat_template: ChatTemplate | None = None,
+        most_characters: int = MOST_CHARACTERS,
     ) -> str:
         """The conversation as text; see `ChatTemplate.render`. Raises `TextError` if there is no
         template, or if it does not compile or fails."""
@@ -160,6 +172,7 @@ class Tokenizer:
             documents=documents,
             template_kwargs=template_kwargs,
             continue_final_message=continue_final_message,
+            most_characters=most_characters,
         )
 
     # -- ids to text

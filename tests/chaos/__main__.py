@@ -16,11 +16,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .body_run import BodyRun
+from .faults import RING
+from .frame_run import FrameRun
+from .hand_ring import HandRing
 from .kills import KillOptions, Kills
 from .pipeline import Pipeline
 from .report import faults_of, kill_table
 
 KEEP = "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"
+
+PIECE = 20_000
+"""Bodies in one line of the results: a run goes on from the last one's end by --from."""
 
 
 class Lines:
@@ -39,7 +46,12 @@ class Lines:
 
 def run_kills(given: argparse.Namespace, lines: Lines, directory: Path) -> None:
     options = KillOptions(
-        given.seed, given.width, given.asks, pairs=not given.singles, stops=not given.singles
+        given.seed,
+        given.width,
+        given.asks,
+        names=tuple(given.names.split(",")),
+        pairs=not given.singles,
+        stops=not given.singles,
     )
     with Pipeline(directory / "run", "--dtype", "float32") as pipeline:
         asyncio.run(run_rounds(pipeline, options, given, lines, directory))
@@ -67,6 +79,30 @@ async def run_rounds(
         show(line, lines)
 
 
+def run_frames(given: argparse.Namespace, lines: Lines, directory: Path) -> None:
+    count = min(given.count, 100_000)
+    with Pipeline(directory / "run", "--dtype", "float32") as pipeline:
+        frames = FrameRun(pipeline, given.seed)
+        lines.add(asyncio.run(frames.run(given.start, count)))
+        frames.close()
+    lines.add({"down": True, "faults": pipeline.leftovers()})
+    print(lines.all[-2])
+
+
+def run_bodies(given: argparse.Namespace, lines: Lines, directory: Path) -> None:
+    async def run() -> None:
+        async with HandRing(directory) as ring:
+            deadline = time.monotonic() + 60 * given.minutes
+            left = range(given.start, given.start + min(given.count, 1_000_000))
+            while left and time.monotonic() < deadline:
+                piece, left = left[:PIECE], left[PIECE:]
+                lines.add(await BodyRun(ring, given.seed).run(piece.start, len(piece)))
+                print(lines.all[-1], flush=True)
+        lines.add({"down": True, "faults": ring.leftovers()})
+
+    asyncio.run(run())
+
+
 def show(line: dict[str, Any], lines: Lines) -> None:
     lines.add(line)
     if "round" in line:
@@ -77,15 +113,19 @@ def show(line: dict[str, Any], lines: Lines) -> None:
         )
 
 
+PARTS = {"kills": run_kills, "frames": run_frames, "bodies": run_bodies}
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
-    parser.add_argument("part", choices=("kills",))
+    parser.add_argument("part", choices=tuple(PARTS))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--from", dest="start", type=int, default=0, help="first round or case")
     parser.add_argument("--count", type=int, default=1_000_000, help="most rounds or cases")
     parser.add_argument("--width", type=int, default=32, help="requests at a time")
     parser.add_argument("--asks", type=int, default=60, help="different requests")
+    parser.add_argument("--names", default=",".join(RING), help="processes to disturb")
     parser.add_argument("--singles", action="store_true", help="no pairs and no SIGSTOP")
     parser.add_argument("--out", type=Path, default=Path("chaos.jsonl"), help="JSON lines")
     return parser.parse_args()
@@ -98,7 +138,7 @@ def main() -> int:
         for variable in KEEP:  # neither settings nor transcripts of this user
             os.environ[variable] = str(directory / variable)
         lines = Lines(given.out)
-        run_kills(given, lines, directory)
+        PARTS[given.part](given, lines, directory)
     print(kill_table(lines.all))
     faults = faults_of(lines.all)
     print(f"{len(faults)} faults" + "".join(f"\n- {fault}" for fault in faults))

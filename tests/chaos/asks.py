@@ -18,6 +18,9 @@ PROMPTS = (
     "1, 2, 3, 4, 5, 6,",
 )
 STOPS = (" the", "\n\n", "and")
+TOP_K = 20
+"""Of sampled requests. Among all tokens of the vocabulary, many have a probability of the size of
+float32's rounding, and the one that is drawn may depend on the company in the batch."""
 Kind = Literal["completions", "chat", "generate"]
 
 
@@ -61,7 +64,7 @@ class Ask:
             "n": self.n,
         }
         if self.seed is not None:
-            body["seed"] = self.seed
+            body |= {"seed": self.seed, "top_k": TOP_K}
         if self.stop:
             body["stop"] = list(self.stop)
         if self.is_streamed:
@@ -82,7 +85,7 @@ class Ask:
             "ignore_eos": self.ignore_eos,
         }
         if self.seed is not None:
-            parameters |= {"do_sample": True, "temperature": 0.9, "seed": self.seed}
+            parameters |= {"do_sample": True, "temperature": 0.9, "top_k": TOP_K, "seed": self.seed}
         if self.stop:
             parameters["stop_sequences"] = list(self.stop)
         adapter = {} if self.model == base else {"lora_dir": self.model}

@@ -14,7 +14,7 @@ from ring import ADAPTERS, BASE
 
 from .asks import make_asks
 from .client import Client, Outcome
-from .faults import STOP, Fault, fault_of
+from .faults import RING, STOP, Fault, fault_of
 from .load import Load, Truth
 from .orders import MERGED, Orders
 from .pipeline import Pipeline
@@ -26,6 +26,8 @@ FALLS_A_MINUTE = 4
 """Kills of one process in a minute: with five the supervisor gives a process up, as it should."""
 BAD = ("lost", "wrong", "stuck")
 """Verdicts that no request may have."""
+IN_FLIGHT_SECONDS = 0.5
+"""What was under way at a fault arrives within this; the pause begins behind it."""
 BUSY_SECONDS = 30.0
 """Longest wait for the load to be running again before a fault."""
 
@@ -38,6 +40,8 @@ class KillOptions:
     width: int = 32
     asks: int = 60
     tokens: tuple[int, int] = (30, 90)
+    names: tuple[str, ...] = RING
+    """Processes that faults may hit."""
     pairs: bool = True
     stops: bool = True
     orders: tuple[str, ...] = ("guest", "reload", "merge", "pin", "scheduler", "drain")
@@ -70,7 +74,11 @@ class Round:
         """Its line, once every request that was live has ended."""
         verdicts = Counter(map(self.verdict_of, self.live))
         accepted = [out for out in self.live if out.was_accepted]
-        inside = [out.pause_s for out in accepted if out.pause_began >= self.at - out.pause_s]
+        inside = [
+            out.pause_s
+            for out in accepted
+            if out.pause_began < self.at + IN_FLIGHT_SECONDS < out.pause_began + out.pause_s
+        ]
         bad = [out for out in self.live if self.verdict_of(out) in BAD]
         return {
             "round": self.number,
@@ -184,7 +192,7 @@ class Kills:
         """One fault, until the ring is whole again."""
         self.load.raise_errors()
         options = self.options
-        fault = fault_of(options.seed, number, pairs=options.pairs, stops=options.stops)
+        fault = fault_of(options.seed, number, options.names, options.pairs, options.stops)
         await self._wait_allowed(fault)
         await self._wait_busy()
         await asyncio.sleep(fault.wait)

@@ -33,11 +33,11 @@ from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.board import Board
 from loraconsole.console.state.store import Store
-from loraconsole.console.supervisor.lock import Lock
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError, UsageError
 from loraconsole.pipeline.messages import PROTOCOL, StopPipeline
 from loraconsole.pipeline.runtime.recording import Recorder
+from loraconsole.pipeline.runtime.run_lock import Lock
 from loraconsole.pipeline.runtime.sockets import InboxFull
 
 

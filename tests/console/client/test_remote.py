@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from loraconsole.console.client.remote import NotRunning, Remote
-from loraconsole.console.supervisor.lock import Lock
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
 from loraconsole.pipeline.messages import PROTOCOL
+from loraconsole.pipeline.runtime.run_lock import Lock
 
 
 @pytest.fixture

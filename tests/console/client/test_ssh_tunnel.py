@@ -17,8 +17,9 @@ from hearing import listening, until
 from ring import Ring, tiny_model
 from stage import screen_text, wait
 
+from loraconsole.console.client.pipeline_clock import seconds_ahead
 from loraconsole.console.client.remote import NotRunning
-from loraconsole.console.client.ssh_tunnel import SshTunnel, seconds_ahead
+from loraconsole.console.client.ssh_tunnel import SshTunnel
 from loraconsole.console.mock.server import mock_pipeline
 from loraconsole.console.ui.app import ConsoleApp
 from loraconsole.pipeline.config import Config

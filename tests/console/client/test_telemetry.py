@@ -18,7 +18,6 @@ from loraconsole.console.mock.scenario import Scenario
 from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.state.board import Board
-from loraconsole.console.supervisor.lock import Lock
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
     Abort,
@@ -35,6 +34,7 @@ from loraconsole.pipeline.messages import (
     StopProcess,
     VerifyAdapter,
 )
+from loraconsole.pipeline.runtime.run_lock import Lock
 from loraconsole.pipeline.runtime.sockets import Beacon, Outbox, make_context
 
 pytestmark = pytest.mark.slow
@@ -158,7 +158,8 @@ def test_orders_about_adapters_are_answered_each_to_its_own(config: Config) -> N
 def test_the_command_line_waits_for_its_own_answer(config: Config) -> None:
     async def main() -> None:
         async with ring(config, scenario(rows=2)) as told:
-            lock = Lock.inherited_or_taken(config.run_path)
+            lock = Lock.take(config.run_path)
+            assert lock is not None
             try:
                 async with Remote(config) as remote:
                     await wait(lambda: bool(told.snapshot().beats))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from full_disk import no_file_grows_beyond
 
 from loraconsole.console.supervisor import log_tail
 from loraconsole.console.supervisor.log_tail import LogTail, put_aside
@@ -70,17 +71,60 @@ def test_bytes_that_are_no_text_do_not_stop_the_reading(tmp_path: Path) -> None:
     assert [line.text for line in LogTail(tmp_path).read_new()][1] == "plain"
 
 
-def test_a_file_that_grows_too_large_is_cut_without_losing_a_line(
+def test_a_file_that_grows_too_large_is_turned_over_without_losing_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_tail, "MAX_FILE_BYTES", 1000)
-    book = LogTail(tmp_path)
+    book = LogTail(tmp_path, turns_over=True)
     seen = []
     for n in range(100):
         write(tmp_path / "a.log", f"line {n} {'x' * 40}\n")
         seen += [line.text.split()[1] for line in book.read_new()]
     assert seen == [str(n) for n in range(100)]
     assert (tmp_path / "a.log").stat().st_size <= 1100
+    before = (tmp_path / "a.log.1").read_text().splitlines()
+    there = [line.split()[1] for line in (*before, *(tmp_path / "a.log").read_text().splitlines())]
+    assert len(there) > len(before) >= 18
+    assert there == seen[-len(there) :]
+
+
+def test_a_reader_beside_the_supervisor_leaves_the_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_tail, "MAX_FILE_BYTES", 100)
+    write(tmp_path / "a.log", "line\n" * 100)
+    assert len(LogTail(tmp_path).read_new()) == 100
+    assert (tmp_path / "a.log").stat().st_size == 500
+
+
+def test_a_full_disk_loses_the_old_file_and_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_tail, "MAX_FILE_BYTES", 1000)
+    book = LogTail(tmp_path, turns_over=True)
+    write(tmp_path / "a.log", "line\n" * 300)
+    with no_file_grows_beyond(100):
+        assert len(book.read_new()) == 300
+    assert (tmp_path / "a.log").stat().st_size == 0
+    write(tmp_path / "a.log", "after\n")
+    assert [line.text for line in book.read_new()] == ["after"]
+
+
+def test_a_log_that_is_written_faster_than_it_is_read_is_continued_near_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_tail, "BEHIND_BYTES", 4 << 20)
+    monkeypatch.setattr(log_tail, "READ_BYTES", 1 << 20)
+    with (tmp_path / "a.log").open("w") as file:
+        file.writelines(f"line {n:07}\n" for n in range(500_000))
+    book = LogTail(tmp_path)
+    first, *rest = book.read_new()
+    assert (first.level, first.text) == ("WARNING", "5 MiB of this log are not shown")
+    assert rest[-1].text == "line 0499999"
+    assert [line.text for line in rest] == [
+        f"line {500_000 - n:07}" for n in range(len(rest), 0, -1)
+    ]
+    assert book.read_new() == []
 
 
 def test_a_new_run_puts_old_logs_aside(tmp_path: Path) -> None:

@@ -35,6 +35,14 @@ def test_what_commands_is_shown_and_all_else_is_as_it_was() -> None:
     assert units.visible("a\tb\nc") == r"a    b\x0ac"
 
 
+def test_an_answer_loses_what_commands() -> None:
+    answer = f"{HOSTILE}\x1b]0;t\x07 \u2067left\u2069\tright \ud800"
+    assert units.clean(answer) == "pirate32m left    right "
+    assert units.wrap(f"a {HOSTILE}", 40) == ["a pirate32m"]
+    for text in ("名前 é·─", "क्षि 👩‍🚀", "one\N{NO-BREAK SPACE}word"):
+        assert units.clean(text) == text
+
+
 def test_no_verb_prints_it_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     report(OperatorError(f"no adapter {HOSTILE}", f"try {HOSTILE}"), False)
     say({}, f"adapter {HOSTILE} is loaded", False)
@@ -49,7 +57,7 @@ def test_json_says_it_in_escapes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
         text = json_text(msgspec.json.encode([HOSTILE, "👩"]))
         assert json.loads(text) == [HOSTILE, "👩"]
-        assert not COMMANDS & set(text) - {"\u202e"}
+        assert not COMMANDS & set(text) - set("\n")
 
 
 class HostileStory(Scenario):

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import msgspec
+from router_core import ask
 
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
@@ -13,11 +14,14 @@ from loraconsole.pipeline.messages import (
     BatchRow,
     EvictAdapter,
     Message,
+    OpenStream,
+    Refused,
     ToWorker,
     WorkerReady,
 )
 from loraconsole.pipeline.router.core import StepInFlight
 from loraconsole.pipeline.router.router import Router
+from loraconsole.pipeline.runtime.sockets import InboxFull
 
 READY = WorkerReady(
     rank=0,
@@ -78,3 +82,30 @@ def test_a_batch_is_sent_before_what_the_next_plan_does_to_adapters(tmp_path: Pa
     messages = asyncio.run(main())
     said = [m.key if isinstance(m, EvictAdapter) else m.step for m in messages]  # type: ignore[attr-defined]
     assert said == ["by the plan of step 0", 0, "by the plan of step 1", 1]
+
+
+class FullOnce(Recorder):
+    """In an outbox's place: full while a stream is opened."""
+
+    def send(self, message: Message) -> None:
+        if isinstance(message, OpenStream):
+            raise InboxFull("detokenizer has not drained its inbox")
+        super().send(message)
+
+
+def test_a_request_whose_stream_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    """Its tokens would be made, and its client would wait for them for ever."""
+
+    async def main() -> list[Message]:
+        router, outbox = Router(Config(run=str(tmp_path))), FullOnce()
+        router.outbox = lambda name: outbox  # type: ignore[method-assign,assignment,return-value]
+        router.handle_message(READY)
+        outbox.messages.clear()
+        router.handle_message(ask("r"))
+        assert not len(router.core.scheduler)
+        router.close()
+        return outbox.messages
+
+    (refused,) = [m for m in asyncio.run(main()) if isinstance(m, Refused)]
+    assert (refused.request_id, refused.status) == ("r", 503)
+    assert "has not drained its inbox" in refused.reason

@@ -66,6 +66,8 @@ def test_messages_arrive_in_order_and_are_counted(
         b"\x81\xa4type\xa7Unknown",
         b"\x82\xa4type\xa5Reset\xa5epoch\xa1x",  # right tag, wrong type of field
         bytes(1000),
+        b"\x82\xa4type\xa5Res\xd6t\xa5epoch\x01",  # a tag that is not UTF-8
+        b"\x82\xa4type\xa5Reset\xa5other" + b"\x91" * 5000 + b"\x90",  # deeper than Python's stack
     ],
 )
 def test_a_malformed_frame_is_refused_and_the_next_good_one_arrives(
@@ -105,6 +107,34 @@ def test_an_inbox_nobody_drains_fills_up_and_says_so(
         for _ in range(100):
             outbox.send(Introduce())
     assert outbox.stats().frames >= 10 and outbox.stats().refused == 1
+
+
+def test_the_loop_goes_on_while_a_full_inbox_is_drained(
+    tmp_path: Path, context: zmq.asyncio.Context
+) -> None:
+    """Taking a frame that has arrived does not wait, and heartbeats must not stop meanwhile."""
+
+    async def talk() -> None:
+        inbox: Inbox[object] = Inbox(context, tmp_path, "router", ToRouter)
+        outbox, turns = Outbox(context, tmp_path, "router"), 0
+        for _ in range(1000):
+            outbox.send(Abort("r", "why"))
+        await asyncio.wait_for(inbox.receive(), 5)
+        await asyncio.sleep(0.2)  # all have arrived
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count_turns())
+        for _ in range(999):
+            await inbox.receive()
+        counting.cancel()
+        assert turns >= 999 // sockets.TAKEN_AT_ONCE
+
+    asyncio.run(talk())
 
 
 def test_what_was_sent_before_the_peer_came_back_is_delivered(

@@ -12,6 +12,7 @@ import pytest
 from driver import save_adapter
 from pseudo_terminal import PseudoTerminal
 from ring import Ring, tiny_model
+from waiting import wait_for
 
 from loraconsole.console.settings.settings import choose
 from loraconsole.pipeline.runtime.ascii_drawing import ASCII_DRAWING
@@ -159,3 +160,74 @@ def test_what_the_settings_say_wins_over_the_encoding(
     assert chosen.origins["ascii"] == "the terminal's encoding, latin-1"
     (tmp_path / "console.toml").write_text("ascii = false\n")
     assert not choose(path=tmp_path / "console.toml").settings.ascii
+
+
+# --- what would command a terminal --------------------------------------------------------------
+
+HOSTILE = "a\x1b[31mb\x9b32mc\x1b]0;d\x07e\u202ef\x08"
+SHOWN = r"b\x9b32mc\x1b]0;d\x07e\u202ef\x08"
+"""The text from its second letter on: the colour before it is what rich writes too."""
+WRITES = f"""
+import sys
+from loraconsole.pipeline.runtime.text_output import write_any_text
+write_any_text()
+print({HOSTILE!r})
+print({HOSTILE!r}, file=sys.stderr)
+print("名前\\tone\\r\\x1b[A\\x1b[2K\\x1b[1mtwo\\x1b[0m \\x1b[?25l\\x1b[?25h")
+from tqdm import tqdm
+bar = tqdm(total=2, desc="bar")
+bar.update(2)
+bar.close()
+"""
+
+
+def test_a_terminal_gets_no_commands_but_our_own() -> None:
+    terminal = PseudoTerminal([sys.executable, "-P", "-c", WRITES])
+    try:
+        terminal.wait_for("100%")
+    finally:
+        terminal.close()
+    written = b"".join(chunk for _, chunk in terminal.chunks).decode()
+    assert written.count(f"a\x1b[31m{SHOWN}") == 2
+    assert "名前    one\r\x1b[A\x1b[2K\x1b[1mtwo\x1b[0m \x1b[?25l\x1b[?25h" in written
+    assert "bar: 100%" in written
+    assert not {"\x07", "\x08", "\x9b", "\u202e"} & set(written) and "\x1b]" not in written
+
+
+def test_a_pipe_gets_the_bytes_as_they_are() -> None:
+    done = subprocess.run([sys.executable, "-P", "-c", WRITES], capture_output=True, check=True)
+    assert done.stdout.decode().startswith(f"{HOSTILE}\n名前\tone")
+
+
+def test_log_lines_are_harmless_in_the_file(tmp_path: Path) -> None:
+    program = f"""
+import logging, warnings
+from loraconsole.pipeline.runtime.process import set_up_log
+set_up_log()
+logging.getLogger("router").info("adapter %s\\nINFO forged", {HOSTILE!r})
+warnings.warn("old\\x1b]0;t\\x07")
+try:
+    raise ValueError({HOSTILE!r})
+except ValueError:
+    logging.exception("died")
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, check=True)
+    lines = done.stderr.decode().split("\n")
+    assert rf"INFO router: adapter a\x1b[31m{SHOWN}\x0aINFO forged" in lines[0]
+    assert "UserWarning: old\\x1b]0;t\\x07" in lines[1] and lines[2] == ""
+    assert rf"ValueError: a\x1b[31m{SHOWN}" in lines
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(done.stderr.decode())
+
+
+def test_logs_of_other_programs_are_shown_harmless(ring: Ring, tmp_path: Path) -> None:
+    """A library writes to the log of its process as it likes."""
+    with (ring.run / "logs" / "router.log").open("a") as log:
+        log.write(f"line of a library {HOSTILE}\n")
+
+    def shown_logs() -> str:
+        return run(ring, tmp_path, ["logs", "router"], "utf-8").stdout.decode()
+
+    wait_for(lambda: "line of a library" in shown_logs())
+    shown = shown_logs()
+    assert rf"line of a library a\x1b[31m{SHOWN}" in shown
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(shown)

@@ -234,11 +234,11 @@ def test_template_is_bounded_and_stays_in_its_sandbox(source, reason, monkeypatc
         raise TextError(f"it is unsafe: {text}" if text == "" else text)
 
 
-def test_text_that_is_too_long_is_refused(monkeypatch):
-    monkeypatch.setattr(chat_template, "MOST_CHARACTERS", 100)
+def test_text_that_is_too_long_is_refused():
     template = ChatTemplate({"default": "{% for i in range(99) %}abc{% endfor %}"}, {}, "here")
     with pytest.raises(TextError, match="more than 100 characters"):
-        template.render(HELLO)
+        template.render([], most_characters=100)
+    assert len(template.render([], most_characters=99 * 3)) == 99 * 3
 
 
 @pytest.mark.parametrize("name", ["messages", "tools", "add_generation_prompt", "chat_template"])

@@ -47,6 +47,44 @@ def test_no_text_is_taken_back_and_no_stop_string_is_missed(
     assert not any(one in text for one in stop)
 
 
+@given(pieces=PIECES, stop=STOPS)
+def test_the_stop_string_that_begins_first_counts(pieces: Pieces, stop: list[str]) -> None:
+    """Of those that have ended with a piece; as `str.find` tells."""
+    search, text, left = StopSearch(stop), "", ""
+    for piece, is_shown in pieces:
+        text += piece if is_shown else ""
+        search.add(piece, is_shown=is_shown)
+        released, is_stopped = search.release()
+        left += released
+        begins = [at for one in stop if (at := text.find(one)) >= 0]
+        assert is_stopped == bool(begins)
+        if is_stopped:
+            assert left == text[: min(begins)] and search.held == 0
+            return
+        ends = [n for one in stop for n in range(len(one)) if text.endswith(one[:n])]
+        assert search.held == max(ends, default=0)
+
+
+class CountedText(str):
+    """A text that counts how often one of its characters is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key: object) -> str:
+        CountedText.looks += 1
+        return super().__getitem__(key)  # type: ignore[index]
+
+
+def test_a_stop_string_that_nearly_comes_again_and_again_costs_no_more() -> None:
+    search = StopSearch(["the " * 1000 + "end", "the " * 500 + "he"])
+    CountedText.looks = 0
+    for _ in range(2000):
+        search.add(CountedText("the "))
+        assert not search.release()[1]
+    assert CountedText.looks <= 3 * 2 * 8000, "each character is looked at a few times"
+    assert search.held == 4000
+
+
 def test_a_stop_string_with_hidden_text_ends_the_shown_text_before_it() -> None:
     pieces = [("one", True), ("\n", True), ("<end>", False), ("\n", True), ("two", True)]
     assert run(StopSearch((), ["\n<end>\n"]), pieces)[0] == "one"
