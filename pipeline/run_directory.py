@@ -16,6 +16,9 @@ LONGEST_SOCKET_NAME = "console-4194304.inbox"
 ROUTER_RECORD = "router.json"
 """The router's record of its adapters and settings, from which a restarted router continues. A
 pipeline that is started removes the one of the last pipeline."""
+REQUEST_JOURNAL = "requests"
+"""The directory of the server's journal of accepted requests, from which a restarted server
+continues. It too is removed when a pipeline is started, and when it ends."""
 MAX_SOCKET_PATH = 107  # bytes in sockaddr_un, less the closing zero
 
 

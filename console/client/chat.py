@@ -3,14 +3,21 @@ Knows OpenAI's stream, no widget and no argument parser."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
 
 from ...pipeline.errors import OperatorError
-from .http_client import Http, HttpError
+from .http_client import ConnectionBroke, Http, HttpError, HttpResponse
+
+RESUME_SECONDS = 30.0
+"""Longest wait for a server that is back to answer, instead of a 503."""
+RETRY_SECONDS = 0.2
 
 
 class ChatParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +76,8 @@ async def chat(
 ) -> AsyncIterator[ChatPart]:
     """Streams `model`'s answer (the base model's name, or an adapter's).
 
-    Leaving the iterator early cancels the request. Raises `ChatError`.
+    If the server dies meanwhile, the rest comes from the next one. Leaving the iterator early
+    cancels the request. Raises `ChatError`.
     """
     body: dict[str, Any] = {
         "model": model,
@@ -78,31 +86,74 @@ async def chat(
         "stream_options": {"include_usage": True},
         **params.body,
     }
-    finish_reason: str | None = None
-    try:
-        async with http.post("/v1/chat/completions", body) as response:
-            if response.status != 200:
-                raise ChatError(_reason(await response.read(), response.status))
-            async for line in response.lines():
-                data = line.removeprefix("data: ")
-                if not data or data == "[DONE]" or data == line:
-                    continue
-                event = json.loads(data)
-                if "error" in event:
-                    raise ChatError(event["error"]["message"])
-                if usage := event.get("usage"):
-                    yield ChatPart(
-                        "", finish_reason, usage["prompt_tokens"], usage["completion_tokens"]
-                    )
-                for choice in event["choices"]:
-                    finish_reason = choice["finish_reason"] or finish_reason
-                    text, tokens = choice["delta"].get("content"), _tokens(choice)
-                    if text or tokens:
-                        yield ChatPart(text or "", choices=tokens)
-    except HttpError as error:
-        raise ChatError(str(error)) from error
-    if finish_reason is None:
-        raise ChatError("the answer was cut off")
+    events = _ChatEvents(f"console-{secrets.token_hex(12)}")
+    connection = http.post("/v1/chat/completions", body, {"X-Request-Id": events.request_id})
+    broke: ConnectionBroke | None = None
+    give_up_at = 0.0
+    while True:
+        try:
+            async with connection as response:
+                if response.status == 200:
+                    async for part in events.parts(response):
+                        broke = None
+                        yield part
+                    return
+                reason = _reason(await response.read(), response.status)
+            if broke is None or response.status not in (404, 503):
+                raise ChatError(reason)
+            if response.status == 404:  # it was not accepted, or too long ago
+                raise ChatError(str(broke))
+        except ConnectionBroke as error:
+            if broke is None:
+                broke, give_up_at = error, time.monotonic() + RESUME_SECONDS
+        except HttpError as error:
+            raise ChatError(str(broke or error)) from error
+        if time.monotonic() > give_up_at:
+            raise ChatError(str(broke))
+        await asyncio.sleep(RETRY_SECONDS)
+        connection = http.get(f"/v1/requests/{events.request_id}", events.place)
+
+
+class _ChatEvents:
+    """The events of one answer, over all its connections."""
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self._last_id = ""
+        self._finish_reason: str | None = None
+
+    @property
+    def place(self) -> dict[str, str]:
+        """The header that says which events are here."""
+        return {"Last-Event-ID": self._last_id} if self._last_id else {}
+
+    async def parts(self, response: HttpResponse) -> AsyncIterator[ChatPart]:
+        """The parts of the answer from here on. Raises `ChatError` if it is not whole."""
+        event_id = ""
+        async for line in response.lines():
+            name, _, value = line.partition(": ")
+            if name == "id":
+                event_id = value
+            if name != "data" or value == "[DONE]":
+                continue
+            event = json.loads(value)
+            if "error" in event:
+                raise ChatError(event["error"]["message"])
+            self._last_id = event_id or self._last_id
+            for part in self._parts_of(event):
+                yield part
+        if self._finish_reason is None:
+            raise ChatError("the answer was cut off")
+
+    def _parts_of(self, event: dict[str, Any]) -> Iterator[ChatPart]:
+        if usage := event.get("usage"):
+            prompt, output = usage["prompt_tokens"], usage["completion_tokens"]
+            yield ChatPart("", self._finish_reason, prompt, output)
+        for choice in event["choices"]:
+            self._finish_reason = choice["finish_reason"] or self._finish_reason
+            text, tokens = choice["delta"].get("content"), _tokens(choice)
+            if text or tokens:
+                yield ChatPart(text or "", choices=tokens)
 
 
 def _tokens(choice: dict[str, Any]) -> tuple[TokenChoice, ...]:

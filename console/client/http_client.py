@@ -1,4 +1,4 @@
-"""`Http`: a minimal HTTP client: it posts JSON and streams the lines of the response.
+"""`Http`: a minimal HTTP client: it sends JSON and streams the lines of the response.
 
 One connection a request, on asyncio's streams and h11, which the server uses too. httpx would cost
 8 MiB of memory and a fifth of a second.
@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +25,10 @@ class HttpError(Exception):
     """The server cannot be reached, does not speak HTTP, or closed the connection mid-answer."""
 
 
+class ConnectionBroke(HttpError):
+    """The connection ended before the answer did."""
+
+
 @dataclass(frozen=True)
 class Http:
     """A server at `url`; `api_key` is sent if there is one. Proxies of the environment are not
@@ -33,17 +37,31 @@ class Http:
     url: str
     api_key: str = field(default="", repr=False)
 
-    @asynccontextmanager
-    async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[HttpResponse]:
+    def post(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[HttpResponse]:
         """Sends a request and yields the response, whose status has arrived; leaving early cancels
         the request. There is no timeout once connected. Raises `HttpError`.
         """
-        address, content = urlsplit(self.url), json.dumps(body).encode()
+        content = json.dumps(body).encode()
+        about = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        return self._send("POST", path, {**about, **(headers or {})}, content)
+
+    def get(
+        self, path: str, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[HttpResponse]:
+        """The same without a body."""
+        return self._send("GET", path, headers)
+
+    @asynccontextmanager
+    async def _send(
+        self, method: str, path: str, more: Mapping[str, str], content: bytes = b""
+    ) -> AsyncIterator[HttpResponse]:
+        address = urlsplit(self.url)
         headers = [
             ("Host", address.netloc),
             ("Connection", "close"),
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(content))),
+            *more.items(),
             *([("Authorization", f"Bearer {self.api_key}".encode())] if self.api_key else ()),
         ]
         try:
@@ -53,7 +71,7 @@ class Http:
             raise HttpError(f"no server answers at {address.netloc}{_because(error)}") from error
         try:
             protocol = h11.Connection(h11.CLIENT)
-            request = h11.Request(method="POST", target=path, headers=headers)
+            request = h11.Request(method=method, target=path, headers=headers)
             for event in (request, h11.Data(data=content), h11.EndOfMessage()):
                 writer.write(protocol.send(event) or b"")
             response = HttpResponse(protocol, reader)
@@ -101,9 +119,9 @@ class HttpResponse:
             while (event := self._protocol.next_event()) is h11.NEED_DATA:
                 self._protocol.receive_data(await self._reader.read(CHUNK_BYTES))
         except (OSError, h11.RemoteProtocolError) as error:
-            raise HttpError(f"the connection broke{_because(error)}") from error
+            raise ConnectionBroke(f"the connection broke{_because(error)}") from error
         if isinstance(event, h11.ConnectionClosed):
-            raise HttpError("the server closed the connection")
+            raise ConnectionBroke("the server closed the connection")
         assert isinstance(event, h11.Event)
         return event
 

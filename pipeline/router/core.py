@@ -352,26 +352,29 @@ class RouterCore:
         self._workers[ready.rank] = ready
         if len(self._workers) < self.num_workers:
             return
-        self.reset_workers(now)
-        self.lifecycle.read_all([self._workers[rank] for rank in range(self.num_workers)], now)
+        ready_ranks = [self._workers[rank] for rank in range(self.num_workers)]
+        keeps_kv = self._workers_restarted and all(each.has_kept_kv for each in ready_ranks)
+        self.reset_workers(now, keeps_kv=keeps_kv)
+        self.lifecycle.read_all(ready_ranks, now)
         self._follow_adapters()
         if self._workers_restarted:
             self._workers_restarted = False
-            number = len(self.scheduler)
-            live = f"; {counted(number, 'request', 'continue')} by recompute" if number else ""
+            number, how = len(self.scheduler), "with kept KV" if keeps_kv else "by recompute"
+            live = f"; {counted(number, 'request', 'continue')} {how}" if number else ""
             self.effects.report("warning", f"workers are back{live}")
         self._release_held(now)
         self._say_ready()
 
-    def reset_workers(self, now: float) -> None:
-        """Begins a new epoch: the workers' pools are empty, all requests wait, no step is under
-        way."""
+    def reset_workers(self, now: float, *, keeps_kv: bool = False) -> None:
+        """Begins a new epoch: the workers' pools are empty or, with `keeps_kv`, hold what the steps
+        answered so far have computed. All requests wait, no step is under way."""
+        unanswered = [step.batch for step in self.steps.values()] if keeps_kv else None
         self.steps.clear()
         self.effects.pending.append(DropSteps())
         self._resets += 1
         epoch = self._incarnation + self._resets  # differs from those of earlier routers
         workers = [self._workers[rank] for rank in sorted(self._workers)]
-        self.scheduler.reset(epoch, SchedulerLimits.of_workers(workers), now)
+        self.scheduler.reset(epoch, SchedulerLimits.of_workers(workers), now, unanswered)
         self.lifecycle.drop_trials(now)
         self.effects.send_workers(Reset(epoch))
         self._adapters_changed()
@@ -450,27 +453,19 @@ class RouterCore:
     # -- server and detokenizer
 
     def _peer_is_ready(self, ready: Ready, now: float) -> None:
-        """A server or detokenizer has started with no state. A new server's clients are gone; a new
-        detokenizer gets every stream again from its first token."""
+        """A server or detokenizer has started. A new one of either gets every stream again from its
+        first token; a new server ends those that it does not want."""
         restarted = self._peers.get(ready.name) not in (None, ready.incarnation)
         self._peers[ready.name] = ready.incarnation
-        if restarted and ready.name == "server":
-            self._streams.forget_all_ended()
-            orphans = [s.request.request_id for s in self.scheduler.sequences()]
-            for request_id in orphans:
-                self._abort(request_id, CLIENT_GONE)
-            if orphans:
-                lost = counted(len(orphans), "request")
-                self.effects.report("warning", f"server restarted; {lost} aborted (client gone)")
-        if restarted and ready.name == "detokenizer":
-            self._send_streams_again()
+        if restarted:
+            self._send_streams_again(ready.name)
         self._release_held(now)
         self._say_ready()
 
-    def _send_streams_again(self) -> None:
+    def _send_streams_again(self, restarted: str) -> None:
         if count := self._streams.send_all_again(self.scheduler.sequences()):
             streams = counted(count, "stream")
-            self.effects.report("warning", f"detokenizer restarted; {streams} sent again")
+            self.effects.report("warning", f"{restarted} restarted; {streams} sent again")
 
     def _say_ready(self) -> None:
         """Enters READY, or STARTING with the missing parts as its reason; DRAINING stays."""

@@ -50,11 +50,8 @@ class DetokenizerStreams:
         """Drops an ended request: the server has all its text, or no client wants it any more."""
         self._ended.pop(request_id, None)
 
-    def forget_all_ended(self) -> None:
-        self._ended.clear()
-
     def send_all_again(self, live: Iterable[Sequence]) -> int:
-        """Sends a new detokenizer every stream from its first token. Returns their number."""
+        """Sends every stream from its first token, after a restart. Returns their number."""
         streams: list[tuple[Sequence, str | None]] = [(sequence, None) for sequence in live]
         streams += self._ended.values()
         for sequence, finish_reason in streams:

@@ -104,6 +104,12 @@ def _digests(keys: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(hashlib.sha256(key.encode()).digest() for key in keys)
 
 
+def owner_of(request: HttpRequest) -> bytes:
+    """A digest of the key that a request has, or of none: it tells whether two are of one
+    client."""
+    return hashlib.sha256(_bearer(request)).digest()
+
+
 def _bearer(request: HttpRequest) -> bytes:
     """The bytes that the client gave as its key; empty if it gave none."""
     header = dict(request.scope["headers"]).get(b"authorization", b"")

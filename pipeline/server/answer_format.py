@@ -104,13 +104,29 @@ def within(tokens: list[TokenLogprob], length: int) -> list[TokenLogprob]:
     ]
 
 
-class Format:
-    """The answer's format for an endpoint: `kind` is "chat" or "text". `created` is unix
-    seconds."""
+class Format(msgspec.Struct, frozen=True, kw_only=True):
+    """The form of an answer: the route's, and what the request asks for."""
 
-    def __init__(self, kind: Literal["chat", "text"], answer_id: str, model: str, created: int):
-        self.kind = kind
-        self._head = {"id": answer_id, "created": created, "model": model}
+    kind: Literal["chat", "text", "generate"]
+    """OpenAI's chat or completions, or S-LoRA's routes."""
+    answer_id: str
+    """In the answer, in its events, and in its X-Request-Id header."""
+    model: str
+    """As the client named it."""
+    created: int
+    """Unix seconds."""
+    is_streamed: bool
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+    @property
+    def prompt_field(self) -> str:
+        """The field of the body that has the prompt."""
+        return {"chat": "messages", "text": "prompt", "generate": "inputs"}[self.kind]
+
+    @property
+    def _head(self) -> dict[str, Any]:
+        return {"id": self.answer_id, "created": self.created, "model": self.model}
 
     def chunk(
         self, index: int, delta: TextDelta, first: bool, logprobs: list[TokenLogprob]

@@ -1,4 +1,5 @@
-"""Answers as HTTP responses: whole, or as server-sent events while they are generated.
+"""Answers as HTTP responses: whole, or as server-sent events while they are generated; from the
+start, or from where a client has them.
 
 Knows streams and formats of answers; no route and no body.
 """
@@ -15,26 +16,69 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ..messages import TextDelta, TokenLogprob
-from .answer_format import Format, LogprobQueue, error_body, usage
+from ..messages import TextDelta
+from .answer_format import LogprobQueue, Usage, error_body, usage
 from .bad_request import BadRequest
-from .schemas import StreamOptions
-from .streams import AnswerStreams
+from .event_id import Delivered, nothing_of, write_event_id, write_place
+from .open_answers import OpenAnswers
+from .streams import AnswerReader, AnswerStreams, ReadPlace
 
 T = TypeVar("T")
+REQUEST_ID = "x-request-id"
+"""The header with an answer's id: the client's own, or the server's."""
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. `stack` ends their requests when the response ends, even if the client
+    """Server-sent events. `stack` ends their reader when the response ends, even if the client
     leaves before the first byte and the generator never runs."""
 
-    def __init__(self, events: AsyncIterator[bytes], stack: contextlib.ExitStack) -> None:
-        super().__init__(events, media_type="text/event-stream")
+    def __init__(
+        self, events: AsyncIterator[bytes], headers: dict[str, str], stack: contextlib.ExitStack
+    ) -> None:
+        super().__init__(events, headers=headers, media_type="text/event-stream")
         self._stack = stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._stack:
             await super().__call__(scope, receive, send)
+
+
+class WholeAnswer(Response):
+    """An unstreamed answer. `stack` ends its reader once it is sent."""
+
+    def __init__(self, body: bytes, headers: dict[str, str], stack: contextlib.ExitStack) -> None:
+        super().__init__(body, headers=headers, media_type="application/json")
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._stack:
+            await super().__call__(scope, receive, send)
+
+
+async def answer_response(
+    request: HttpRequest,
+    answers: OpenAnswers,
+    answer: AnswerStreams,
+    sending: Awaitable[None] | None = None,
+    delivered: Delivered | None = None,
+) -> Response:
+    """The answer as its form has it. `sending` sends its requests to the router; `delivered` is
+    what the client has of it. Raises `BadRequest` if the router refuses."""
+    form = answer.form
+    headers = {REQUEST_ID: form.answer_id}
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(answers.reading(answer))
+        if sending is not None:
+            await sending
+        if not form.is_streamed:
+            body = await until_gone(request, _whole_body(reader))
+            return WholeAnswer(body, headers, stack.pop_all())
+        # Waits for the first delta, since a refusal must not have status 200.
+        deltas = reader.deltas()
+        first = await until_gone(request, anext(deltas))
+        write = _slora_events if form.kind == "generate" else _openai_events
+        events = write(reader, chain(first, deltas), delivered or nothing_of(answer))
+        return EventStream(events, headers, stack.pop_all())
 
 
 async def until_gone(request: HttpRequest, answer: Awaitable[T]) -> T:
@@ -63,63 +107,87 @@ async def chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
         yield item
 
 
-async def collect_choices(
-    answer: AnswerStreams,
-) -> list[tuple[str, str | None, list[TokenLogprob]]]:
-    """The whole answer of each choice: text, finish reason and logprobs."""
-    texts: list[list[str]] = [[] for _ in answer.streams]
-    logprobs: list[list[TokenLogprob]] = [[] for _ in answer.streams]
-    reasons: list[str | None] = [None for _ in answer.streams]
-    async for index, delta in answer.deltas():
-        texts[index].append(delta.text)
-        logprobs[index].extend(delta.logprobs)
-        reasons[index] = delta.finish_reason
-    return [("".join(t), r, p) for t, r, p in zip(texts, reasons, logprobs, strict=True)]
+async def _whole_body(reader: AnswerReader) -> bytes:
+    """The unstreamed answer, once all choices have ended."""
+    async for _ in reader.deltas():
+        pass
+    answer = reader.answer
+    form, streams = answer.form, answer.streams
+    if form.kind == "generate":
+        texts = [stream.text for stream in streams]
+        tokens = answer.output_tokens
+        return msgspec.json.encode({"generated_text": texts, "count_output_tokens": tokens})
+    choices = [
+        form.choice(index, stream.text, stream.finish_reason, stream.logprobs)
+        for index, stream in enumerate(streams)
+    ]
+    body = form.whole(choices, usage(answer.prompt_tokens, answer.output_tokens))
+    return msgspec.json.encode(body)
 
 
-async def whole_response(answer: AnswerStreams, form: Format, prompt_tokens: int) -> Response:
-    """OpenAI's unstreamed answer, once all choices have ended."""
-    choices = [form.choice(i, *whole) for i, whole in enumerate(await collect_choices(answer))]
-    body = form.whole(choices, usage(prompt_tokens, answer.output_tokens))
-    return Response(msgspec.json.encode(body), media_type="application/json")
+class _EventWriter:
+    """Writes the events of one answer, each with its id."""
+
+    def __init__(self, reader: AnswerReader, delivered: Delivered) -> None:
+        self._reader, self._delivered = reader, delivered
+        self._answer_id = reader.answer.form.answer_id
+        self._words = [write_place(ReadPlace())] * len(reader.places)
+
+    def advance(self, index: int) -> bool:
+        """Notes that a choice was read on; False if the client has it up to there."""
+        place = self._reader.places[index]
+        self._words[index] = write_place(place)
+        return place > self._delivered.places[index]
+
+    def event(self, data: Any, *, has_usage: bool = False) -> bytes:
+        event_id = write_event_id(self._answer_id, self._words, has_usage=has_usage)
+        return b"id: " + event_id.encode() + b"\n" + _data(data)
 
 
-def _event(data: Any) -> bytes:
+def _data(data: Any) -> bytes:
     return b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
-async def openai_events(
-    answer: AnswerStreams,
-    deltas: AsyncIterator[tuple[int, TextDelta]],
-    form: Format,
-    prompt_tokens: int,
-    options: StreamOptions,
+async def _openai_events(
+    reader: AnswerReader, deltas: AsyncIterator[tuple[int, TextDelta]], delivered: Delivered
 ) -> AsyncIterator[bytes]:
     """OpenAI's stream: a chunk per delta, the usage if requested, and [DONE]."""
+    form, prompt_tokens = reader.answer.form, reader.answer.prompt_tokens
+    writer = _EventWriter(reader, delivered)
     queues: dict[int, LogprobQueue] = {}
+
+    def so_far() -> Usage:
+        return usage(prompt_tokens, reader.output_tokens)
+
     try:
         async for index, delta in deltas:
             first = index not in queues
             logprobs = queues.setdefault(index, LogprobQueue()).take(delta)
+            if not writer.advance(index):
+                continue
             # Held-back text gives empty deltas, which are of no use to a client.
             if first or delta.text or delta.finish_reason or logprobs:
                 chunk = form.chunk(index, delta, first, logprobs)
-                if options.include_usage:
-                    so_far = usage(prompt_tokens, answer.output_tokens)
-                    chunk["usage"] = so_far if options.continuous_usage_stats else None
-                yield _event(chunk)
+                if form.include_usage:
+                    chunk["usage"] = so_far() if form.continuous_usage_stats else None
+                yield writer.event(chunk)
     except BadRequest as error:
-        yield _event(error_body(error.status, error.reason, error.param))
+        yield _data(error_body(error.status, error.reason, error.param))
         return
-    if options.include_usage:
-        yield _event(form.last(usage(prompt_tokens, answer.output_tokens)))
+    if form.include_usage and not delivered.has_usage:
+        yield writer.event(form.last(so_far()), has_usage=True)
     yield b"data: [DONE]\n\n"
 
 
-async def slora_events(deltas: AsyncIterator[tuple[int, TextDelta]]) -> AsyncIterator[bytes]:
+async def _slora_events(
+    reader: AnswerReader, deltas: AsyncIterator[tuple[int, TextDelta]], delivered: Delivered
+) -> AsyncIterator[bytes]:
     """S-LoRA's stream: one event per token; the whole text is never repeated."""
+    writer = _EventWriter(reader, delivered)
     try:
-        async for _, delta in deltas:
+        async for index, delta in deltas:
+            if not writer.advance(index):
+                continue
             token = {
                 "id": delta.token_ids[-1],
                 "text": delta.text,
@@ -127,8 +195,8 @@ async def slora_events(deltas: AsyncIterator[tuple[int, TextDelta]]) -> AsyncIte
                 "special": False,
             }
             finished = delta.finish_reason is not None
-            yield _event(
+            yield writer.event(
                 {"token": token, "generated_text": None, "finished": finished, "details": None}
             )
     except BadRequest as error:
-        yield _event(error_body(error.status, error.reason, error.param))
+        yield _data(error_body(error.status, error.reason, error.param))

@@ -10,16 +10,15 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..adapter_name import LONGEST_NAME, normal
 from ..messages import (
     UNREAD,
-    Abort,
     AdapterReply,
-    AnswerHeard,
     AskText,
+    Message,
     Order,
     ProcessState,
     Refused,
@@ -36,10 +35,13 @@ from ..runtime.process import Process
 from ..runtime.sockets import InboxFull
 from ..text.tokenizer import Tokenizer
 from .adapter_chat import AdapterChat, AdapterChats
+from .answer_format import Format
 from .bad_request import BadRequest
 from .metrics import RequestCounters
+from .open_answers import OpenAnswers
 from .pipeline_state import PipelineState
 from .request_fields import shortened
+from .request_journal import RequestJournal
 from .streams import AnswerStreams, Stream
 
 ORDER_SECONDS = 600.0
@@ -48,6 +50,8 @@ SPANS_SECONDS = 5.0
 """Longest wait for an order about spans: a process that is still loading does not answer."""
 LOOKED_AT = 16
 """Requests opened in a console whose text is kept after they end."""
+SENT_AT_ONCE = 16
+"""Requests of one answer that are sent before the event loop goes on."""
 UNHEARD_SECONDS = 0.5
 """Longest wait for an unknown adapter. One that was just loaded is in the router's next table, a
 tenth of a second later; the first table comes within two seconds."""
@@ -77,8 +81,8 @@ class Gateway:
         self.defaults = NO_DEFAULTS
         """The model's sampling defaults, unless --generation-config is none."""
         self.chats: AdapterChats | None = None
-        self.streams: dict[str, Stream] = {}
-        """Open streams, by request id."""
+        journal = RequestJournal(process.run, self.report)
+        self.answers = OpenAnswers(journal, self._post, self.report, self.counters)
         self._looked_at: dict[str, Stream] = {}
         self._orders: dict[str, OrderUnderWay] = {}
         self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
@@ -100,9 +104,9 @@ class Gateway:
         """Raises `BadRequest` (429) unless `count` more requests may wait: a body's requests are
         accepted all or none."""
         most = self.config.max_waiting
-        if len(self.streams) + count <= most:
+        if len(self.answers.streams) + count <= most:
             return
-        waiting = sum(not stream.num_tokens for stream in self.streams.values())
+        waiting = sum(not stream.num_tokens for stream in self.answers.streams.values())
         if waiting + count > most:
             raise BadRequest(
                 f"the queue is full: {waiting} requests wait, {count} more would exceed {most}; "
@@ -110,62 +114,67 @@ class Gateway:
                 status=429,
             )
 
-    @contextlib.contextmanager
-    def open_request(
-        self, answer: AnswerStreams, adapter: str | None, prompt: list[int], params: SamplingParams
-    ) -> Iterator[Stream]:
-        """Sends a request to the router; on exit aborts it unless it has ended. Raises `BadRequest`
-        (503) if the pipeline cannot take it."""
+    def open_answer(
+        self,
+        form: Format,
+        owner: bytes,
+        adapter: str | None,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[SamplingParams],
+    ) -> AnswerStreams:
+        """Registers an answer: of each prompt a choice with each of `params`. Raises `BadRequest`:
+        503 if the pipeline cannot take it, 409 if its id is taken."""
         if reason := self.broken():
             raise BadRequest(reason, status=503)
-        request = Request(
-            request_id=f"r-{secrets.token_hex(8)}",
-            adapter=adapter,
-            prompt_ids=tuple(prompt),
-            params=self.adapter_chat(adapter).with_stop_tokens(params),
-            arrived_at=unix_time(),
-        )
-        stream = Stream(request, len(answer.streams), answer.sink)
+        now, chat = unix_time(), self.adapter_chat(adapter)
+        params = [chat.with_stop_tokens(each) for each in params]
+        requests = [
+            Request(
+                request_id=f"r-{secrets.token_hex(8)}",
+                adapter=adapter,
+                prompt_ids=prompt,
+                params=each,
+                arrived_at=now,
+            )
+            for prompt in map(tuple, prompts)
+            for each in params
+        ]
+        return self.answers.open(form, owner, requests)
+
+    async def send_requests(self, answer: AnswerStreams) -> None:
+        """Sends an answer's requests to the router. Raises `BadRequest` (503) if it is behind."""
         router = self._process.outbox("router")
-        try:
-            router.send(request)
-        except InboxFull as error:
-            raise BadRequest(f"overloaded: {error}", status=503) from error
-        answer.streams.append(stream)
-        self.streams[request.request_id] = stream
-        self.counters.requests += 1
-        self.counters.prompt_tokens += len(prompt)
-        try:
-            yield stream
-        finally:
-            del self.streams[request.request_id]
-            if not stream.ended:
-                with contextlib.suppress(InboxFull):  # a dead router has lost it anyway
-                    router.send(Abort(request.request_id, "client gone"))
+        for number, stream in enumerate(answer.streams, start=1):
+            try:
+                router.send(stream.request)
+            except InboxFull as error:
+                raise BadRequest(f"overloaded: {error}", status=503) from error
+            if number % SENT_AT_ONCE == 0:
+                await asyncio.sleep(0)  # for the other clients
+
+    def _post(self, message: Message) -> None:
+        """Sends the router what it need not get if it is dead: it has lost it anyway."""
+        with contextlib.suppress(InboxFull):
+            self._process.outbox("router").send(message)
 
     def deliver_text(self, delta: TextDelta) -> None:
         """Passes a piece of an answer to its stream, without text that it already has."""
-        if delta.finish_reason:
-            with contextlib.suppress(InboxFull):  # a dead router has lost it anyway
-                self._process.outbox("router").send(AnswerHeard(delta.request_id))
-        stream = self.streams.get(delta.request_id)
+        stream = self.answers.put(delta)
         if stream is None:
             return
-        before = stream.num_tokens
-        if not stream.put(delta):
-            return
         counters = self.counters
-        counters.output_tokens += stream.num_tokens - before
+        counters.output_tokens += len(delta.token_ids)
         now = time.perf_counter()
-        if stream.last_token is None:
-            counters.ttft.observe((now - stream.arrived) * 1e3)
-        else:
-            counters.inter_token.observe((now - stream.last_token) * 1e3)
+        if not stream.is_restored:
+            if stream.last_token is None:
+                counters.ttft.observe((now - stream.arrived) * 1e3)
+            else:
+                counters.inter_token.observe((now - stream.last_token) * 1e3)
         stream.last_token = now
 
     def refuse_request(self, refused: Refused) -> None:
         """Ends a stream with the router's refusal."""
-        if stream := self.streams.get(refused.request_id):
+        if stream := self.answers.streams.get(refused.request_id):
             self.counters.errors += 1
             stream.refuse(refused)
 
@@ -173,7 +182,7 @@ class Gateway:
         """Sends a new router every open request, with the tokens delivered so far, and every order
         without an answer. The router ignores what it has in its own record."""
         router = self._process.outbox("router")
-        for request_id, stream in self.streams.items():
+        for request_id, stream in self.answers.streams.items():
             if stream.ended:
                 continue
             try:
@@ -185,17 +194,10 @@ class Gateway:
             with contextlib.suppress(InboxFull):  # its handler answers when its time is over
                 router.send(under_way.order)
 
-    def fail_all(self, reason: str) -> None:
-        """Ends every open stream with an error (503)."""
-        for request_id, stream in self.streams.items():
-            if not stream.ended:
-                self.counters.errors += 1
-                stream.refuse(Refused(request_id, 503, reason))
-
     def send_text(self, question: AskText) -> None:
         """Sends a console the text of a request, also of one that ended while it was shown."""
         request_id = question.request_id
-        stream = self.streams.get(request_id)
+        stream = self.answers.streams.get(request_id)
         if stream is not None:
             self._looked_at[request_id] = stream
             while len(self._looked_at) > LOOKED_AT:
@@ -209,7 +211,7 @@ class Gateway:
                 prompt=self.tokenizer.decode(prompt, skip_special_tokens=False),
                 offset=question.offset,
                 text=stream.text[question.offset :],
-                ended=stream.ended or request_id not in self.streams,
+                ended=stream.ended or request_id not in self.answers.streams,
             )
         with contextlib.suppress(InboxFull):  # the console has exited
             self._process.outbox(question.reply_to).send(reply)

@@ -67,6 +67,10 @@ class RequestCounters:
         self.requests = self.errors = self.prompt_tokens = self.output_tokens = 0
         self.failures = 0
         """Answers with 500: bugs of the server."""
+        self.resumed = 0
+        """Answers that a client took up again."""
+        self.abandoned = 0
+        """Answers of an earlier server that no client came back for."""
         self.connection_refusals: Counter[str] = Counter()
         """Connections that were cut or refused, by the reason."""
         self.ttft = Histogram()
@@ -103,6 +107,10 @@ class Metrics:
         yield _gauge("up", "1 if a request would be answered now", not self._broken())
         yield _counter("requests", "requests accepted over HTTP", counters.requests)
         yield _counter("errors", "requests that ended with an error", counters.errors)
+        about = "answers that a client took up again by their id"
+        yield _counter("resumed_requests", about, counters.resumed)
+        about = "requests given up after a restart of the server: no client came back"
+        yield _counter("abandoned_requests", about, counters.abandoned)
         refused = self._access.num_refused
         yield _counter("key_refusals", "requests with a wrong or missing key", refused)
         yield _counter("failures", "answers with 500: a bug; the log has it", counters.failures)

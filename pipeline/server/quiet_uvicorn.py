@@ -30,3 +30,10 @@ class QuietUvicorn(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Does nothing. A uvicorn without `capture_signals` installs it, but the event loop also
         gets the signal."""
+
+    def break_connections(self) -> None:
+        """Closes all connections, and does not wait for their answers."""
+        self.force_exit = True
+        for connection in list(self.server_state.connections):
+            if transport := getattr(connection, "transport", None):
+                transport.close()

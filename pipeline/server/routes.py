@@ -5,16 +5,13 @@ Knows no socket of the ring. All errors have OpenAI's format.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import itertools
 import logging
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.applications import Starlette
@@ -51,19 +48,16 @@ from ..runtime.clock import unix_time
 from ..runtime.json_document import to_document
 from ..runtime.spans import recording_name
 from ..text.tokenizer import TextError
-from .access import Access
+from .access import Access, owner_of
 from .answer_format import Format, error_body
 from .bad_request import BadRequest
 from .body_reader import BodyReader
 from .browser_guard import guard_middleware
+from .event_id import check_answer_id, read_event_id
 from .event_stream import (
-    EventStream,
-    chain,
-    collect_choices,
-    openai_events,
-    slora_events,
+    REQUEST_ID,
+    answer_response,
     until_gone,
-    whole_response,
 )
 from .gateway import Gateway
 from .metrics import Metrics
@@ -85,14 +79,11 @@ from .schemas import (
     UnloadBody,
     decode_body,
 )
-from .streams import AnswerStreams, Stream
 
 log = logging.getLogger("server")
 
 SERVED = (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
 """States in which an adapter is served: at once, or as soon as it is placed."""
-OPENED_AT_ONCE = 16
-"""Requests of one body that are sent before the event loop goes on."""
 
 
 def make_app(gateway: Gateway) -> Starlette:
@@ -107,6 +98,7 @@ def make_app(gateway: Gateway) -> Starlette:
         Route("/v1/completions", api.guarded(api.completions), methods=["POST"]),
         Route("/generate", api.guarded(api.generate), methods=["POST"]),
         Route("/generate_stream", api.guarded(api.generate_stream), methods=["POST"]),
+        Route("/v1/requests/{id:path}", api.guarded(api.resume)),
         Route("/v1/scheduler", api.guarded(api.scheduler)),
         Route("/v1/scheduler", api.admin(api.set_scheduler), methods=["PUT"]),
         Route("/v1/adapters", api.guarded(api.adapters)),
@@ -177,7 +169,7 @@ class Api:
         self._bodies = BodyReader(gateway.config.max_body_mib << 20)
         self._prompts = PromptReader(gateway)
         self._metrics = Metrics(
-            gateway.pipeline, gateway.counters, gateway.streams, gateway.broken, self.access
+            gateway.pipeline, gateway.counters, gateway.answers.streams, gateway.broken, self.access
         )
 
     def guarded(self, handler: Handler) -> Handler:
@@ -213,7 +205,15 @@ class Api:
         """200 if a request would be answered now; else 503 and the reason."""
         if reason := self.gateway.broken():
             return JSONResponse({"status": "unavailable", "reason": reason}, 503)
-        return JSONResponse({"status": "ok"})
+        counters = self.gateway.counters
+        return JSONResponse(
+            {
+                "status": "ok",
+                "resumed": counters.resumed,
+                "abandoned": counters.abandoned,
+                "without_client": self.gateway.answers.num_unclaimed,
+            }
+        )
 
     async def metrics(self, request: HttpRequest) -> Response:
         return Response(self._metrics.render(), media_type="text/plain; version=0.0.4")
@@ -402,7 +402,7 @@ class Api:
             (body.top_logprobs or 0) if body.logprobs else None,
             defaults=gateway.defaults,
         )
-        form = Format("chat", f"chatcmpl-{secrets.token_hex(12)}", self._named(body), _now())
+        form = self._form("chat", request, body)
         return await self._answer(request, body, form, adapter, [prompt], params)
 
     async def completions(self, request: HttpRequest) -> Response:
@@ -427,12 +427,23 @@ class Api:
             defaults=gateway.defaults,
             skip_special_tokens=body.skip_special_tokens,
         )
-        form = Format("text", f"cmpl-{secrets.token_hex(12)}", self._named(body), _now())
+        form = self._form("text", request, body)
         return await self._answer(request, body, form, adapter, prompts, params)
 
-    def _named(self, body: SamplingBody) -> str:
-        """The model's name in the answer: as the client gave it."""
-        return body.model or next(iter(body.adapters().values()), self.gateway.config.model)
+    def _form(
+        self, kind: Literal["chat", "text"], request: HttpRequest, body: SamplingBody
+    ) -> Format:
+        options = body.stream_options or StreamOptions()
+        named = body.model or next(iter(body.adapters().values()), self.gateway.config.model)
+        return Format(
+            kind=kind,
+            answer_id=_answer_id(request, "chatcmpl" if kind == "chat" else "cmpl"),
+            model=named,
+            created=int(unix_time()),
+            is_streamed=body.stream,
+            include_usage=options.include_usage,
+            continuous_usage_stats=options.continuous_usage_stats,
+        )
 
     async def _answer(
         self,
@@ -448,23 +459,32 @@ class Api:
         self._prompts.check_ids(body.stop_token_ids or [], "stop_token_ids")
         if (count := len(prompts) * body.n) > 1:  # the router refuses a single one itself
             self.gateway.check_room(count)
-        answer = AnswerStreams("prompt" if form.kind == "text" else "messages")
-        with contextlib.ExitStack() as stack:
-            for prompt in prompts:
-                for choice in range(body.n):
-                    opened = self.gateway.open_request(answer, adapter, prompt, params(choice))
-                    stack.enter_context(opened)
-                    if len(answer.streams) % OPENED_AT_ONCE == 0:
-                        await asyncio.sleep(0)  # for the other clients
-            prompt_tokens = sum(map(len, prompts))
-            if not body.stream:
-                return await until_gone(request, whole_response(answer, form, prompt_tokens))
-            # Waits for the first delta, since a refusal must not have status 200.
-            deltas = answer.deltas()
-            first = await until_gone(request, anext(deltas))
-            options = body.stream_options or StreamOptions()
-            events = openai_events(answer, chain(first, deltas), form, prompt_tokens, options)
-            return EventStream(events, stack.pop_all())
+        choices = [params(choice) for choice in range(body.n)]
+        return await self._accept(request, form, adapter, prompts, choices)
+
+    async def _accept(
+        self,
+        request: HttpRequest,
+        form: Format,
+        adapter: str | None,
+        prompts: list[list[int]],
+        params: list[SamplingParams],
+    ) -> Response:
+        gateway = self.gateway
+        answer = gateway.open_answer(form, owner_of(request), adapter, prompts, params)
+        sending = gateway.send_requests(answer)
+        return await answer_response(request, gateway.answers, answer, sending)
+
+    async def resume(self, request: HttpRequest) -> Response:
+        """An open request's answer, or the rest of it, for its client that comes back."""
+        gateway, given = self.gateway, request.path_params["id"]
+        answer = gateway.answers.find(given, owner_of(request))
+        if request.method == "HEAD":
+            return Response(headers={REQUEST_ID: given})
+        last = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        delivered = read_event_id(last, answer)
+        gateway.counters.resumed += 1
+        return await answer_response(request, gateway.answers, answer, delivered=delivered)
 
     # -- S-LoRA
 
@@ -472,34 +492,31 @@ class Api:
         body = decode_body(await self._bodies.read(request), GenerateBody)
         if body.stream:
             raise BadRequest("stream: POST /generate_stream streams", param="stream")
-        answer = AnswerStreams("inputs")
-        with await self._open_generate(request, answer, body) as stream:
-            (text, _, _) = (await until_gone(request, collect_choices(answer)))[0]
-            return JSONResponse(
-                {"generated_text": [text], "count_output_tokens": stream.num_tokens}
-            )
+        return await self._generate(request, body, is_streamed=False)
 
     async def generate_stream(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), GenerateBody)
         if body.stream is False:
             raise BadRequest("stream: POST /generate does not stream", param="stream")
-        answer = AnswerStreams("inputs")
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(await self._open_generate(request, answer, body))
-            deltas = answer.deltas()
-            first = await until_gone(request, anext(deltas))
-            return EventStream(slora_events(chain(first, deltas)), stack.pop_all())
+        return await self._generate(request, body, is_streamed=True)
 
-    async def _open_generate(
-        self, request: HttpRequest, answer: AnswerStreams, body: GenerateBody
-    ) -> contextlib.AbstractContextManager[Stream]:
+    async def _generate(
+        self, request: HttpRequest, body: GenerateBody, is_streamed: bool
+    ) -> Response:
         params = body.parameters.params(self.gateway.defaults)
         self._check_ready()
         adapter = self.gateway.find_adapter("", body.adapters())
         await until_gone(request, self.gateway.await_adapter(adapter))
         reading = self._prompts.read(request, [body.inputs], "inputs", adds=True)
         (prompt,) = await until_gone(request, reading)
-        return self.gateway.open_request(answer, adapter, prompt, params)
+        form = Format(
+            kind="generate",
+            answer_id=_answer_id(request, "gen"),
+            model=adapter or self.gateway.config.model,
+            created=int(unix_time()),
+            is_streamed=is_streamed,
+        )
+        return await self._accept(request, form, adapter, [prompt], [params])
 
     # -- checks
 
@@ -508,9 +525,10 @@ class Api:
             raise BadRequest(reason, status=503)
 
 
-def _now() -> int:
-    """Unix seconds."""
-    return int(time.time())
+def _answer_id(request: HttpRequest, prefix: str) -> str:
+    """The id that the client chose for its answer, or a new one."""
+    given = request.headers.get(REQUEST_ID)
+    return f"{prefix}-{secrets.token_hex(12)}" if given is None else check_answer_id(given)
 
 
 def adapter_body(view: AdapterView) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Process `server`: HTTP ↔ messages. Tokenises, sends to the router, streams the text back.
 
-Knows no scheduling. Every accepted request ends with an answer or an error, whatever process dies.
+Knows no scheduling. Every accepted request ends with an answer or an error, whatever process dies:
+if it is this one, the next server goes on with the requests, and their clients come back for them.
 By hand:
 `python -m loraconsole.pipeline.server.server --run DIR`.
 """
@@ -40,8 +41,15 @@ from .adapter_chat import AdapterChats
 from .browser_guard import ANSWER_HEADERS
 from .gateway import Gateway
 from .http_connection import bounded_connections, why_connections_are_unbounded
+from .open_answers import GRACE_SECONDS
 from .quiet_uvicorn import QuietUvicorn, why_signals_are_shared
 from .routes import make_app
+
+BACKLOG = 2048
+"""Connections that may wait for the server, as uvicorn has it."""
+RING_SECONDS = 5.0
+"""A restarted server lets connections wait this long for the ring to be whole."""
+TABLE_SECONDS = 0.5
 
 
 class Server(Process):
@@ -82,14 +90,38 @@ class Server(Process):
                 timeout_graceful_shutdown=3,
             )
         )
-        # The port answers 503 from here on, so a load balancer sees that the server is loading.
-        self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
         self._watching = asyncio.create_task(self._watch_forever())
+        is_restarted = self._gateway.answers.restore()
+        if is_restarted:
+            self._socket.listen(BACKLOG)  # connections wait there until the server is ready
+        else:
+            # The port answers 503 from here on, so a load balancer sees that the server is loading.
+            self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
         await self._read_model()
         self._reading_chats = asyncio.create_task(self._read_chats_forever())
-        self.outbox("router").send(Ready(self.name, self.incarnation))
+        self._announce()
         self.set_state(ProcessState.READY)
+        if is_restarted:
+            await self._await_ring()
+            self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
+        self._abandoning = asyncio.create_task(self._abandon_unclaimed())
         self.log.info("listening on %s", self.url)
+
+    def _announce(self) -> None:
+        """Tells the router that the server is there, and which requests and orders are open."""
+        self._gateway.send_all_again()
+        self.outbox("router").send(Ready(self.name, self.incarnation))
+
+    async def _await_ring(self) -> None:
+        """Waits until the ring can take requests, but not for long: then it says why not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RING_SECONDS):
+                while self._gateway.broken():
+                    await asyncio.sleep(0.05)
+
+    async def _abandon_unclaimed(self) -> None:
+        await asyncio.sleep(GRACE_SECONDS)
+        self._gateway.answers.abandon_unclaimed()
 
     async def _read_model(self) -> None:
         """Reads what requests need from the model's files: tokenizer, limits, sampling defaults."""
@@ -143,16 +175,41 @@ class Server(Process):
                 case SpansReply() as answer:
                     gateway.take_spans_reply(answer)
                 case Introduce():
-                    gateway.send_all_again()
-                    self.outbox("router").send(Ready(self.name, self.incarnation))
+                    self._announce()
 
     async def shutdown(self) -> None:
-        self._gateway.fail_all("the server is stopping")
+        answers = self._gateway.answers
+        if await self._is_pipeline_stopping():
+            answers.refuse_all("the server is stopping")
+        else:
+            answers.seal()  # the next server goes on with them
+            self._http.break_connections()
         self._http.should_exit = True
-        self._watching.cancel()
-        self._reading_chats.cancel()
-        await asyncio.wait([self._serving, self._watching, self._reading_chats])
+        tasks = [self._watching, self._reading_chats, self._abandoning]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait([self._serving, *tasks])
+        if not answers.is_sealed:
+            answers.end()
         self._watch.close()
+
+    async def _is_pipeline_stopping(self) -> bool:
+        """Whether all processes are being stopped, and not this one alone. The supervisor's table
+        may come after its signal."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TABLE_SECONDS):
+                while not (state := self._stopped_as()):
+                    await asyncio.sleep(0.02)
+                return state is ProcessState.STOPPING
+        return False
+
+    def _stopped_as(self) -> ProcessState | None:
+        """The pipeline's state in a table in which this process is stopping."""
+        table = self._gateway.pipeline.processes
+        for process in table.processes if table else ():
+            if table and process.name == self.name and process.state is ProcessState.STOPPING:
+                return table.state
+        return None
 
     # -- the other processes
 
@@ -164,7 +221,7 @@ class Server(Process):
                 if message is pipeline.adapters:
                     self._has_table.set()
                 elif isinstance(message, ProcessTable) and (lost := lost_process(message)):
-                    self._gateway.fail_all(lost)
+                    self._gateway.answers.refuse_all(lost)
 
     async def _read_chats_forever(self) -> None:
         """Reads adapters' chat files in a thread: some have megabytes of tokenizer."""
@@ -180,19 +237,24 @@ class Server(Process):
                 with contextlib.suppress(InboxFull):  # it is sent again with the next table
                     self.outbox("router").send(warning)
 
+    def write_files_again(self) -> None:
+        self._gateway.answers.write_journal()
+
     def publish_stats(self) -> None:
         counters = self._gateway.counters
         self.beacon.publish(
             ServerStats(
                 at=unix_time(),
                 url=self.url,
-                open_streams=len(self._gateway.streams),
+                open_streams=len(self._gateway.answers.streams),
                 requests=counters.requests,
                 errors=counters.errors,
                 prompt_tokens=counters.prompt_tokens,
                 output_tokens=counters.output_tokens,
                 ttft=tuple(counters.ttft.counts),
                 inter_token=tuple(counters.inter_token.counts),
+                resumed=counters.resumed,
+                abandoned=counters.abandoned,
             )
         )
 

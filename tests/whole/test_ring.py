@@ -300,7 +300,8 @@ def test_garbage_on_the_sockets_is_refused_and_the_ring_serves_on(ring: Ring) ->
 
 
 def test_health_and_metrics_tell_the_truth(ring: Ring) -> None:
-    assert ring.http.get("/health").json() == {"status": "ok"}
+    health = ring.http.get("/health").json()
+    assert health == {"status": "ok", "resumed": 0, "abandoned": 0, "without_client": 0}
     ring.answer("sql", QUESTIONS[0])
 
     def settled() -> dict[str, Metric] | None:

@@ -17,8 +17,8 @@ from loraconsole.pipeline.messages import (
     AdapterReply,
     AnswerHeard,
     Batch,
+    BatchRow,
     ChatWarning,
-    CloseStream,
     Message,
     OpenStream,
     PlaceAdapter,
@@ -134,6 +134,38 @@ def test_workers_that_are_back_say_how_many_requests_continue(
     assert text in said
 
 
+@pytest.mark.parametrize("kept", [(True, True), (True, False)])
+def test_kv_counts_as_kept_only_if_every_rank_of_new_workers_has_it(
+    kept: tuple[bool, bool],
+) -> None:
+    core = make_core(tp=2)
+    core.handle_message(ask("a"), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    for rank in range(2):
+        answer(core, batch, rank=rank)
+    core.finish_step(batch.step, NOW)
+    lost = core.plan_step(NOW)
+    assert lost is not None and lost.rows == (BatchRow(batch.rows[0].sequence, 1),)
+    answer(core, lost, rank=1)  # the other rank has not computed it
+    core.effects.take_pending()
+    for rank in range(2):
+        ready = worker_ready(rank, incarnation=2, has_kept_kv=kept[rank])
+        core.handle_message(ready, NOW)
+    said = [e.text for e in core.effects.take_pending() if isinstance(e, Announcement)]
+    again = core.plan_step(NOW)
+    assert again is not None
+    [admission], [row] = again.admit, again.rows
+    assert admission.token_ids == (1, 2, 7)
+    if all(kept):
+        assert "workers are back; 1 request continues with kept KV" in said
+        assert (admission.computed, row.num_tokens) == (2, 1)
+        assert row.new_pages == batch.rows[0].new_pages
+    else:
+        assert "workers are back; 1 request continues by recompute" in said
+        assert (admission.computed, row.num_tokens) == (0, 3)
+
+
 @pytest.mark.parametrize("name", ["max_running", "max_prefill_tokens", "chunk_tokens"])
 def test_the_limits_of_a_step_are_those_that_the_worker_reports(name: str) -> None:
     """Also where they differ from the router's own settings, which only the worker resolves."""
@@ -166,16 +198,23 @@ def test_a_detokenizer_that_comes_back_is_given_every_stream_from_its_first_toke
     assert [m.request_id for m in messages if isinstance(m, OpenStream)] == ["long"]
 
 
-def test_a_server_that_comes_back_has_no_clients_any_more() -> None:
+def test_a_new_server_gets_every_stream_again() -> None:
+    """Its clients may come back, so nothing is aborted."""
     core = make_core()
     core.handle_message(ask("a"), NOW)
-    sent(core)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    answer(core, batch, token=7)
+    core.finish_step(batch.step, NOW)
+    core.effects.take_pending()
     core.handle_message(Ready("server", 2), NOW)
     effects = core.effects.take_pending()
-    assert Send("detokenizer", CloseStream("a")) in effects
-    assert not [e for e in effects if isinstance(e, Send) and e.to == "server"]
-    assert Announcement("warning", "server restarted; 1 request aborted (client gone)") in effects
-    assert not len(core.scheduler) and core.aborts == 1
+    again = [e.message for e in effects if isinstance(e, Send) and e.to == "detokenizer"]
+    assert [type(message) for message in again] == [OpenStream, StreamTokens]
+    assert isinstance(again[1], StreamTokens)
+    assert [(t.request_id, t.index, t.token_id) for t in again[1].tokens] == [("a", 0, 7)]
+    assert Announcement("warning", "server restarted; 1 stream sent again") in effects
+    assert len(core.scheduler) == 1 and core.aborts == 0
 
 
 def test_requests_whose_tokens_cannot_be_delivered_are_refused() -> None:
