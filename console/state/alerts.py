@@ -13,7 +13,7 @@ from ...pipeline.runtime.health import GONE_SECONDS
 from ...pipeline.runtime.latest_telemetry import STEPS_KEPT
 from ...pipeline.runtime.percentile import percentile
 from ..text import units
-from .board import Board
+from .board import SUPERVISOR, Board
 from .log_reference import LogReference
 from .signals import how
 
@@ -114,6 +114,8 @@ def _held(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
 def _silent(board: Board, limits: AlertLimits) -> Iterator[AlertFinding]:
     for process in board.processes:
         age_s = process.age_s or 0.0
+        if process.name == SUPERVISOR and board.is_supervisor_awaited:
+            continue
         if process.is_stale and process.state is not ProcessState.FAILED:
             text = f"{process.name} silent for {units.age(age_s)}"
             level: Severity = "bad" if age_s > GONE_SECONDS else "warn"

@@ -70,7 +70,12 @@ STALLED = "STALLED"
 RECOVERING = "RECOVERING"
 """`Condition.word` while a process that fell is not back."""
 NO_SUPERVISOR = "NO SUPERVISOR"
-"""`Condition.word` of a pipeline whose supervisor has ended or hangs."""
+"""`Condition.word` of a pipeline of which nothing is heard, the supervisor included."""
+UNSUPERVISED = "UNSUPERVISED"
+"""`Condition.word` of a pipeline that serves while its supervisor is silent."""
+REVIVAL_SECONDS = 5.0
+"""Silence of the supervisor alone that is not shown: the ring starts another within a second, on a
+busy machine within three."""
 _WORDS = {
     ProcessState.PENDING: "STARTING",
     ProcessState.BACKOFF: RECOVERING,
@@ -332,11 +337,14 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
         if supervisor.age_s is not None and supervisor.age_s > LATE_SECONDS:
             if state in (ProcessState.STOPPED, ProcessState.STOPPING):
                 return Condition(STOPPED, "dim")
-            return Condition(
-                NO_SUPERVISOR, "bad", f"no heartbeat for {units.duration(supervisor.age_s)}"
-            )
+            if not self._is_ring_heard:
+                silence = f"no heartbeat for {units.duration(supervisor.age_s)}"
+                return Condition(NO_SUPERVISOR, "bad", silence)
+            if supervisor.age_s > REVIVAL_SECONDS:
+                silence = f"supervisor silent for {units.duration(supervisor.age_s)}"
+                return Condition(UNSUPERVISED, "bad", f"{silence}; nothing restarts what dies")
         word = _WORDS.get(state, state.name)
-        stalled = [p for p in self.processes if p.is_stale]
+        stalled = [p for p in self.processes if p.is_stale and p.name != SUPERVISOR]
         if state is ProcessState.READY:
             if stalled:
                 is_gone = any((p.age_s or 0.0) > GONE_SECONDS for p in stalled)
@@ -355,6 +363,19 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
             if self.table.down_since is not None:
                 return Condition("RESTARTING", "warn", self._restarts(self.table.down_since))
         return Condition(word, STATE_LEVELS[state], self._stage())
+
+    @property
+    def _is_ring_heard(self) -> bool:
+        """Whether a process other than the supervisor has sent a heartbeat lately."""
+        ages = (row.age_s for row in self.processes if row.name != SUPERVISOR)
+        return any(age_s is not None and age_s <= LATE_SECONDS for age_s in ages)
+
+    @property
+    def is_supervisor_awaited(self) -> bool:
+        """Whether the supervisor alone is silent, for a time in which the ring starts another."""
+        row = self.process(SUPERVISOR)
+        age_s = (row.age_s if row else None) or 0.0
+        return self._is_ring_heard and LATE_SECONDS < age_s <= REVIVAL_SECONDS
 
     def _recoveries(self, fallen: Sequence[ProcessRow]) -> str:
         """`24 requests wait 6 s for worker-0 (weights 41 %)`."""

@@ -416,6 +416,62 @@ def test_a_new_router_empties_the_batch_until_it_speaks() -> None:
     assert store.board(board.now).requests == ()
 
 
+def second_supervisor(store: Store, started_at: float) -> Board:
+    """The board after another supervisor has said what pipeline it has, with its first log line."""
+    beat = Heartbeat(
+        name="supervisor",
+        pid=999,
+        incarnation=999_999,
+        at=START + 8,
+        state=ProcessState.READY,
+        reason="",
+        cpu_seconds=0.0,
+        rss_bytes=1,
+        loop_lag_ms=0.0,
+        hops=(),
+    )
+    table = store.board(START + 8).table
+    assert table is not None
+    mine = msgspec.structs.replace(table, started_at=started_at, supervisor_restarts=1)
+    line = LogLine(1, START + 8, "supervisor", "WARNING", "supervisor restarted")
+    for message in (beat, mine, LogLines((line,))):
+        store.fold_message(message, START + 8)
+    return store.board(START + 8)
+
+
+def test_a_supervisor_that_adopts_the_ring_changes_nothing_on_the_screen() -> None:
+    store, _ = told("busy", rows=8)
+    scenario = Scenario("busy", rows=8)
+    snapshot = scenario.snapshot()
+    line = LogLine(70, START, "router", "INFO", "of the first supervisor")
+    store.fold_snapshot(msgspec.structs.replace(snapshot, logs=(line,)), START + 8)
+    board = store.board(START + 8)
+    assert board.started_at is not None
+    after = second_supervisor(store, board.started_at)
+    assert (after.requests, after.steps) == (board.requests, board.steps)
+    assert after.logs[:-1] == board.logs and after.logs[-1].text == "supervisor restarted"
+    assert after.processes[0].restarts == 1 and after.processes[1:] == tuple(
+        msgspec.structs.replace(row, age_s=new.age_s)
+        for row, new in zip(board.processes[1:], after.processes[1:], strict=True)
+    )
+    # Its snapshot has the lines from the files, numbered from 1.
+    lines = (LogLine(1, START, "router", "INFO", "first"), after.logs[-1])
+    lines = (lines[0], msgspec.structs.replace(lines[1], number=2))
+    known = msgspec.structs.replace(snapshot, started_at=board.started_at, logs=lines)
+    store.fold_snapshot(known, START + 8)
+    assert store.board(START + 8).logs == lines
+
+
+def test_a_supervisor_of_another_pipeline_makes_the_last_one_forgotten() -> None:
+    store, _ = told("busy", rows=8)
+    store.fold_snapshot(Scenario("busy", rows=8).snapshot(), START + 8)
+    board = store.board(START + 8)
+    assert board.requests and board.started_at is not None
+    after = second_supervisor(store, board.started_at + 60)
+    assert not after.requests and not after.steps
+    assert [line.text for line in after.logs] == ["supervisor restarted"]
+
+
 # --- the machine in a word ----------------------------------------------------------------------
 
 
@@ -497,6 +553,22 @@ def test_silence_is_told_apart_by_who_is_silent() -> None:
     late = store.board(board.now + 4.2)
     assert late.condition.word == "STALLED"
     assert "router silent for 4 s" in [alert.text for alert in findings(late, AlertLimits())]
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "word", "alerts"),
+    [(3.0, "READY", []), (7.0, "UNSUPERVISED", ["supervisor silent for 7 s"])],
+)
+def test_a_ring_that_is_heard_has_some_time_to_start_its_next_supervisor(
+    silent_s: float, word: str, alerts: list[str]
+) -> None:
+    store, board = told("busy")
+    now = board.now + silent_s
+    for name in ("worker-0", "detokenizer", "router", "server"):
+        store.fold_message(msgspec.structs.replace(_beat(store, name), at=now), now)
+    late = store.board(now)
+    assert late.condition.word == word and not late.is_down  # S would start nothing
+    assert [alert.text for alert in findings(late, AlertLimits())] == alerts
 
 
 def _beat(store: Store, name: str) -> Heartbeat:
