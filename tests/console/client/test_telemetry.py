@@ -19,6 +19,7 @@ from loraconsole.console.mock.server import MockRing
 from loraconsole.console.state.alerts import AlertLimits, findings
 from loraconsole.console.state.board import Board
 from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.handover.run_lock import Lock
 from loraconsole.pipeline.messages import (
     Abort,
     AdapterReply,
@@ -34,7 +35,6 @@ from loraconsole.pipeline.messages import (
     StopProcess,
     VerifyAdapter,
 )
-from loraconsole.pipeline.runtime.run_lock import Lock
 from loraconsole.pipeline.runtime.sockets import Beacon, Outbox, make_context
 
 pytestmark = pytest.mark.slow
