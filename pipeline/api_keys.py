@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -40,10 +41,10 @@ def read_key(given: str, source: str) -> str:
             raise UsageError(f"{source}: {path} is not UTF-8 text") from error
         if not key:
             raise UsageError(f"{source}: {path} is empty", "it must hold one key")
-    if len(key) > LONGEST_KEY or not key.isprintable():
+    if len(key) > LONGEST_KEY or not re.fullmatch(r"[!-~]*", key):
         raise UsageError(
-            f"{source}: a key is one line of at most {LONGEST_KEY} characters",
-            "make one with: openssl rand -hex 32",
+            f"{source}: a key is one line of at most {LONGEST_KEY} ASCII characters without spaces",
+            "clients cannot send others; make one with: openssl rand -hex 32",
         )
     return key
 

@@ -417,6 +417,8 @@ class Admission(Row, frozen=True):
     params: SamplingParams
     adapter: str | None
     """The adapter's key, name@generation."""
+    computed: int = 0
+    """First tokens that its pages already hold: the KV was kept over a restart of the workers."""
 
 
 class StepLimit(enum.Enum):
@@ -524,6 +526,11 @@ class WorkerReady(Message, frozen=True, kw_only=True):
     adapters: tuple[AdapterInfo, ...] = ()
     merged: str = ""
     """Key of the adapter of which it has a merged copy of the weights."""
+    pid: int = 0
+    pool_fd: int = -1
+    """The file descriptor, in process `pid`, of the memory of its pages; -1: on a GPU."""
+    has_kept_kv: bool = False
+    """Whether its pages hold what the worker before it had computed."""
 
 
 class AdapterRead(Message, frozen=True):

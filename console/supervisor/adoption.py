@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...pipeline.handover.ring_record import EXIT, RECORD, RingRecord, boot_id, start_ticks
 from ...pipeline.messages import ProcessState
 from ...pipeline.run_directory import REQUEST_JOURNAL, ROUTER_RECORD
 from ...pipeline.runtime.clock import unix_time
-from ...pipeline.runtime.ring_record import EXIT, RECORD, RingRecord, boot_id, start_ticks
 from ...pipeline.runtime.wording import counted
 from .adopted_process import AdoptedProcess
 from .child import Child
@@ -79,5 +79,6 @@ def remove_left_over(run: Path, but: str = "") -> None:
             path.unlink(missing_ok=True)
     sockets = [path for end in ("inbox", "stats") for path in run.glob(f"*.{end}")]
     of_the_ring = [path for path in sockets if not path.name.startswith(("console-", f"{but}."))]
-    for path in (*run.glob(f"{EXIT}*"), *run.glob("ranks-*"), *of_the_ring):
+    patterns = (f"{EXIT}*", "ranks-*", "warm-up-*", "pool-*")
+    for path in (*(path for pattern in patterns for path in run.glob(pattern)), *of_the_ring):
         path.unlink(missing_ok=True)

@@ -8,11 +8,12 @@ import subprocess
 
 from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
+from ...pipeline.handover.listener import LISTENER, bind_listener
+from ...pipeline.handover.run_lock import LOCK_VARIABLE, Lock
 from ...pipeline.private_files import private_umask
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.clock import new_clock
-from ...pipeline.runtime.listener import LISTENER, bind_listener
-from ...pipeline.runtime.run_lock import LOCK_VARIABLE, Lock
+from ...pipeline.runtime.descriptors import raise_descriptor_limit
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from .lock import already_runs
 from .orphans import ensure_supervised
@@ -28,11 +29,12 @@ def start_again(run: str) -> int:
 def start(config: Config) -> int:
     """Starts a supervisor in `config.run` and returns its pid at once, before it is ready.
 
-    Raises `OperatorError` if a pipeline runs there already, the directory is unsafe, or the address
-    of the HTTP server cannot be used.
+    Raises `OperatorError` if a pipeline runs there already, the directory is unsafe, the address of
+    the HTTP server cannot be used, or too few files may be open.
     """
     from .log_tail import put_aside  # a console that attaches starts nothing
 
+    raise_descriptor_limit()
     run = make_run_directory(config.run)
     lock = Lock.take(run)
     if lock is not None and find_processes(run):

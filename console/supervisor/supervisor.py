@@ -15,6 +15,14 @@ import time
 from pathlib import Path
 
 from ...pipeline.config import MEETING, Config
+from ...pipeline.handover.listener import (
+    LISTENER,
+    bind_listener,
+    inherited_listener,
+    refuse_connections,
+)
+from ...pipeline.handover.revival import ADOPTS
+from ...pipeline.handover.ring_record import RECORD, RingRecord, boot_id, start_ticks, take_exit
 from ...pipeline.messages import (
     AskSnapshot,
     AskSpanEnds,
@@ -36,15 +44,8 @@ from ...pipeline.messages import (
 )
 from ...pipeline.runtime.clock import ClockWatch, unix_time, unix_time_ns
 from ...pipeline.runtime.health import ring_state
-from ...pipeline.runtime.listener import (
-    LISTENER,
-    bind_listener,
-    inherited_listener,
-    refuse_connections,
-)
+from ...pipeline.runtime.memory import MemoryKills
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
-from ...pipeline.runtime.revival import ADOPTS
-from ...pipeline.runtime.ring_record import RECORD, RingRecord, boot_id, start_ticks, take_exit
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.crash import last_crash
 from ..state.signals import SIGNALS, how
@@ -91,6 +92,8 @@ class Supervisor(Process):
             MetricsHistory(self.run / "history", unix_time(), self.event)
         )
         self.log_tail = LogTail(self.run / "logs", turns_over=True)
+        self._memory_kills = MemoryKills()
+        self._kills_known = self._memory_kills.count()
         self._minders: dict[str, asyncio.Task[None]] = {}
         self._stop_asked = asyncio.Event()
         self._adoption: Adoption | None = None
@@ -328,11 +331,20 @@ class Supervisor(Process):
             crash = last_crash(child.name, self.log_tail.lines)
             is_new = crash is not None and crash.at >= (child.started_at or 0.0)
             where = f" in {crash.frames[0]}" if crash and is_new and crash.frames else ""
-            return f"{how(code)}{where}"
+            return f"{how(code)}{where}{self._memory_words(code)}"
         if code == 0:
             return how(code)
         words = self.log_tail.last_words(child.name)
         return words.removeprefix(f"{REFUSED_LOG}: ") or how(code)
+
+    def _memory_words(self, code: int | None) -> str:
+        """What to add to the reason of a kill if the kernel has killed for want of memory since the
+        last fall; "" if it has not."""
+        kills = self._memory_kills.count()
+        is_new, self._kills_known = kills > self._kills_known, kills
+        if not is_new or code != -signal.SIGKILL:
+            return ""
+        return " by the kernel: memory ran out; raise its limit or lower --max-total-tokens"
 
     def _become(self, child: Child, state: ProcessState, reason: str = "") -> None:
         if child.become(state, reason):

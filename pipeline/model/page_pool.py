@@ -6,9 +6,6 @@ Knows where a token's keys and values are, not who owns them: page ids come from
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,6 +14,8 @@ from torch import Tensor
 from ..config import Config
 from ..errors import OperatorError
 from ..model_files.model_config import ModelConfig
+from ..runtime.memory import available_bytes
+from .pool_memory import PoolMemory
 
 PAGE_SIZE = 16
 """Tokens per page."""
@@ -38,9 +37,15 @@ class PagePool:
     """
 
     def __init__(
-        self, model_config: ModelConfig, num_pages: int, dtype: torch.dtype, device: torch.device
+        self,
+        model_config: ModelConfig,
+        num_pages: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        memory: PoolMemory | None = None,
     ) -> None:
-        self.num_pages = num_pages
+        """`memory`: what a CPU's pages are in, of their size; None: memory of this process."""
+        self.num_pages, self.memory = num_pages, memory
         self.heads = model_config.num_kv_heads
         shape = (
             model_config.num_layers,
@@ -54,7 +59,11 @@ class PagePool:
         if device.type == "cpu":
             # numpy's zeros are the OS's zero pages, free until written. torch would write them.
             bits = {2: np.int16, 4: np.int32}[dtype.itemsize]
-            self.pages = torch.from_numpy(np.zeros(shape, dtype=bits)).view(dtype)
+            if memory is None:
+                array = np.zeros(shape, dtype=bits)
+            else:
+                array = np.frombuffer(memory.mapped, dtype=bits).reshape(shape)
+            self.pages = torch.from_numpy(array).view(dtype)
         else:
             self.pages = torch.zeros(shape, dtype=dtype, device=device)
         sides_and_heads = np.arange(2 * self.heads, dtype=np.int64)
@@ -136,7 +145,7 @@ def choose_num_pages(
     if num_pages < 1:
         raise OperatorError(
             f"no memory for the KV of a single page ({each / 2**20:.0f} MiB)",
-            "free some, or choose a smaller model",
+            "free some, raise a limit (of the container, ulimit -v), or choose a smaller model",
         )
     return num_pages if device.type == "cuda" else min(num_pages, MOST_SEQUENCES * one)
 
@@ -148,25 +157,7 @@ def pages_for(num_tokens: int) -> int:
 
 def free_bytes(device: torch.device) -> int:
     """Memory that can be allocated safely: the GPU's free memory, or what Linux reports as
-    available, within our cgroup's limit."""
+    available, within the limits of our cgroups and of this process."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        available = int(fields["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
-        # The cgroup counts inactive file pages as used, though Linux reclaims them on demand.
-        files = _inactive_file_bytes()
-        available = min(available, int(text) - int(used.read_text()) + files)
-    return max(available, 0)
-
-
-def _inactive_file_bytes() -> int:
-    try:
-        lines = Path("/sys/fs/cgroup/memory.stat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+    return available_bytes()

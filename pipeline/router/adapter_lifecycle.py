@@ -238,7 +238,8 @@ class AdapterLifecycle:
         self._show_reading()
         held = [{info.key: info for info in worker.adapters} for worker in workers]
         self._drop_unknown(key for infos in held for key in infos)
-        for adapter in [*self._registry]:
+        # A worker reads one after the other: first those that requests wait for.
+        for adapter in sorted(self._registry, key=lambda adapter: not adapter.waiting):
             if self._config.no_lora_swap:
                 adapter.pinned = True
             if adapter.state is AdapterState.FETCHING:

@@ -352,26 +352,29 @@ class RouterCore:
         self._workers[ready.rank] = ready
         if len(self._workers) < self.num_workers:
             return
-        self.reset_workers(now)
-        self.lifecycle.read_all([self._workers[rank] for rank in range(self.num_workers)], now)
+        ready_ranks = [self._workers[rank] for rank in range(self.num_workers)]
+        keeps_kv = self._workers_restarted and all(each.has_kept_kv for each in ready_ranks)
+        self.reset_workers(now, keeps_kv=keeps_kv)
+        self.lifecycle.read_all(ready_ranks, now)
         self._follow_adapters()
         if self._workers_restarted:
             self._workers_restarted = False
-            number = len(self.scheduler)
-            live = f"; {counted(number, 'request', 'continue')} by recompute" if number else ""
+            number, how = len(self.scheduler), "with kept KV" if keeps_kv else "by recompute"
+            live = f"; {counted(number, 'request', 'continue')} {how}" if number else ""
             self.effects.report("warning", f"workers are back{live}")
         self._release_held(now)
         self._say_ready()
 
-    def reset_workers(self, now: float) -> None:
-        """Begins a new epoch: the workers' pools are empty, all requests wait, no step is under
-        way."""
+    def reset_workers(self, now: float, *, keeps_kv: bool = False) -> None:
+        """Begins a new epoch: the workers' pools are empty or, with `keeps_kv`, hold what the steps
+        answered so far have computed. All requests wait, no step is under way."""
+        unanswered = [step.batch for step in self.steps.values()] if keeps_kv else None
         self.steps.clear()
         self.effects.pending.append(DropSteps())
         self._resets += 1
         epoch = self._incarnation + self._resets  # differs from those of earlier routers
         workers = [self._workers[rank] for rank in sorted(self._workers)]
-        self.scheduler.reset(epoch, SchedulerLimits.of_workers(workers), now)
+        self.scheduler.reset(epoch, SchedulerLimits.of_workers(workers), now, unanswered)
         self.lifecycle.drop_trials(now)
         self.effects.send_workers(Reset(epoch))
         self._adapters_changed()

@@ -94,7 +94,7 @@ class Player:
         for number in batch.release:
             left.pop(number, None)
         for admission in batch.admit:
-            left[admission.sequence] = len(admission.token_ids)
+            left[admission.sequence] = len(admission.token_ids) - admission.computed
         ends = {s.number for s in scheduler.sequences() if s.request.request_id in stopped}
         for row in batch.rows:
             number = row.sequence

@@ -27,7 +27,9 @@ from ..messages import (
     RouterMessage,
     StreamTokens,
     ToRouter,
+    WorkerReady,
 )
+from ..runtime.held_memory import HeldMemory
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull
 from ..schedule.pets import LatencyTable
@@ -77,6 +79,7 @@ class Router(Process):
         self._record_error = ""
         """The last one that was reported."""
         self.events = EventLog()
+        self._held_memory = HeldMemory(self.run)
         self._start_span = contextlib.ExitStack()
         """Holds the span of the wait for the model."""
         self._answered: dict[int, asyncio.Future[None]] = {}
@@ -127,6 +130,7 @@ class Router(Process):
                 task.cancel()
             self._reading_bar.abandon()
             self.events.close()
+            self._held_memory.close()
 
     async def _receive_forever(self) -> None:
         while True:
@@ -135,6 +139,8 @@ class Router(Process):
                 self.handle_message(message)
 
     def handle_message(self, message: Message | AdapterFetched) -> None:
+        if isinstance(message, WorkerReady):
+            self._held_memory.hold(message.rank, message.pid, message.pool_fd)
         self.core.handle_message(message, self.clock())
         self._carry_out_effects()
 

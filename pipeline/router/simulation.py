@@ -254,7 +254,7 @@ class Simulation:
         for number in batch.release:
             left.pop(number, None)
         for admission in batch.admit:
-            left[admission.sequence] = len(admission.token_ids)
+            left[admission.sequence] = len(admission.token_ids) - admission.computed
         live = {sequence.number: sequence for sequence in self.core.scheduler.sequences()}
         for row in batch.rows:
             number = row.sequence

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ..messages import Admission, BatchRow, SamplingParams
 from ..model.batch_torch import StepRow
-from ..model.page_pool import PAGE_SIZE
+from ..model.page_pool import PAGE_SIZE, pages_for
 
 
 @dataclass
@@ -35,9 +35,10 @@ class LiveSequence:
         assert row.num_tokens > 0 and stop <= self.known, (
             f"sequence {self.number}: tokens {start} to {stop} of {self.known} known"
         )
-        full = stop // PAGE_SIZE
+        # Pages kept over a restart are new here, but begin with tokens already computed.
+        first = max(stop // PAGE_SIZE, pages_for(start))
         self.pages.extend(row.new_pages)
-        unclean.extend(self.pages[max(full, len(self.pages) - len(row.new_pages)) :])
+        unclean.extend(self.pages[max(first, len(self.pages) - len(row.new_pages)) :])
         assert stop <= len(self.pages) * PAGE_SIZE, (
             f"sequence {self.number}: {stop} tokens in {len(self.pages)} pages"
         )
@@ -73,6 +74,7 @@ class LiveSequences:
             admission.num_prompt,
             admitted=count,
             known=count,
+            computed=admission.computed,
         )
         self._live[admission.sequence] = sequence
         return sequence

@@ -15,8 +15,9 @@ from ..model.layers import Rotary
 from ..model.llama import Llama, layer_windows
 from ..model.loader import ModelLoader, Precision, choose_precision
 from ..model.open_checkpoint import open_checkpoint
-from ..model.page_pool import PAGE_SIZE, PagePool, choose_num_pages, free_bytes
+from ..model.page_pool import PAGE_SIZE, PagePool, choose_num_pages, free_bytes, page_bytes
 from ..model.parallel import Ranks, join_ranks
+from ..model.pool_memory import PoolKeeper
 from ..model.shard import check_divides
 from ..model_files.model_config import ModelConfig, read_model_config
 from ..runtime.progress import ProgressBar
@@ -39,6 +40,8 @@ class LoadedModel:
     precision: Precision
     weights_bytes: int
     pool: PagePool
+    has_kept_kv: bool
+    """Whether the pool holds what the worker before this one computed."""
     store: AdapterStore
     rotary: Rotary
     windows: tuple[int, ...]
@@ -54,9 +57,15 @@ class LoadedModel:
 
 
 def load_model(
-    config: Config, directory: Path, rank: int, queue: ComputeQueue, make_bar: MakeBar
+    config: Config,
+    directory: Path,
+    rank: int,
+    queue: ComputeQueue,
+    make_bar: MakeBar,
+    keeper: PoolKeeper | None = None,
 ) -> LoadedModel:
-    """Reads the weights and makes the pool; runs in the queue. Raises `OperatorError`."""
+    """Reads the weights and makes the pool; runs in the queue. With a `keeper` a CPU's pool
+    outlives this process. Raises `OperatorError`."""
     device = queue.device
     whole = read_model_config(directory, config.ignore_key)
     check_divides(whole, config.tp)
@@ -64,16 +73,18 @@ def load_model(
     part = ranks.shard.model_config(whole)
     checkpoint = open_checkpoint(directory, dummy=config.dummy, device=device, model_config=whole)
     # All ranks must decide alike, but their free memory may differ: take the smallest.
-    free = ranks.least(rank_free_bytes(config, queue), device)
+    # The pool that the worker before has left counts as free: it chose its types without one.
+    left = keeper.held_bytes() if keeper else 0
+    free = ranks.least(rank_free_bytes(config, queue) + left, device)
     precision = choose_precision(config, part, device, checkpoint.has_int4, free)
     with make_bar("weights", part.num_layers + 1, "layer") as bar:
         loader = ModelLoader(whole, checkpoint, precision, queue, bar.update, ranks)
         model = loader.load()
     rotary = Rotary(part, device)
     longest = choose_max_model_len(config, part)
-    free = ranks.least(rank_free_bytes(config, queue), device)
-    num_pages = choose_num_pages(config, part, longest, precision.activations, device, free)
-    pool = PagePool(part, num_pages, precision.activations, device)
+    if keeper:
+        keeper.describe(precision, part, config.tp)
+    pool, has_kept_kv = make_pool(config, part, longest, precision, queue, ranks, keeper)
     store = AdapterStore(whole, precision.activations, pool, config, ranks.shard)
     return LoadedModel(
         ranks=ranks,
@@ -83,13 +94,41 @@ def load_model(
         precision=precision,
         weights_bytes=loader.num_bytes,
         pool=pool,
+        has_kept_kv=has_kept_kv,
         store=store,
         rotary=rotary,
         windows=tuple(sorted(set(layer_windows(part)))),
         num_bytes=StepBytes(model, pool, layer_windows(part)),
         kernels=choose_kernels(config, device.type, store.unit),
-        max_model_len=min(longest, num_pages * PAGE_SIZE),
+        max_model_len=min(longest, pool.num_pages * PAGE_SIZE),
     )
+
+
+def make_pool(
+    config: Config,
+    part: ModelConfig,
+    longest: int,
+    precision: Precision,
+    queue: ComputeQueue,
+    ranks: Ranks,
+    keeper: PoolKeeper | None,
+) -> tuple[PagePool, bool]:
+    """A rank's pool, and whether it is that of the worker before: either on all ranks or on none.
+    `longest`: tokens of the longest sequence."""
+    dtype, device = precision.activations, queue.device
+    if device.type != "cpu":
+        keeper = None
+    each = page_bytes(part, dtype)
+    kept = keeper.find() if keeper else None
+    if ranks.least(int(kept is not None), device):
+        assert kept is not None
+        return PagePool(part, kept.num_bytes // each, dtype, device, kept), True
+    if kept is not None:
+        kept.discard()
+    free = ranks.least(rank_free_bytes(config, queue), device)
+    num_pages = choose_num_pages(config, part, longest, dtype, device, free)
+    memory = keeper.create(num_pages * each) if keeper else None
+    return PagePool(part, num_pages, dtype, device, memory), False
 
 
 def rank_free_bytes(config: Config, queue: ComputeQueue) -> int:

@@ -6,6 +6,7 @@ Knows neither sockets nor requests. Its parts are modules of this package: `load
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..config import Config
 from ..messages import Batch, Message, WorkerReady, WorkerStats
 from ..model.compute_queue import choose_queue
 from ..model.page_pool import PAGE_SIZE
+from ..model.pool_memory import PoolKeeper
 from ..runtime.clock import unix_time, unix_time_ns
 from ..runtime.progress import ProgressBar
 from ..runtime.spans import Spans
@@ -56,11 +58,12 @@ class ModelRunner:
         spans: Spans | None = None,
         run: Path | None = None,
     ) -> None:
-        """`run`: directory that keeps what the warm-up measures, for a worker that starts again;
-        None: it is measured each time."""
+        """`run`: directory in which a worker that starts again finds what the one before it has
+        measured and computed; None: nothing is kept."""
         self._config, self._directory, self._rank, self._publish = config, directory, rank, publish
         self.spans = spans or Spans()
         self.queue = choose_queue(config, rank)
+        self._run = run
         self.record = None if run is None else WarmUpRecord(run, rank, self.queue)
 
     def load(self) -> WorkerReady:
@@ -83,6 +86,7 @@ class ModelRunner:
         )
         self.reset()
         self._warm_up(limits.max_running, known)
+        memory = self.loaded.pool.memory
         return WorkerReady(
             rank=self._rank,
             incarnation=unix_time_ns(),
@@ -95,6 +99,9 @@ class ModelRunner:
             chunk_tokens=limits.chunk_tokens,
             vocab_size=self.loaded.config.vocab_size,
             eos_token_ids=self.loaded.config.eos_token_ids,
+            pid=os.getpid(),
+            pool_fd=memory.fd if memory else -1,
+            has_kept_kv=self.loaded.has_kept_kv,
         )
 
     def _load(self, max_rows: int, known: MeasuredSteps | None) -> StepCompute:
@@ -102,9 +109,10 @@ class ModelRunner:
         is_on = not self._config.no_step_times
         rate = measure_copy_rate(self.queue) if is_on and known is None else 0.0
         self.timer = StepTimer(rate, is_on=is_on)
-        self.loaded = load_model(
-            self._config, self._directory, self._rank, self.queue, self._make_bar
-        )
+        directory, rank, keeper = self._directory, self._rank, None
+        if self._run:
+            keeper = PoolKeeper(self._run, directory, rank, may_find=known is not None)
+        self.loaded = load_model(self._config, directory, rank, self.queue, self._make_bar, keeper)
         return StepCompute(self.loaded, self.queue, self.spans, max_rows)
 
     def _warm_up(self, max_rows: int, known: MeasuredSteps | None) -> None:

@@ -28,6 +28,9 @@ import zmq.asyncio
 
 from ..config import Config
 from ..errors import OperatorError
+from ..handover.listener import keep_from_children
+from ..handover.revival import Revival
+from ..handover.ring_record import note_exit
 from ..messages import (
     Event,
     Heartbeat,
@@ -42,10 +45,8 @@ from ..messages import (
 )
 from ..private_files import keep_files_private
 from .clock import unix_time, unix_time_ns
-from .listener import keep_from_children
+from .descriptors import DescriptorReports, raise_descriptor_limit
 from .log_lines import LineFormatter
-from .revival import Revival
-from .ring_record import note_exit
 from .sockets import Beacon, Inbox, InboxFull, Outbox, make_context
 from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name
 
@@ -244,6 +245,7 @@ class Process:
 
     async def _live(self) -> None:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(DescriptorReports().handle)
         life = asyncio.current_task()
         assert life is not None
 
@@ -315,6 +317,7 @@ def run_process(
 def _exit_status(make: Callable[[Config, int], Process], run: str, rank: int) -> int:
     log = logging.getLogger(REFUSED_LOG)
     try:
+        raise_descriptor_limit()
         process = make(Config.load(run), rank)
         try:
             asyncio.run(process._live())

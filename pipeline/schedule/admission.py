@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -97,6 +97,8 @@ class AdmissionPass:
     decisions: list[Decision] | None
     """Decisions are appended here; None: they are not recorded."""
     span: Callable[..., AbstractContextManager[object]]
+    lacks_pages: bool = field(default=False, init=False)
+    """Whether a sequence waits for pages, its own or its adapter's."""
 
     def run(self) -> None:
         self._passed_by = 0
@@ -164,6 +166,7 @@ class AdmissionPass:
         self._all_placed = self._all_placed and adapter.state is AdapterState.GPU
         if reason:
             state.may_differ = True
+            self.lacks_pages = self.lacks_pages or adapter.state is AdapterState.HOST
             self._passed_by += 1
             is_old = self.plan.now - sequence.request.arrived_at > PATIENCE_SECONDS
             if is_old and adapter.state is AdapterState.HOST and self._can_ever_fit(sequence):
@@ -179,6 +182,7 @@ class AdmissionPass:
         with self.span("can add new req, need_max_token_num_{}", need * pool.page_size):
             if self.residency.make_room(soon, need, idle, self.plan.now, KV_OF_REQUESTS):
                 return ""
+        self.lacks_pages = True
         state.may_differ = True  # each token of the others lowers the worst case
         if not self._can_ever_fit(sequence):
             state.behind = ""

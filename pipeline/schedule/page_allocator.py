@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class OutOfPages(Exception):
@@ -15,13 +15,14 @@ class PageAllocator:
     Invariant, asserted by `check`: free + kv + adapters == total.
     """
 
-    def __init__(self, total: int, page_size: int) -> None:
+    def __init__(self, total: int, page_size: int, kept: Collection[int] = ()) -> None:
+        """`kept`: pages that sequences hold from the start."""
         self.total = total
         self.page_size = page_size
-        self.kv = 0
+        self.kv = len(kept)
         self.adapters = 0
         # Last in, first out: a page just freed is likeliest to be in a cache.
-        self._free = list(range(total - 1, -1, -1))
+        self._free = [page for page in range(total - 1, -1, -1) if page not in kept]
 
     @property
     def free(self) -> int:

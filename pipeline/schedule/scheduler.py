@@ -134,6 +134,8 @@ class Scheduler:
         self._late: dict[int, Tally] = {}
         """Tallies of ended sequences that still have a token in flight, by number."""
         self._queue_state = QueueState()
+        self._keeps_pages = False
+        """Whether waiting sequences may hold pages, after a restart of the workers."""
         self._steps_since_admission = 0
 
     # -- the policy
@@ -165,17 +167,33 @@ class Scheduler:
 
     # -- the workers' limits
 
-    def reset(self, epoch: int, limits: SchedulerLimits, now: float) -> None:
-        """Starts over with new workers and an empty pool: running sequences wait again, with all
-        their tokens."""
+    def reset(
+        self,
+        epoch: int,
+        limits: SchedulerLimits,
+        now: float,
+        unanswered: ListLike[Batch] | None = None,
+    ) -> None:
+        """Starts over with new workers: running sequences wait again, with all their tokens. The
+        pool is empty, unless the new workers have the KV of the old ones: then `unanswered` are the
+        steps that those did not answer, and sequences keep their pages and what is computed."""
+        keeps_kv = unanswered is not None and limits.num_pages == self.pool.total
+        for batch in unanswered or ():
+            for row in batch.rows:
+                if (sequence := self._by_number.get(row.sequence)) is not None:
+                    sequence.roll_back(row.num_tokens)
         for sequence in list(self.running):
-            self._requeue(sequence, "restarted with its worker")
+            self._requeue(sequence, "restarted with its worker", keeps_pages=keeps_kv)
         for sequence in self.waiting:
             sequence.in_flight = 0  # the old workers' tokens will not arrive
+            if not keeps_kv:
+                self._drop_pages(sequence)
         self.epoch = epoch
         self.limits = limits
         self.policy.max_running = limits.max_running
-        self.pool = PageAllocator(limits.num_pages, limits.page_size)
+        kept = {page for sequence in self.waiting for page in sequence.pages}
+        self.pool = PageAllocator(limits.num_pages, limits.page_size, kept)
+        self._keeps_pages = bool(kept)
         self._release.clear()
         self._charges.clear()
         self._late.clear()
@@ -257,13 +275,12 @@ class Scheduler:
         if sequence.state is SequenceState.RUNNING:
             self.running.remove(sequence)
             self._release.append(sequence.number)
-            self.pool.release(sequence.pages)
-            sequence.adapter.kv_pages -= len(sequence.pages)
-            sequence.pages = []
+            self._release_pages(sequence)
             sequence.adapter.running -= 1
         else:
             self.waiting.remove_sequence(sequence)
             sequence.adapter.waiting -= 1
+            self._release_pages(sequence)
         if sequence.in_flight:
             self._late[sequence.number] = sequence.tally
         was_waiting = sequence.state is SequenceState.WAITING
@@ -390,6 +407,8 @@ class Scheduler:
                 if (idle := next(self.registry.idle(), None)) is not None:
                     self.residency.evict(idle, plan.now, KV_OF_REQUESTS)
                     continue
+                if self._release_kept():
+                    continue
                 youngest = max(self.running, key=lambda s: s.request.arrived_at)
                 self._preempt(youngest, plan)
                 if youngest is sequence:
@@ -399,7 +418,6 @@ class Scheduler:
         """Preempts by recompute: frees the pages, keeps the tokens, queues it again by its age."""
         self.preemptions += 1
         self._release.append(sequence.number)
-        self.pool.release(sequence.pages)
         plan.rows.pop(sequence.number, None)
         plan.prompts = [piece for piece in plan.prompts if piece[0] is not sequence]
         if sequence.number in plan.sampling:  # its planned token is no longer sampled
@@ -416,10 +434,16 @@ class Scheduler:
         state.limit = StepLimit.NOTHING
         if self.running and self._steps_since_admission < self.settings.max_wait_tokens:
             return
+        while self._examine_queue(plan) and not self.running and self._release_kept():
+            pass  # nothing else would ever free the pages that the queue waits for
+
+    def _examine_queue(self, plan: StepDraft) -> bool:
+        """Runs a pass over the queue. Returns whether a sequence waits for pages."""
+        state = self._queue_state
         state.may_differ = False
         state.passes += 1
         state.behind = ""
-        AdmissionPass(
+        admission = AdmissionPass(
             plan=plan,
             queue_state=state,
             waiting=self.waiting,
@@ -432,7 +456,9 @@ class Scheduler:
             start=self._start,
             decisions=self.decisions,
             span=self._span,
-        ).run()
+        )
+        admission.run()
+        return admission.lacks_pages
 
     def reason_of(self, sequence: Sequence) -> str:
         """Why a sequence waits."""
@@ -481,19 +507,48 @@ class Scheduler:
                 sequence.num_prompt,
                 params,
                 None if adapter is self.registry.base else adapter.key,
+                sequence.num_scheduled,
             )
         )
         self.policy.on_leave(sequence, self.waiting)
         self.reconsider()  # the policy may now yield sequences that it did not before
+        kept = tuple(sequence.pages)
         self._schedule(sequence, plan)
+        if kept and (row := plan.rows.get(sequence.number)):
+            row = BatchRow(row.sequence, row.num_tokens, kept + row.new_pages)
+            plan.rows[sequence.number] = row
 
-    def _requeue(self, sequence: Sequence, reason: str) -> None:
-        """Queues a running sequence again: it keeps its tokens and has no pages."""
+    def _requeue(self, sequence: Sequence, reason: str, *, keeps_pages: bool = False) -> None:
+        """Queues a running sequence again: it keeps its tokens, and its pages only if they still
+        hold what it has computed."""
         self.running.remove(sequence)
         sequence.adapter.running -= 1
-        sequence.adapter.kv_pages -= len(sequence.pages)
-        sequence.restart()
+        sequence.state = SequenceState.WAITING
+        if not keeps_pages:
+            self._drop_pages(sequence)
         self._queue(sequence, reason)
+
+    def _drop_pages(self, sequence: Sequence) -> None:
+        """Makes a waiting sequence compute all its tokens again."""
+        self._release_pages(sequence)
+        sequence.num_scheduled = 0
+
+    def _release_pages(self, sequence: Sequence) -> None:
+        if sequence.pages:
+            self.pool.release(sequence.pages)
+            sequence.adapter.kv_pages -= len(sequence.pages)
+            sequence.pages = []
+
+    def _release_kept(self) -> bool:
+        """Frees the pages that the youngest waiting sequence has kept over a restart of the
+        workers. Returns whether there was one."""
+        if self._keeps_pages:
+            for sequence in reversed(self.waiting):
+                if sequence.pages:
+                    self._drop_pages(sequence)
+                    return True
+        self._keeps_pages = False
+        return False
 
     def _queue(self, sequence: Sequence, reason: str) -> None:
         sequence.reason, sequence.examined = reason, self._queue_state.passes
@@ -594,7 +649,7 @@ class Scheduler:
             if trial.pages:
                 owners.append(PageOwner("check", trial.adapter.key, trial.adapter.name))
                 _mark(pages, trial.pages, len(owners))
-        for sequence in self.running:
+        for sequence in self._with_pages():
             request = sequence.request
             owners.append(PageOwner("kv", request.request_id, request.adapter))
             _mark(pages, sequence.pages, len(owners))
@@ -602,12 +657,19 @@ class Scheduler:
             pages.byteswap()
         return PoolMap(now, self.pool.page_size, tuple(owners), pages.tobytes())
 
+    def _with_pages(self) -> Iterator[Sequence]:
+        """All sequences that may hold pages."""
+        yield from self.running
+        if self._keeps_pages:
+            yield from self.waiting
+
     def check(self) -> None:
         """Asserts the pool's counts against sequences and adapters, when idle and in tests."""
         self.pool.check()
-        held = sum(len(sequence.pages) for sequence in self.running) + self.residency.trial_pages
+        held = sum(len(sequence.pages) for sequence in self._with_pages())
+        held += self.residency.trial_pages
         assert self.pool.kv == held, f"pool says {self.pool.kv} KV pages, sequences hold {held}"
-        assert all(not sequence.pages for sequence in self.waiting)
+        assert self._keeps_pages or all(not sequence.pages for sequence in self.waiting)
         counted = self.registry.base.kv_pages + sum(a.kv_pages for a in self.registry)
         assert counted + self.residency.trial_pages == held, (
             f"adapters count {counted} KV pages, sequences hold {held}"

@@ -20,7 +20,8 @@ class SequenceState(enum.Enum):
 class Sequence:
     """A request, its tokens so far, and how far its computation has been posted to the workers.
 
-    `num_scheduled` tokens have been posted for computation. `in_flight` sampled tokens have not
+    `num_scheduled` tokens have been posted for computation; while it waits, those whose KV its
+    pages still hold after a restart of the workers. `in_flight` sampled tokens have not
     come back yet, so the length for planning is `len(token_ids) + in_flight`.
     """
 
@@ -92,11 +93,10 @@ class Sequence:
         self.first_token_at = self.admitted_at = resumed.first_token_at or now
         self.is_charged = True
 
-    def restart(self) -> None:
-        """Resets it for the queue: it keeps its tokens and has no pages."""
-        self.pages = []
-        self.num_scheduled = 0
-        self.state = SequenceState.WAITING
+    def roll_back(self, num_tokens: int) -> None:
+        """Forgets that `num_tokens` tokens were posted: their step was not answered. It may have
+        been preempted since that step, and then nothing of it is computed."""
+        self.num_scheduled = max(0, self.num_scheduled - num_tokens)
 
     @property
     def short_id(self) -> str:

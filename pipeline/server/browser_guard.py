@@ -31,6 +31,8 @@ ANSWER_HEADERS = [
 ]
 """Headers of every answer: a page of another origin cannot use it as a script, style or image."""
 JSON = "application/json"
+NO_ORIGIN = "null"
+"""What a browser sends for a page that has none to name."""
 READING = ("GET", "HEAD", "OPTIONS")
 
 
@@ -73,6 +75,12 @@ class BrowserGuard:
         of the same scheme, name and port is; nothing here serves one, but a proxy may."""
         origins = headers.getlist("origin")
         for origin in origins:
+            if origin == NO_ORIGIN:
+                raise BadRequest(
+                    "a page without an origin (a file, a frame in a sandbox) may not use this "
+                    "server: serve it from an address, and name that in --allow-origin",
+                    status=403,
+                )
             if origin.lower() not in self._origins and not is_same_origin(headers):
                 raise BadRequest(
                     f"a page of {shortened(origin)!r} (the header Origin) may not use this server: "

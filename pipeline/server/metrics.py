@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -70,6 +71,8 @@ class RequestCounters:
         """Answers that a client took up again."""
         self.abandoned = 0
         """Answers of an earlier server that no client came back for."""
+        self.connection_refusals: Counter[str] = Counter()
+        """Connections that were cut or refused, by the reason."""
         self.ttft = Histogram()
         """Arrival to first token, ms."""
         self.inter_token = Histogram()
@@ -111,6 +114,12 @@ class Metrics:
         refused = self._access.num_refused
         yield _counter("key_refusals", "requests with a wrong or missing key", refused)
         yield _counter("failures", "answers with 500: a bug; the log has it", counters.failures)
+        yield _labelled(
+            "connection_refusals",
+            "connections that were cut or refused",
+            "reason",
+            counters.connection_refusals,
+        )
         yield _counter("prompt_tokens", "prompt tokens accepted", counters.prompt_tokens)
         yield _counter("output_tokens", "tokens streamed to clients", counters.output_tokens)
         yield _gauge("open_streams", "answers being streamed", len(self._streams))
@@ -258,6 +267,13 @@ def _gauge(name: str, help: str, value: float) -> Metric:
 
 def _counter(name: str, help: str, value: float) -> Metric:
     return CounterMetricFamily(f"loraconsole_{name}", help, value=value)
+
+
+def _labelled(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(f"loraconsole_{name}", help, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
 
 
 def _histogram(name: str, help: str, histogram: Histogram) -> Metric:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 MOST_DEPTH = 64
 """Deepest nesting of a body, in brackets and braces."""
-MOST_VALUES = 1_000_000
-"""Most values (numbers, strings, objects, lists and their elements) in a body. A million take 10 to
-500 ms of the server's only thread to decode, by their kind."""
+MOST_VALUES = 500_000
+"""Most values (numbers, strings, objects, lists and their elements) in a body. They take 5 to
+250 ms of the event loop to decode, by their kind."""
 MOST_DIGITS = 400
 """Longest number in a body, in characters. Python's conversion of digits is quadratic."""
 BODY_BYTES_OF_ALL = 256 << 20
@@ -32,13 +32,11 @@ BODY_SECONDS = 60.0
 LINGER_SECONDS = 2.0
 """How long the rest of a refused request is read and dropped, so that the client sees the answer
 instead of a reset connection."""
+LINGER_BYTES = 1 << 20
+"""How much of it at most."""
 SLOW_READER_SECONDS = 30.0
-"""How long a client may leave an answer unread while 64 KiB of it wait; then it is cut."""
-
-# --- an answer ----------------------------------------------------------------------------------
-
-UNREAD_BYTES = 8 << 20
-"""Text and logprobs of one answer that wait for its client; with more the client is cut."""
+SLOW_READER_BYTES = 16 << 10
+"""A client for which 64 KiB of an answer wait must read this much in that time, or it is cut."""
 
 # --- text ---------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from ..config import Config
+from ..handover.listener import bind_listener, inherited_listener
 from ..messages import (
     AdapterReply,
     AskText,
@@ -32,7 +33,6 @@ from ..model_files.generation_config import GenerationDefaults, read_generation_
 from ..model_files.model_config import read_model_config
 from ..runtime.clock import unix_time
 from ..runtime.health import lost_process
-from ..runtime.listener import bind_listener, inherited_listener
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
@@ -40,6 +40,7 @@ from .access import exposure
 from .adapter_chat import AdapterChats
 from .browser_guard import ANSWER_HEADERS
 from .gateway import Gateway
+from .http_connection import bounded_connections, why_connections_are_unbounded
 from .open_answers import GRACE_SECONDS
 from .quiet_uvicorn import QuietUvicorn, why_signals_are_shared
 from .routes import make_app
@@ -72,11 +73,16 @@ class Server(Process):
         self._watch = Watch(self.context, self.run, ("supervisor", *self.config.process_names()))
         if why := why_signals_are_shared():
             self.event("warning", why)
+        if why := why_connections_are_unbounded():
+            self.event("warning", f"connections are not bounded: {why}")
+        refusals = self._gateway.counters.connection_refusals
         if why := exposure(self.config):
             self.event("warning", why)
         self._http = QuietUvicorn(
             uvicorn.Config(
                 make_app(self._gateway),
+                http=bounded_connections(self.config, refusals) or "h11",  # type: ignore[arg-type]
+                ws="none",
                 log_config=None,
                 access_log=False,
                 lifespan="off",

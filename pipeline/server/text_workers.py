@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,11 +18,16 @@ from .request_limits import MOST_LONG_TEXTS, MOST_SHORT_TEXTS, SHORT_TEXT, TEXT_
 
 T = TypeVar("T")
 
+SWITCH_SECONDS = 0.001
+"""How long a chat template in a thread may keep the event loop waiting, at each system call of the
+loop; the interpreter's own value is 5 ms."""
+
 
 class TextWorkers:
     """Two threads, one for short texts and one for long ones, each with a bounded queue."""
 
     def __init__(self) -> None:
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._short = _Queue("short-text", MOST_SHORT_TEXTS)
         self._long = _Queue("long-text", MOST_LONG_TEXTS)
 

@@ -19,6 +19,7 @@ from loraconsole.pipeline.runtime.sockets import inbox_address
 from .asks import make_asks
 from .client import Client
 from .frames import ACCEPTS, make_frame
+from .kills import describe
 from .load import Load, Truth
 from .pipeline import Pipeline
 from .ring_processes import find_ring
@@ -67,7 +68,8 @@ class FrameRun:
             faults.append(f"processes {pids} are now {find_ring(self.pipeline.run)}")
         faults += await self.pipeline.resting_faults()
         verdicts = Counter(out.verdict for out in load.outcomes)
-        faults += [f"a neighbour's answer is {v}" for v in verdicts if v != "complete"]
+        bad = [out for out in load.outcomes if out.verdict != "complete"]
+        faults += [f"a neighbour's answer is {out.verdict}: {describe(out)}" for out in bad[:5]]
         await client.close()
         return {
             "frames": count,

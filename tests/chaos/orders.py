@@ -157,7 +157,8 @@ class Orders:
         self._is_drained = True
         drained = await asyncio.to_thread(self._ring.cli, "drain", check=False)
         await asyncio.sleep(self._rng.uniform(0.2, 1.5))
-        return f"{drained.returncode}, resume {await self._resume()}"
+        said = drained.stderr.strip().partition("\n")[0]
+        return f"{drained.returncode} {said}, resume {await self._resume()}"
 
     async def _resume(self) -> str:
         resumed = await asyncio.to_thread(self._ring.cli, "drain", "--resume", check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,13 +14,14 @@ from rich.pretty import pretty_repr
 from ring import Ring, tiny_model
 from waiting import wait_for
 
+from loraconsole.console.client.bench_run import BenchPlan, BenchRun
 from loraconsole.console.client.http_client import Http
 from loraconsole.pipeline.api_keys import key_pipe, read_key, without_keys
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.config_flags import config_from_flags
 from loraconsole.pipeline.errors import UsageError
 
-KEY, ADMIN = "sesame-öffne-dich", "operator-only"
+KEY, ADMIN = "sesame-open-yourself", "operator-only"
 
 
 def test_a_key_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +39,15 @@ def test_a_key_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "No such file"), (b"", "is empty"), (b"one\ntwo", "one line"), (b"\xff\xfe", "UTF-8")],
+    [
+        (None, "No such file"),
+        (b"", "is empty"),
+        (b"one\ntwo", "one line"),
+        (b"\xff\xfe", "UTF-8"),
+        ("öffne".encode(), "ASCII"),
+        (b"one two", "spaces"),
+        (b"x" * 5000, "4096"),
+    ],
 )
 def test_a_file_without_a_key_is_refused(
     tmp_path: Path, content: bytes | None, reason: str
@@ -175,3 +185,26 @@ def test_a_key_is_in_no_file_but_the_settings(guarded: Ring) -> None:
     assert guarded.run.joinpath("config.json").stat().st_mode & 0o777 == 0o600
     answer = guarded.cli("prompt", "hi", "--max-tokens", "2", check=False)
     assert "API key" not in answer.stderr  # the console read it from the settings
+
+
+@pytest.mark.processes
+def test_a_benchmark_gets_the_key_of_its_pipeline(guarded: Ring, tmp_path: Path) -> None:
+    flags = ("--requests", "2", "--concurrency", "1", "--rounds", "1", "--max-tokens", "2")
+    done = guarded.cli("bench", *flags, "--json")
+    assert '"errors":0' in done.stdout.replace(" ", "")
+    refused = guarded.cli("bench", *flags, "--api-key", "wrong", check=False)
+    assert refused.returncode == 1 and "401" in refused.stderr
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    guarded.cli("bench", *flags, "--api-key", f"@{file}")
+
+
+@pytest.mark.processes
+def test_a_benchmark_of_the_console_has_the_key_from_a_pipe(guarded: Ring, tmp_path: Path) -> None:
+    plan = BenchPlan(requests=2, at_once=1, tokens=(2, 3))
+    run = BenchRun(plan, guarded.url, KEY, "it", tmp_path / "results" / "out.jsonl")
+    asyncio.run(run.run(lambda: None))
+    assert run.error == ""
+    assert KEY not in run.command and "/dev/fd" not in run.command
+    assert run.live is not None and run.live.done == 2
+    assert run.out.stat().st_mode & 0o777 == 0o600

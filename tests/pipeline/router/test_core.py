@@ -17,6 +17,7 @@ from loraconsole.pipeline.messages import (
     AdapterReply,
     AnswerHeard,
     Batch,
+    BatchRow,
     ChatWarning,
     Message,
     OpenStream,
@@ -131,6 +132,38 @@ def test_workers_that_are_back_say_how_many_requests_continue(
     core.handle_message(worker_ready(incarnation=2), NOW)
     said = [e.text for e in core.effects.take_pending() if isinstance(e, Announcement)]
     assert text in said
+
+
+@pytest.mark.parametrize("kept", [(True, True), (True, False)])
+def test_kv_counts_as_kept_only_if_every_rank_of_new_workers_has_it(
+    kept: tuple[bool, bool],
+) -> None:
+    core = make_core(tp=2)
+    core.handle_message(ask("a"), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    for rank in range(2):
+        answer(core, batch, rank=rank)
+    core.finish_step(batch.step, NOW)
+    lost = core.plan_step(NOW)
+    assert lost is not None and lost.rows == (BatchRow(batch.rows[0].sequence, 1),)
+    answer(core, lost, rank=1)  # the other rank has not computed it
+    core.effects.take_pending()
+    for rank in range(2):
+        ready = worker_ready(rank, incarnation=2, has_kept_kv=kept[rank])
+        core.handle_message(ready, NOW)
+    said = [e.text for e in core.effects.take_pending() if isinstance(e, Announcement)]
+    again = core.plan_step(NOW)
+    assert again is not None
+    [admission], [row] = again.admit, again.rows
+    assert admission.token_ids == (1, 2, 7)
+    if all(kept):
+        assert "workers are back; 1 request continues with kept KV" in said
+        assert (admission.computed, row.num_tokens) == (2, 1)
+        assert row.new_pages == batch.rows[0].new_pages
+    else:
+        assert "workers are back; 1 request continues by recompute" in said
+        assert (admission.computed, row.num_tokens) == (0, 3)
 
 
 @pytest.mark.parametrize("name", ["max_running", "max_prefill_tokens", "chunk_tokens"])

@@ -63,3 +63,12 @@ def test_a_row_beyond_the_known_tokens_or_the_pages_is_a_mistake_of_ours() -> No
         sequence.advance(BatchRow(7, PAGE_SIZE + 2, (1, 2)), None, [])
     with pytest.raises(AssertionError, match="17 tokens in 1 pages"):
         sequence.advance(BatchRow(7, PAGE_SIZE + 1, (1,)), None, [])
+
+
+def test_a_sequence_whose_kv_was_kept_goes_on_behind_it_and_its_pages_stay_as_they_are() -> None:
+    kept = Admission(7, (1,) * (PAGE_SIZE + 3), 5, SamplingParams(), None, PAGE_SIZE + 2)
+    sequence = LiveSequences().admit(kept, None)
+    unclean: list[int] = []
+    row = sequence.advance(BatchRow(7, 1, (40, 41, 42)), None, unclean)
+    assert (row.start, row.num_tokens) == (PAGE_SIZE + 2, 1)
+    assert unclean == [42]  # 41 begins with two tokens

@@ -106,7 +106,7 @@ class FakeWorker:
             self.tokens[admission.sequence] = list(admission.token_ids)
             self.adapter[admission.sequence] = admission.adapter
             self.pages[admission.sequence] = []
-            self.computed[admission.sequence] = 0
+            self.computed[admission.sequence] = admission.computed
         sampled = []
         for row in batch.rows:
             tokens, pages = self.tokens[row.sequence], self.pages[row.sequence]
@@ -257,9 +257,9 @@ def test_every_request_gets_the_answer_it_gets_alone(depth: int, policy: str) ->
 
 @pytest.mark.parametrize("seed", range(120))
 def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
-    """Add, step, abort, load, unload, reload, pin, verify, lose pages to others, lose the worker,
-    change the policy, in any order: the pool's law holds after each, and who is not aborted gets
-    the tokens it gets alone."""
+    """Add, step, abort, load, unload, reload, pin, verify, lose pages to others, lose the worker
+    with its KV or without, change the policy, in any order: the pool's law holds after each, and
+    who is not aborted gets the tokens it gets alone."""
     rng = random.Random(seed)
     num_pages, budget = rng.randint(17, 26), rng.randint(1, 20)
     policy = rng.choice([*POLICIES])
@@ -329,10 +329,16 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
         elif action == "verified":
             end_trials(scheduler, worker)
         elif action == "reset":
-            flight.clear()
-            worker = FakeWorker(num_pages)
             give_back(scheduler)
-            scheduler.reset(turn + 2, limits(num_pages, 5, budget), 0.0)
+            unanswered, heir = None, FakeWorker(num_pages)
+            if rng.random() < 0.6:  # it dies in the middle of what it has not answered
+                unanswered = [batch for _, batch in flight if batch]
+                for posted in flight[: rng.randint(0, len(flight))]:
+                    obey_and_run(worker, posted)
+                heir.slots = worker.slots
+            flight.clear()
+            worker = heir
+            scheduler.reset(turn + 2, limits(num_pages, 5, budget), 0.0, unanswered)
         scheduler.check()
     give_back(scheduler)
     while flight:
@@ -347,6 +353,85 @@ def test_law_and_answers_hold_under_random_operations(seed: int) -> None:
     for name, request in requests.items():
         if name not in aborted:
             assert outputs[name] == alone(request)
+
+
+def obey_and_run(worker: FakeWorker, posted: Posted) -> None:
+    """The worker does what was posted, and dies before it answers."""
+    orders, batch = posted
+    for order in orders:
+        worker.obey(order)
+    if batch:
+        worker.run(batch)
+
+
+def test_new_workers_that_have_the_kv_compute_again_only_what_was_not_answered() -> None:
+    scheduler, worker = make_scheduler(num_pages=24, budget=100), FakeWorker(24)
+    requests = [make_request(f"r{n}", [n] * 9, 12, at=n) for n in range(3)]
+    for request in requests:
+        scheduler.add_request(request, 0.0)
+    outputs: dict[str, list[int]] = {}
+    for _ in range(3):
+        posted = post(scheduler)
+        assert posted
+        for token in take(scheduler, worker, posted):
+            outputs.setdefault(token.request_id, []).append(token.token_id)
+    lost = [posted for _ in range(2) if (posted := post(scheduler))]
+    obey_and_run(worker, lost[0])
+    known = {s.request_id: len(s.token_ids) for s in scheduler.running}
+    held = {s.request_id: tuple(s.pages) for s in scheduler.running}
+    scheduler.reset(2, limits(24), 0.0, [batch for _, batch in lost if batch])
+    scheduler.check()
+    assert scheduler.pool.kv == sum(map(len, held.values())) and not scheduler.running
+
+    heir = FakeWorker(24)
+    heir.slots = worker.slots
+    _, batch = post(scheduler) or ([], None)
+    assert batch
+    names = {s.number: s.request_id for s in scheduler.running}
+    for admission, row in zip(batch.admit, batch.rows, strict=True):
+        name = names[admission.sequence]
+        assert admission.computed == known[name] - 1 and row.num_tokens == 1
+        assert row.new_pages[: len(held[name])] == held[name]
+    for token in scheduler.accept_tokens(heir.run(batch), 0.0):
+        outputs[token.request_id].append(token.token_id)
+    for name, tokens in drive(scheduler, heir, first_index=None).items():
+        outputs[name] += tokens
+    assert outputs == {request.request_id: alone(request) for request in requests}
+
+
+def test_kv_in_a_pool_of_another_size_is_not_used() -> None:
+    scheduler, worker = make_scheduler(num_pages=24, budget=100), FakeWorker(24)
+    scheduler.add_request(request := make_request("r", [5] * 9, 12), 0.0)
+    batch = scheduler.next_batch(0.0)
+    assert batch
+    first = scheduler.accept_tokens(worker.run(batch), 0.0)
+    scheduler.reset(2, limits(20), 0.0, [])
+    scheduler.check()
+    assert scheduler.pool.kv == 0
+    outputs = drive(scheduler, FakeWorker(20), first_index=None)
+    assert [first[0].token_id, *outputs["r"]] == alone(request)
+
+
+def test_kept_kv_gives_way_to_what_else_could_not_run() -> None:
+    """A pinned adapter has taken the room in which the sequences ran: they compute one by one."""
+    scheduler, worker = make_scheduler(num_pages=16, budget=100), FakeWorker(16)
+    requests = [make_request(f"r{n}", [n] * 20, 8, at=n) for n in range(2)]
+    for request in requests:
+        scheduler.add_request(request, 0.0)
+    batch = scheduler.next_batch(0.0)
+    assert batch and len(batch.rows) == 2
+    outputs = {t.request_id: [t.token_id] for t in scheduler.accept_tokens(worker.run(batch), 0.0)}
+    scheduler.reset(2, limits(16), 0.0, [])
+    steal(scheduler, scheduler.pool.free)
+    heir = FakeWorker(16)
+    heir.slots = worker.slots
+    while len(scheduler):
+        posted = post(scheduler)
+        assert posted, "none can run"
+        for token in take(scheduler, heir, posted):
+            outputs[token.request_id].append(token.token_id)
+        scheduler.check()
+    assert outputs == {request.request_id: alone(request) for request in requests}
 
 
 def end_trials(scheduler: Scheduler, worker: FakeWorker) -> None:
