@@ -142,7 +142,6 @@ class HttpConnection(H11Protocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
         if self._dropped is not None:
@@ -241,7 +240,6 @@ class HttpConnection(H11Protocol):
         """Ends our side, and drops what the client still sends for a moment: closing at once would
         reset the connection, and the client might lose the answer."""
         self._dropped = 0
-        self._unset_keepalive_if_required()
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -32,7 +32,7 @@ BODY_SECONDS = 60.0
 LINGER_SECONDS = 2.0
 """How long the rest of a refused request is read and dropped, so that the client sees the answer
 instead of a reset connection."""
-LINGER_BYTES = 1 << 20
+LINGER_BYTES = 16 << 20
 """How much of it at most."""
 SLOW_READER_SECONDS = 30.0
 SLOW_READER_BYTES = 16 << 10
