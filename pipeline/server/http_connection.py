@@ -32,9 +32,11 @@ from .request_limits import (
     LINGER_SECONDS,
     MOST_HEADER_BYTES,
     MOST_HEADERS,
+    MOST_SMALL_CHUNKS,
     MOST_TARGET_BYTES,
     SLOW_READER_BYTES,
     SLOW_READER_SECONDS,
+    SMALL_CHUNK,
 )
 
 UVICORN = "uvicorn.protocols.http.h11_impl:H11Protocol"
@@ -77,6 +79,8 @@ class HttpParser(h11.Connection):
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MOST_HEADER_BYTES)
         self.refusal = (400, "the request is not HTTP")
+        self._chunks = self._chunk_bytes = 0
+        """Of the body so far."""
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """The next event. Raises `RemoteProtocolError`."""
@@ -87,8 +91,23 @@ class HttpParser(h11.Connection):
                 raise self._refuse(431, f"the headers exceed {MOST_HEADER_BYTES} bytes") from error
             raise self._refuse(400, f"the request is not HTTP: {str(error)[:100]}") from error
         if isinstance(event, h11.Request):
+            self._chunks = self._chunk_bytes = 0
             self._check_head(event)
+        elif isinstance(event, h11.Data):
+            self._count_chunk(event)
         return event
+
+    def _count_chunk(self, data: h11.Data) -> None:
+        """Refuses a body in very many small chunks: a quarter of a megabyte of them, which is read
+        at once, takes over a second."""
+        self._chunks += data.chunk_start
+        self._chunk_bytes += len(data.data)
+        if self._chunks > MOST_SMALL_CHUNKS and self._chunk_bytes < SMALL_CHUNK * self._chunks:
+            raise self._refuse(
+                400,
+                f"over {MOST_SMALL_CHUNKS} chunks of under {SMALL_CHUNK} bytes: send larger ones, "
+                "or the body's length",
+            )
 
     def _check_head(self, request: h11.Request) -> None:
         if len(request.target) > MOST_TARGET_BYTES:

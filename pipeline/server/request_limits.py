@@ -25,6 +25,9 @@ MOST_HEADER_BYTES = 32 << 10
 MOST_HEADERS = 100
 MOST_TARGET_BYTES = 8 << 10
 """Bytes of the path and query of a request."""
+MOST_SMALL_CHUNKS = 1000
+SMALL_CHUNK = 64
+"""A body in more chunks than the first, of fewer bytes on average than the second, is refused."""
 HEAD_SECONDS = 10.0
 """Time for a request's line and headers, from its first byte or from the connection's opening."""
 BODY_SECONDS = 60.0

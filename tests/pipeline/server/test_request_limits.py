@@ -46,6 +46,7 @@ def test_the_figures_are_those_of_the_code() -> None:
         "`stop`": (f"{schemas.MOST_STOPS} strings", f"{schemas.MOST_STOP_CHARACTERS} characters"),
         "request line's path and query": (f"{limits.MOST_TARGET_BYTES >> 10} KiB",),
         "headers": (f"{limits.MOST_HEADERS},", f"{limits.MOST_HEADER_BYTES >> 10} KiB"),
+        "a body in chunks": (f"{limits.MOST_SMALL_CHUNKS} of under {limits.SMALL_CHUNK} bytes",),
         "time for the headers": (f"{limits.HEAD_SECONDS:.0f} s",),
         "time for the body": (f"{limits.BODY_SECONDS:.0f} s",),
         "connections": (f"{config.max_connections},",),
