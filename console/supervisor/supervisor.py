@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from ...pipeline.config import MEETING, Config
+from ...pipeline.machine.memory import MemoryKills
 from ...pipeline.messages import (
     AskSnapshot,
     AskSpanEnds,
@@ -42,7 +43,6 @@ from ...pipeline.runtime.listener import (
     inherited_listener,
     refuse_connections,
 )
-from ...pipeline.runtime.memory import MemoryKills
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.revival import ADOPTS
 from ...pipeline.runtime.ring_record import RECORD, RingRecord, boot_id, start_ticks, take_exit
