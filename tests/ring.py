@@ -19,9 +19,9 @@ import httpx
 import loraconsole.pipeline.adapters
 from loraconsole.console.client.remote import Remote
 from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.handover.ring_record import start_ticks
 from loraconsole.pipeline.messages import Snapshot
 from loraconsole.pipeline.runtime.json_document import to_document
-from loraconsole.pipeline.runtime.ring_record import start_ticks
 
 BASE = "SmolLM2-135M-Instruct"
 ADAPTERS = ("haiku", "json", "pirate", "sql")

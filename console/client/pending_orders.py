@@ -6,11 +6,12 @@ order gets exactly one reply: the router's, or one made here with the reason why
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ...pipeline.messages import (
     AdapterReply,
@@ -31,8 +32,6 @@ QUICK_SECONDS = 20.0
 """Timeout of orders that the router answers from its tables or a file's header."""
 SLOW_SECONDS = 1800.0
 """Timeout of orders that wait for files, running requests or the device."""
-GRACE_SECONDS = 5.0
-"""Time for a restarted router to answer an order that it may have found in its inbox."""
 UNANSWERED, NOT_THERE = 504, 503
 ReplyListener: TypeAlias = Callable[[AdapterReply], bool]
 """Called with the reply; returns whether it showed the reply to the operator."""
@@ -66,7 +65,6 @@ class PendingOrders:
         self._store, self._send, self._forget, self._tell = store, send, forget, tell
         self._clock = clock
         self._pending: dict[str, PendingOrder] = {}
-        self._restarted_at: float | None = None
 
     def give(self, order: Order, listener: ReplyListener = lambda _: False) -> None:
         """Sends an order. The listener is called once with the reply; at once if the order cannot
@@ -96,27 +94,29 @@ class PendingOrders:
             self._end(pending, reply)
 
     def sweep(self) -> None:
-        """Ends the orders that can no longer be answered."""
+        """Sends a restarted router the orders that have no answer yet; it carries out each once.
+        Ends the orders that are not answered in time."""
         now = self._clock()
         router = self._store.incarnation("router")
-        lost: list[tuple[PendingOrder, str]] = []
-        is_another = False
-        for pending in self._pending.values():
+        late: list[tuple[PendingOrder, float]] = []
+        for pending in [*self._pending.values()]:
             quick = isinstance(pending.order, PlanAdapters | PinAdapter | SetScheduler)
             limit = QUICK_SECONDS if quick else SLOW_SECONDS
-            if router != pending.router:
-                is_another = True
-                since = self._restarted_at or now
-                if now - since >= GRACE_SECONDS:
-                    lost.append((pending, "the router restarted before it answered"))
-            elif now - pending.given_at > limit:
-                lost.append((pending, f"the router has not answered for {limit:.0f} s"))
-        self._restarted_at = (self._restarted_at or now) if is_another else None
-        if lost:
+            if now - pending.given_at > limit:
+                late.append((pending, limit))
+            elif router != pending.router:
+                self._send_again(structs.replace(pending, given_at=now, router=router))
+        if late:
             self._forget()
-        for pending, why in lost:
+        for pending, limit in late:
             del self._pending[pending.order.order]
+            why = f"the router has not answered for {limit:.0f} s"
             self._end(pending, self._refusal(pending.order, UNANSWERED, why))
+
+    def _send_again(self, pending: PendingOrder) -> None:
+        with contextlib.suppress(InboxFull):  # it ends when its time is over
+            self._send(pending.order)
+            self._pending[pending.order.order] = pending
 
     def is_pending(self, order: str) -> bool:
         """Whether the order with this id has no answer yet."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
@@ -30,7 +32,7 @@ from ...pipeline.messages import (
     ToConsole,
 )
 from ...pipeline.run_directory import spell
-from ...pipeline.runtime.sockets import Inbox, Outbox, Watch, make_context
+from ...pipeline.runtime.sockets import Inbox, InboxFull, Outbox, Watch, make_context
 from ..supervisor.lock import is_running
 from ..supervisor.orphans import ensure_supervised
 
@@ -123,10 +125,11 @@ class Remote:
     ) -> AdapterReply:
         """Sends an order to the router and waits for its reply without a timeout.
 
-        `show` is called with all telemetry meanwhile. Raises `OperatorError` if the router ends or
-        is restarted, since no reply comes then."""
+        `show` is called with all telemetry meanwhile. A router that is restarted gets the order
+        again, and carries it out once. Raises `OperatorError` if the pipeline ends."""
         router = Outbox(self._context, self.config.run_path, "router")
-        listening = asyncio.create_task(self._until_the_router_ends(show))
+        again = functools.partial(router.send, order)
+        listening = asyncio.create_task(self._until_the_pipeline_ends(show, again))
         answering = asyncio.create_task(self._answer_to(order.order))
         try:
             router.send(order)
@@ -166,10 +169,13 @@ class Remote:
             if isinstance(answer, AdapterReply) and answer.order == order:
                 return answer
 
-    async def _until_the_router_ends(self, show: Callable[[Telemetry], None]) -> OperatorError:
-        """Returns the error to raise, once the current router has ended."""
+    async def _until_the_pipeline_ends(
+        self, show: Callable[[Telemetry], None], meet_router: Callable[[], None]
+    ) -> OperatorError:
+        """Returns the error to raise, once the pipeline has ended. Calls `meet_router` for each
+        router that replaces another."""
         watch = self.watch()
-        incarnation: int | None = None
+        incarnation, began = 0, time.time_ns()
         while True:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -181,11 +187,11 @@ class Remote:
             for message in heard:
                 show(message)
                 if isinstance(message, Heartbeat) and message.name == "router":
-                    if incarnation not in (None, message.incarnation):
-                        return OperatorError(
-                            "the router restarted before it answered",
-                            f"see: {spell('adapters list', self.config.run)}",
-                        )
+                    # An incarnation is the time of a start: the first one heard may be new, too.
+                    is_new = message.incarnation != incarnation
+                    if is_new and (incarnation or message.incarnation > began):
+                        with contextlib.suppress(InboxFull):  # of a router that hangs
+                            meet_router()
                     incarnation = message.incarnation
 
     def watch(self) -> Watch:

@@ -31,6 +31,7 @@ from starlette.routing import Route
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
+from ...pipeline.handover.run_lock import Lock
 from ...pipeline.messages import (
     Abort,
     AskSnapshot,
@@ -63,7 +64,6 @@ from ...pipeline.private_files import keep_files_private
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.process import die_with_parent
-from ...pipeline.runtime.run_lock import Lock
 from ...pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from ..supervisor.metrics_history import MetricsHistory

@@ -10,7 +10,7 @@ import os
 import signal
 from pathlib import Path
 
-from ...pipeline.runtime.ring_record import take_exit
+from ...pipeline.handover.ring_record import take_exit
 
 
 class AdoptedProcess:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...pipeline.handover.ring_record import EXIT, RECORD, RingRecord, boot_id, start_ticks
 from ...pipeline.messages import ProcessState
 from ...pipeline.run_directory import REQUEST_JOURNAL, ROUTER_RECORD
 from ...pipeline.runtime.clock import unix_time
-from ...pipeline.runtime.ring_record import EXIT, RECORD, RingRecord, boot_id, start_ticks
 from ...pipeline.runtime.wording import counted
 from .adopted_process import AdoptedProcess
 from .child import Child

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 
 from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
+from ...pipeline.handover.revival import SUPERVISOR_COMMAND
+from ...pipeline.handover.ring_record import ProcessRecord
 from ...pipeline.messages import ProcessState, ProcessView
 from ...pipeline.runtime.clock import own_clock, unix_time
-from ...pipeline.runtime.revival import SUPERVISOR_COMMAND
-from ...pipeline.runtime.ring_record import ProcessRecord
 from .adopted_process import AdoptedProcess
 from .ring_processes import command_of
 

@@ -7,8 +7,8 @@ import os
 
 from ...pipeline.config import Config
 from ...pipeline.errors import OperatorError
+from ...pipeline.handover.run_lock import Lock
 from ...pipeline.run_directory import make_run_directory
-from ...pipeline.runtime.run_lock import Lock
 
 
 class DirectoryGuard:

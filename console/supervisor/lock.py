@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from ...pipeline.errors import OperatorError
+from ...pipeline.handover.ring_record import RECORD
+from ...pipeline.handover.run_lock import LOCK_VARIABLE, Lock
 from ...pipeline.run_directory import spell
-from ...pipeline.runtime.ring_record import RECORD
-from ...pipeline.runtime.run_lock import LOCK_VARIABLE, Lock
 from .ring_processes import find_processes
 
 

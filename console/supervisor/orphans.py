@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 
 from ...pipeline.errors import OperatorError
+from ...pipeline.handover.ring_record import RECORD, RingRecord
+from ...pipeline.handover.run_lock import Lock
 from ...pipeline.run_directory import spell
-from ...pipeline.runtime.ring_record import RECORD, RingRecord
-from ...pipeline.runtime.run_lock import Lock
 from .adoption import remove_left_over
 from .lock import is_orphaned, is_supervised
 from .ring_processes import find_processes

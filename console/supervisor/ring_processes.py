@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...pipeline.config import Config
-from ...pipeline.runtime.ring_record import start_ticks
+from ...pipeline.handover.ring_record import start_ticks
 
 MODULES = {
     "fetch": "pipeline.fetch.fetch",

@@ -15,6 +15,14 @@ import time
 from pathlib import Path
 
 from ...pipeline.config import MEETING, Config
+from ...pipeline.handover.listener import (
+    LISTENER,
+    bind_listener,
+    inherited_listener,
+    refuse_connections,
+)
+from ...pipeline.handover.revival import ADOPTS
+from ...pipeline.handover.ring_record import RECORD, RingRecord, boot_id, start_ticks, take_exit
 from ...pipeline.machine.memory import MemoryKills
 from ...pipeline.messages import (
     AskSnapshot,
@@ -37,15 +45,7 @@ from ...pipeline.messages import (
 )
 from ...pipeline.runtime.clock import ClockWatch, unix_time, unix_time_ns
 from ...pipeline.runtime.health import ring_state
-from ...pipeline.runtime.listener import (
-    LISTENER,
-    bind_listener,
-    inherited_listener,
-    refuse_connections,
-)
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
-from ...pipeline.runtime.revival import ADOPTS
-from ...pipeline.runtime.ring_record import RECORD, RingRecord, boot_id, start_ticks, take_exit
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.crash import last_crash
 from ..state.signals import SIGNALS, how

@@ -28,6 +28,9 @@ import zmq.asyncio
 
 from ..config import Config
 from ..errors import OperatorError
+from ..handover.listener import keep_from_children
+from ..handover.revival import Revival
+from ..handover.ring_record import note_exit
 from ..machine.descriptors import DescriptorReports, raise_descriptor_limit
 from ..messages import (
     Event,
@@ -43,10 +46,7 @@ from ..messages import (
 )
 from ..private_files import keep_files_private
 from .clock import unix_time, unix_time_ns
-from .listener import keep_from_children
 from .log_lines import LineFormatter
-from .revival import Revival
-from .ring_record import note_exit
 from .sockets import Beacon, Inbox, InboxFull, Outbox, inbox_path, make_context
 from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name
 

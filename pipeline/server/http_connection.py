@@ -51,7 +51,10 @@ def why_connections_are_unbounded() -> str:
         or changed(f"{UVICORN}.connection_made", "self", "transport")
         or changed(f"{UVICORN}.send_400_response", "self", "msg")
         or changed(f"{UVICORN}.on_response_complete", "self")
-        or missing(f"{UVICORN}.pause_writing", f"{UVICORN}.handle_events")
+        or missing(
+            *(f"{UVICORN}.{name}" for name in ("pause_writing", "handle_events")),
+            f"{UVICORN}._unset_keepalive_if_required",
+        )
     )
 
 

@@ -38,11 +38,6 @@ SLOW_READER_SECONDS = 30.0
 SLOW_READER_BYTES = 16 << 10
 """A client for which 64 KiB of an answer wait must read this much in that time, or it is cut."""
 
-# --- an answer ----------------------------------------------------------------------------------
-
-UNREAD_BYTES = 8 << 20
-"""Text and logprobs of one answer that wait for its client; with more the client is cut."""
-
 # --- text ---------------------------------------------------------------------------------------
 
 SHORT_TEXT = 16 << 10

@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from ..config import Config
+from ..handover.listener import bind_listener, inherited_listener
 from ..messages import (
     AdapterReply,
     AskText,
@@ -32,7 +33,6 @@ from ..model_files.generation_config import GenerationDefaults, read_generation_
 from ..model_files.model_config import read_model_config
 from ..runtime.clock import unix_time
 from ..runtime.health import lost_process
-from ..runtime.listener import bind_listener, inherited_listener
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer

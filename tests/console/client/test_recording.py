@@ -35,9 +35,9 @@ from loraconsole.console.state.board import Board
 from loraconsole.console.state.store import Store
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError, UsageError
+from loraconsole.pipeline.handover.run_lock import Lock
 from loraconsole.pipeline.messages import PROTOCOL, StopPipeline
 from loraconsole.pipeline.runtime.recording import Recorder
-from loraconsole.pipeline.runtime.run_lock import Lock
 from loraconsole.pipeline.runtime.sockets import InboxFull
 
 

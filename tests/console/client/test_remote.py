@@ -11,8 +11,8 @@ import pytest
 from loraconsole.console.client.remote import NotRunning, Remote
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.errors import OperatorError
+from loraconsole.pipeline.handover.run_lock import Lock
 from loraconsole.pipeline.messages import PROTOCOL
-from loraconsole.pipeline.runtime.run_lock import Lock
 
 
 @pytest.fixture

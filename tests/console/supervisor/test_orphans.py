@@ -21,7 +21,7 @@ from waiting import wait_for
 from loraconsole.console.supervisor.lock import is_running
 from loraconsole.console.supervisor.orphans import ensure_supervised, is_orphaned
 from loraconsole.console.supervisor.ring_processes import find_processes
-from loraconsole.pipeline.runtime.ring_record import start_ticks
+from loraconsole.pipeline.handover.ring_record import start_ticks
 
 pytestmark = pytest.mark.processes
 

@@ -929,8 +929,15 @@ def test_a_load_that_is_never_answered_holds_nobody() -> None:
             app.advance(1.0)
             app.show()
         await pilot.pause()
-        assert "the router restarted before it answered" in screen_text(app)
+        assert len({order.order for order in app.ordered}) == 1 < len(app.ordered)
+        assert "loading silent …" in screen_text(app)
+        app.now += 3600
+        app.show()
+        await pilot.pause()
+        assert "the router has not answered for 1800 s" in screen_text(app)
         assert app.screen.query_one("#path", Input).value == "/x"
+        app.advance(1.0)
+        app.show()
         await pilot.press("enter")  # once more, and then away
         await pilot.press("escape")
         assert isinstance(app.screen, MainScreen)

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from loraconsole.pipeline.errors import OperatorError
-from loraconsole.pipeline.runtime.listener import (
+from loraconsole.pipeline.handover.listener import (
     LISTENER,
     bind_listener,
     inherited_listener,
