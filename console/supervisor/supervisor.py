@@ -23,6 +23,7 @@ from ...pipeline.handover.listener import (
 )
 from ...pipeline.handover.revival import ADOPTS
 from ...pipeline.handover.ring_record import RECORD, RingRecord, boot_id, start_ticks, take_exit
+from ...pipeline.machine.memory import MemoryKills
 from ...pipeline.messages import (
     AskSnapshot,
     AskSpanEnds,
@@ -44,7 +45,6 @@ from ...pipeline.messages import (
 )
 from ...pipeline.runtime.clock import ClockWatch, unix_time, unix_time_ns
 from ...pipeline.runtime.health import ring_state
-from ...pipeline.runtime.memory import MemoryKills
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.crash import last_crash
