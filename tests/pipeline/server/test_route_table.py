@@ -35,7 +35,12 @@ def rows() -> list[Row]:
 def served() -> set[tuple[str, str]]:
     """Method and path of every route of the server."""
     gateway = SimpleNamespace(
-        config=Config(), report=None, pipeline=None, counters=None, streams=(), broken=None
+        config=Config(),
+        report=None,
+        pipeline=None,
+        counters=None,
+        broken=None,
+        answers=SimpleNamespace(streams=()),
     )
     app = make_app(gateway)  # type: ignore[arg-type]  # no request is made
     found = set()
@@ -69,7 +74,7 @@ def keyless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
 
 def is_let_in(ring: Ring, method: str, path: str, **headers: str) -> bool:
     """Whether the route itself answers, if only that there is no such adapter."""
-    url = path.replace("{name}", "absent")
+    url = path.replace("{name}", "absent").replace("{id}", "absent")
     body = None if method == "GET" else {"nothing": 1}
     response = ring.http.request(method, url, json=body, headers=headers)
     assert response.status_code not in (405, 500), response.text
