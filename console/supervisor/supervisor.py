@@ -186,7 +186,8 @@ class Supervisor(Process):
                 if child.held or child.restart_wanted:  # it was being stopped
                     await self._stop(child)
         self._write_record()
-        if self.fetch.state is ProcessState.DONE:
+        is_linked = (self.run / "model").exists()
+        if self.fetch.state is ProcessState.DONE and is_linked:
             self._start_ring()
         elif self.fetch.state is not ProcessState.FAILED:
             await self._start_all()

@@ -86,7 +86,7 @@ class Process:
         self._outboxes: dict[str, Outbox] = {}
         self._router = 0
         self._past_routers: deque[int] = deque(maxlen=16)
-        """Incarnations of routers, the present and earlier ones."""
+        """Incarnations of earlier routers."""
 
     # -- to be overridden
 
@@ -113,12 +113,14 @@ class Process:
 
     def _is_outdated(self, router: int) -> bool:
         """Whether a message is of an earlier router than the newest that was heard."""
+        if not router or router == self._router:
+            return False
         if router in self._past_routers:
             self.log.info("dropped a message of an earlier router")
             return True
-        if router and router != self._router:
+        if self._router:
             self._past_routers.append(self._router)
-            self._router = router
+        self._router = router
         return False
 
     def outbox(self, name: str) -> Outbox:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -290,9 +292,11 @@ def test_an_answer_in_the_console_goes_on(ring: Ring) -> None:
         await answer.stream(http, messages, params, lambda: on_text(answer.num_pieces))
         return answer
 
+    server = ring.process("server")["pid"]
+
     def kill(num_pieces: int) -> None:
         if num_pieces == 5:
-            ring.kill("server")
+            os.kill(server, signal.SIGKILL)
 
     expected, found = (asyncio.run(read(on_text)) for on_text in (lambda _: None, kill))
     assert (found.error, found.text) == ("", expected.text)
