@@ -47,7 +47,7 @@ from ..private_files import keep_files_private
 from .clock import unix_time, unix_time_ns
 from .log_lines import LineFormatter
 from .sockets import Beacon, Inbox, InboxFull, Outbox, inbox_path, make_context
-from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name
+from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name, remove_old_recordings
 
 BEAT_SECONDS = 0.5
 OPERATOR_EXIT = 2
@@ -209,6 +209,7 @@ class Process:
                 self.event("warning", f"no spans: cannot write {path}: {error.strerror}")
 
     def _record(self, path: Path, *, nvtx: bool = False, layers: bool = False) -> None:
+        remove_old_recordings(self.run / "spans", path.parent.name)
         sink = load_nvtx() if nvtx or is_profiled() else None
         self._recorded = self.spans.start(path, sink, layers=layers)
 
