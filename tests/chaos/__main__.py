@@ -54,6 +54,7 @@ def run_kills(given: argparse.Namespace, lines: Lines, directory: Path) -> None:
         names=tuple(given.names.split(",")),
         pairs=not given.singles,
         stops=not given.singles,
+        calm=given.calm,
     )
     with Pipeline(directory / "run", "--dtype", "float32") as pipeline:
         asyncio.run(run_rounds(pipeline, options, given, lines, directory))
@@ -142,6 +143,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--asks", type=int, default=60, help="different requests")
     parser.add_argument("--names", default=",".join(RING), help="processes to disturb")
     parser.add_argument("--singles", action="store_true", help="no pairs and no SIGSTOP")
+    parser.add_argument("--calm", action="store_true", help="the next fault waits for all streams")
     parser.add_argument("--out", type=Path, default=Path("chaos.jsonl"), help="JSON lines")
     return parser.parse_args()
 

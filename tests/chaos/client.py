@@ -19,6 +19,8 @@ RETRY_SECONDS = 0.1
 UNREAD_SECONDS = 5.0
 """A request without an answer is counted as accepted from this time on: the server has read it, and
 has not refused it."""
+HELD_BACK = "new requests are refused"
+"""In the refusal while an operator drains the pipeline."""
 
 
 @dataclass
@@ -75,8 +77,8 @@ class Outcome:
         """The head of the answer came, or the request waited for it without a refusal."""
         if self.accepted_at is not None:
             return True
-        if self.status is not None and self.status < 500:
-            return False  # an adapter that is not loaded, or too many requests
+        if self.status is not None and (self.status < 500 or HELD_BACK in self.reason):
+            return False  # an adapter that is not loaded, too many requests, an operator's `drain`
         waited = (self.turned_at or time.monotonic()) - self.sent_at
         return waited >= UNREAD_SECONDS
 

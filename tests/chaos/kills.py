@@ -44,6 +44,9 @@ class KillOptions:
     """Processes that faults may hit."""
     pairs: bool = True
     stops: bool = True
+    calm: bool = False
+    """Each fault waits until every stream of the one before has gone on: a pause then has one
+    cause."""
     orders: tuple[str, ...] = ("guest", "reload", "merge", "pin", "scheduler", "drain")
     rest_every: int = 8
     """Rounds between two looks at the pipeline at rest."""
@@ -194,6 +197,8 @@ class Kills:
         options = self.options
         fault = fault_of(options.seed, number, options.names, options.pairs, options.stops)
         await self._wait_allowed(fault)
+        if options.calm:
+            await self._wait_calm()
         await self._wait_busy()
         await asyncio.sleep(fault.wait)
         this = Round(number, options.seed, fault, time.monotonic(), live=self.load.running())
@@ -232,6 +237,12 @@ class Kills:
             times = self._killed_at[name]
             while len(times) == FALLS_A_MINUTE and time.monotonic() - times[0] < 62.0:
                 await asyncio.sleep(0.5)
+
+    async def _wait_calm(self) -> None:
+        """Every stream that was live at the last fault has had an event since, or has ended."""
+        for last in self._open[-1:]:
+            while any(out.ended_at is None and out.last_event_at < last.at for out in last.live):
+                await asyncio.sleep(0.1)
 
     async def _wait_busy(self) -> None:
         """Three quarters of the load have got a first token, or have waited long for it."""

@@ -95,7 +95,7 @@ class Orders:
         self.counts[f"{kind}: {result}"] += 1
 
     async def settle(self) -> None:
-        """Leaves nothing that would change answers or refuse requests: admits again, unmerges."""
+        """Admits new requests again, by as many orders as that takes."""
         deadline = time.monotonic() + ORDER_SECONDS
         while self._is_drained and time.monotonic() < deadline:
             await self._resume()
@@ -158,9 +158,9 @@ class Orders:
         drained = await asyncio.to_thread(self._ring.cli, "drain", check=False)
         await asyncio.sleep(self._rng.uniform(0.2, 1.5))
         said = drained.stderr.strip().partition("\n")[0]
-        return f"{drained.returncode} {said}, resume {await self._resume()}"
+        await self.settle()
+        return f"{drained.returncode} {said}, {'not ' * self._is_drained}resumed"
 
-    async def _resume(self) -> str:
+    async def _resume(self) -> None:
         resumed = await asyncio.to_thread(self._ring.cli, "drain", "--resume", check=False)
         self._is_drained = resumed.returncode != 0
-        return str(resumed.returncode)
