@@ -56,6 +56,7 @@ LONG = (
     "console/ui/test_snapshots",
     "pipeline/model/test_loader",
     "console/ui/test_panels",
+    "console/supervisor/test_orphans",
     "console/supervisor/test_supervisor",
     "console/ui/test_bench_panel",
     "console/ui/test_app",

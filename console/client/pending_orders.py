@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -32,6 +33,8 @@ QUICK_SECONDS = 20.0
 """Timeout of orders that the router answers from its tables or a file's header."""
 SLOW_SECONDS = 1800.0
 """Timeout of orders that wait for files, running requests or the device."""
+ANSWERED_KEPT = 64
+"""Ids of the last answered orders that are remembered."""
 UNANSWERED, NOT_THERE = 504, 503
 ReplyListener: TypeAlias = Callable[[AdapterReply], bool]
 """Called with the reply; returns whether it showed the reply to the operator."""
@@ -65,6 +68,7 @@ class PendingOrders:
         self._store, self._send, self._forget, self._tell = store, send, forget, tell
         self._clock = clock
         self._pending: dict[str, PendingOrder] = {}
+        self._answered: deque[str] = deque(maxlen=ANSWERED_KEPT)
 
     def give(self, order: Order, listener: ReplyListener = lambda _: False) -> None:
         """Sends an order. The listener is called once with the reply; at once if the order cannot
@@ -84,8 +88,12 @@ class PendingOrders:
         self._note(order)
 
     def answered(self, reply: AdapterReply) -> None:
-        """Handles a reply of the router. One to an order that has timed out is still shown."""
+        """Handles a reply of the router. One to an order that has timed out is still shown; a
+        second one to an order that was sent again is not."""
         pending = self._pending.pop(reply.order, None)
+        if pending is None and reply.order in self._answered:
+            return
+        self._answered.append(reply.order)
         is_gone = pending is not None and isinstance(pending.order, UnloadAdapter)
         self._store.fold_reply(reply, is_gone and reply.status == 200)
         if pending is None:

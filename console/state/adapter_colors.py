@@ -61,6 +61,10 @@ class AdapterColors:
             self.by_name[name] = f"adapter-{self._known[name] + 1}"
         if is_new:
             self._save()
+        if len(self.by_name) > len(names) + REMEMBERED:
+            self.by_name = {name: self.by_name[name] for name in names}
+            newest = list(self._known.items())[-REMEMBERED:]
+            self._known = dict(newest) | {name: self._known[name] for name in names}
         return True
 
     def _save(self) -> None:

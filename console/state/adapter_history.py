@@ -62,6 +62,7 @@ class AdapterHistory:
         if len(self._known) > len(views) + SPARE:
             self._known = {name: self._known[name] for name in views}
             self.marks = {name: marks for name, marks in self.marks.items() if name in views}
+            self._hit_at = {name: at for name, at in self._hit_at.items() if name in views}
 
     def _changes(self, name: str, before: _Counts, now: _Counts, at: float) -> list[MarkKind]:
         kinds: list[MarkKind] = []

@@ -60,6 +60,8 @@ STEPS = 1024
 SYNC_POINTS = 512
 EVENTS = 500
 LOG_LINES = 5_000
+UNLOADED_KEPT = 64
+"""Adapters that were unloaded of which the rates are kept; with more, all of them are dropped."""
 MINUTE_BUCKET_S = 0.5
 MINUTE_BUCKETS = 1200
 """Ten minutes, to scroll back in."""
@@ -534,6 +536,10 @@ class Store:
             series = self._adapter_series.setdefault(name, Series(bucket_s=2.0, length=600))
             series.add(table.at, counter.rate)
         names = {"", *(view.name for view in table.adapters)}
+        if len(self._adapter_tokens) > len(names) + UNLOADED_KEPT:
+            self._adapter_tokens = {n: self._adapter_tokens[n] for n in names}
+            self._adapter_series = {n: self._adapter_series[n] for n in names}
+            self._verifications = {n: v for n, v in self._verifications.items() if n in names}
         self._adapter_total.add(table.at, sum(self._adapter_tokens[name].rate for name in names))
         self._adapter_colors.give([view.name for view in table.adapters])
         self._adapter_history.fold_table(table)

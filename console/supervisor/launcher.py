@@ -10,10 +10,10 @@ from ...pipeline.api_keys import without_keys
 from ...pipeline.config import Config
 from ...pipeline.handover.listener import LISTENER, bind_listener
 from ...pipeline.handover.run_lock import LOCK_VARIABLE, Lock
+from ...pipeline.machine.descriptors import raise_descriptor_limit
 from ...pipeline.private_files import private_umask
 from ...pipeline.run_directory import make_run_directory
 from ...pipeline.runtime.clock import new_clock
-from ...pipeline.runtime.descriptors import raise_descriptor_limit
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
 from .lock import already_runs
 from .orphans import ensure_supervised

@@ -23,6 +23,7 @@ from ...pipeline.handover.listener import (
 )
 from ...pipeline.handover.revival import ADOPTS
 from ...pipeline.handover.ring_record import RECORD, RingRecord, boot_id, start_ticks, take_exit
+from ...pipeline.machine.memory import MemoryKills
 from ...pipeline.messages import (
     AskSnapshot,
     AskSpanEnds,
@@ -44,7 +45,6 @@ from ...pipeline.messages import (
 )
 from ...pipeline.runtime.clock import ClockWatch, unix_time, unix_time_ns
 from ...pipeline.runtime.health import ring_state
-from ...pipeline.runtime.memory import MemoryKills
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.crash import last_crash
@@ -186,7 +186,8 @@ class Supervisor(Process):
                 if child.held or child.restart_wanted:  # it was being stopped
                     await self._stop(child)
         self._write_record()
-        if self.fetch.state is ProcessState.DONE:
+        is_linked = (self.run / "model").exists()
+        if self.fetch.state is ProcessState.DONE and is_linked:
             self._start_ring()
         elif self.fetch.state is not ProcessState.FAILED:
             await self._start_all()

@@ -7,6 +7,7 @@ and passes lock and listening socket on to it. Knows a command, not what it star
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -17,6 +18,9 @@ from pathlib import Path
 
 import msgspec
 
+from ..errors import OperatorError
+from ..private_files import write_private
+from ..run_directory import make_run_directory
 from .listener import listener_fds
 from .ring_record import MOST_STARTS, RingRecord, boot_id
 from .run_lock import LOCK_VARIABLE, Lock
@@ -25,6 +29,9 @@ SUPERVISOR_COMMAND = "LORACONSOLE_SUPERVISOR"
 """Environment variable of every process of a ring: the shell command of a new supervisor."""
 ADOPTS = "LORACONSOLE_ADOPTS"
 """Environment variable of a supervisor that adopts a ring that runs: "1"."""
+CONFIG = "config.json"
+GONE_SECONDS = 3.0
+"""A supervisor makes its run directory again within a second, if that is removed."""
 LOOK_SECONDS = 1.0
 """Pause before the next look when too many supervisors have died."""
 UNCOUNTED_SECONDS = 5.0
@@ -40,6 +47,10 @@ class Revival:
         self._run = run
         self._command = shlex.split(command)
         self._was_refused = False
+        self._config = b""
+        """The settings, in case the directory is removed together with the supervisor."""
+        with contextlib.suppress(OSError):
+            self._config = (run / CONFIG).read_bytes()
 
     @classmethod
     def begin(cls, run: Path) -> bool:
@@ -54,8 +65,8 @@ class Revival:
         while True:
             try:
                 lock = Lock.wait(self._run)
-            except OSError:  # the directory was removed; its supervisor makes it again
-                time.sleep(LOOK_SECONDS)
+            except OSError:  # the directory was removed
+                self._make_directory()
                 continue
             try:
                 supervisor = self._start(lock)
@@ -68,6 +79,15 @@ class Revival:
                 time.sleep(LOOK_SECONDS)
             else:
                 supervisor.wait()  # until it ends, so that none is left as a zombie
+
+    def _make_directory(self) -> None:
+        """Makes the run directory again with its config, unless a supervisor is there to do so."""
+        time.sleep(GONE_SECONDS)
+        if (self._run / "lock").exists() or not self._config:
+            return
+        with contextlib.suppress(OSError, OperatorError):
+            make_run_directory(self._run)
+            write_private(self._run / CONFIG, self._config)
 
     def _start(self, lock: Lock) -> subprocess.Popen[bytes] | None:
         """The new supervisor, which has the lock; None if too many have died within a minute."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..config import Config
 from ..errors import OperatorError
+from ..machine.memory import available_bytes
 from ..model_files.model_config import ModelConfig
-from ..runtime.memory import available_bytes
 from .pool_memory import PoolMemory
 
 PAGE_SIZE = 16

@@ -31,6 +31,7 @@ from ..errors import OperatorError
 from ..handover.listener import keep_from_children
 from ..handover.revival import Revival
 from ..handover.ring_record import note_exit
+from ..machine.descriptors import DescriptorReports, raise_descriptor_limit
 from ..messages import (
     Event,
     Heartbeat,
@@ -45,9 +46,8 @@ from ..messages import (
 )
 from ..private_files import keep_files_private
 from .clock import unix_time, unix_time_ns
-from .descriptors import DescriptorReports, raise_descriptor_limit
 from .log_lines import LineFormatter
-from .sockets import Beacon, Inbox, InboxFull, Outbox, make_context
+from .sockets import Beacon, Inbox, InboxFull, Outbox, inbox_path, make_context
 from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name
 
 BEAT_SECONDS = 0.5
@@ -56,6 +56,8 @@ OPERATOR_EXIT = 2
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
+CONSOLE = "console-"
+"""With this begin the names of consoles' inboxes."""
 REFUSED_LOG = "process"
 """The logger for errors that end a process; the supervisor leaves its name out of the reason."""
 
@@ -84,7 +86,7 @@ class Process:
         self._outboxes: dict[str, Outbox] = {}
         self._router = 0
         self._past_routers: deque[int] = deque(maxlen=16)
-        """Incarnations of routers, the present and earlier ones."""
+        """Incarnations of earlier routers."""
 
     # -- to be overridden
 
@@ -111,17 +113,23 @@ class Process:
 
     def _is_outdated(self, router: int) -> bool:
         """Whether a message is of an earlier router than the newest that was heard."""
+        if not router or router == self._router:
+            return False
         if router in self._past_routers:
             self.log.info("dropped a message of an earlier router")
             return True
-        if router and router != self._router:
+        if self._router:
             self._past_routers.append(self._router)
-            self._router = router
+        self._router = router
         return False
 
     def outbox(self, name: str) -> Outbox:
-        """The outbox to another process's inbox, opened once."""
+        """The outbox to another process's inbox, opened once. Those of consoles that have ended
+        are closed: a command line that loads an adapter every minute is a console each time."""
         if name not in self._outboxes:
+            for other in [*self._outboxes]:
+                if other.startswith(CONSOLE) and not inbox_path(self.run, other).exists():
+                    self._outboxes.pop(other).close()
             self._outboxes[name] = Outbox(self.context, self.run, name)
         return self._outboxes[name]
 

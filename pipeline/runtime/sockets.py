@@ -53,8 +53,13 @@ def make_context() -> zmq.asyncio.Context:
     return context
 
 
+def inbox_path(run: Path, name: str) -> Path:
+    """The unix socket of an inbox."""
+    return run / f"{name}.inbox"
+
+
 def inbox_address(run: Path, name: str) -> str:
-    return f"ipc://{run}/{name}.inbox"
+    return f"ipc://{inbox_path(run, name)}"
 
 
 def stats_address(run: Path, name: str) -> str:

@@ -19,6 +19,8 @@ from .waiting_queue import WaitingQueue
 
 OVERHEAD_SECONDS = 0.5
 """S-LoRA's allowance between admission and first token."""
+MOST_CLIENTS = 4096
+"""Most counters of the fair policy: adapters come and go under new names."""
 SMOOTHING = 0.7
 """The weight of the newest value in S-LoRA's moving averages."""
 
@@ -235,6 +237,16 @@ class VirtualTokenCounter(Policy):
         if least is None:
             least = self.counters.get(self._left_last, 0.0)
         self.counters[client] = max(self.counters.get(client, 0.0), least)
+        if len(self.counters) > MOST_CLIENTS:
+            self._forget(queue)
+
+    def _forget(self, queue: WaitingQueue) -> None:
+        """Drops the lower half of the counters of clients that do not wait. One that returns gets
+        the least of those that wait, which is more than most of these had."""
+        idle = sorted(self.counters.keys() - queue.clients(), key=lambda c: (self.counters[c], c))
+        for client in idle[: len(idle) // 2]:
+            del self.counters[client]
+        self._costs.clear()
 
     def on_leave(self, sequence: Sequence, queue: WaitingQueue) -> None:
         client = sequence.adapter.name

@@ -32,9 +32,11 @@ from .request_limits import (
     LINGER_SECONDS,
     MOST_HEADER_BYTES,
     MOST_HEADERS,
+    MOST_SMALL_CHUNKS,
     MOST_TARGET_BYTES,
     SLOW_READER_BYTES,
     SLOW_READER_SECONDS,
+    SMALL_CHUNK,
 )
 
 UVICORN = "uvicorn.protocols.http.h11_impl:H11Protocol"
@@ -77,6 +79,8 @@ class HttpParser(h11.Connection):
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MOST_HEADER_BYTES)
         self.refusal = (400, "the request is not HTTP")
+        self._chunks = self._chunk_bytes = 0
+        """Of the body so far."""
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """The next event. Raises `RemoteProtocolError`."""
@@ -87,8 +91,23 @@ class HttpParser(h11.Connection):
                 raise self._refuse(431, f"the headers exceed {MOST_HEADER_BYTES} bytes") from error
             raise self._refuse(400, f"the request is not HTTP: {str(error)[:100]}") from error
         if isinstance(event, h11.Request):
+            self._chunks = self._chunk_bytes = 0
             self._check_head(event)
+        elif isinstance(event, h11.Data):
+            self._count_chunk(event)
         return event
+
+    def _count_chunk(self, data: h11.Data) -> None:
+        """Refuses a body in very many small chunks: a quarter of a megabyte of them, which is read
+        at once, takes over a second."""
+        self._chunks += data.chunk_start
+        self._chunk_bytes += len(data.data)
+        if self._chunks > MOST_SMALL_CHUNKS and self._chunk_bytes < SMALL_CHUNK * self._chunks:
+            raise self._refuse(
+                400,
+                f"over {MOST_SMALL_CHUNKS} chunks of under {SMALL_CHUNK} bytes: send larger ones, "
+                "or the body's length",
+            )
 
     def _check_head(self, request: h11.Request) -> None:
         if len(request.target) > MOST_TARGET_BYTES:
@@ -145,7 +164,6 @@ class HttpConnection(H11Protocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
         if self._dropped is not None:
@@ -244,7 +262,6 @@ class HttpConnection(H11Protocol):
         """Ends our side, and drops what the client still sends for a moment: closing at once would
         reset the connection, and the client might lose the answer."""
         self._dropped = 0
-        self._unset_keepalive_if_required()
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -23,6 +23,7 @@ from ..runtime.wording import counted
 from .answer_format import Format
 from .bad_request import BadRequest
 from .metrics import RequestCounters
+from .request_fields import shortened
 from .request_journal import (
     AnswerAccepted,
     AnswerClosed,
@@ -89,8 +90,8 @@ class OpenAnswers:
         answer = self._answers.get(answer_id)
         if answer is None or not hmac.compare_digest(answer.owner, owner):
             raise BadRequest(
-                f"no request {answer_id!r} is open: it was answered or given up, or was not "
-                "accepted with this API key",
+                f"no request {shortened(answer_id)!r} is open: it was answered or given up, or was "
+                "not accepted with this API key",
                 status=404,
                 param="id",
             )

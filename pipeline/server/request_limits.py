@@ -25,6 +25,9 @@ MOST_HEADER_BYTES = 32 << 10
 MOST_HEADERS = 100
 MOST_TARGET_BYTES = 8 << 10
 """Bytes of the path and query of a request."""
+MOST_SMALL_CHUNKS = 1000
+SMALL_CHUNK = 64
+"""A body in more chunks than the first, of fewer bytes on average than the second, is refused."""
 HEAD_SECONDS = 10.0
 """Time for a request's line and headers, from its first byte or from the connection's opening."""
 BODY_SECONDS = 60.0
@@ -32,7 +35,7 @@ BODY_SECONDS = 60.0
 LINGER_SECONDS = 2.0
 """How long the rest of a refused request is read and dropped, so that the client sees the answer
 instead of a reset connection."""
-LINGER_BYTES = 1 << 20
+LINGER_BYTES = 16 << 20
 """How much of it at most."""
 SLOW_READER_SECONDS = 30.0
 SLOW_READER_BYTES = 16 << 10

@@ -263,15 +263,17 @@ class Api:
 
     async def add_adapter(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), AdapterBody)
-        return await self._load(body.name, body.path, body.pin)
+        return await self._load(body.name, body.path, body.pin, "path")
 
     async def load_lora_adapter(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), LoadBody)
-        return await self._load(body.lora_name, body.lora_path, body.pinned)
+        return await self._load(body.lora_name, body.lora_path, body.pinned, "lora_path")
 
-    async def _load(self, name: str, path: str, pinned: bool) -> Response:
-        _check_path(path, "path")
-        return await self._carry(LoadAdapter(**_order(name), path=path, pinned=pinned))
+    async def _load(self, name: str, path: str, pinned: bool, field: str) -> Response:
+        """`field` of the body has the path."""
+        _check_path(path, field)
+        order = LoadAdapter(**_order(name), path=path, pinned=pinned)
+        return await self._carry(order, "name" if objection(name) else field)
 
     async def reload_adapter(self, request: HttpRequest) -> Response:
         return await self._carry(ReloadAdapter(**_order(request.path_params["name"])))
@@ -281,7 +283,7 @@ class Api:
 
     async def unload_lora_adapter(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), UnloadBody)
-        return await self._carry(UnloadAdapter(**_order(body.lora_name)))
+        return await self._carry(UnloadAdapter(**_order(body.lora_name)), "lora_name")
 
     async def pin_adapter(self, request: HttpRequest) -> Response:
         return await self._carry(PinAdapter(**_order(request.path_params["name"]), pinned=True))
@@ -308,13 +310,14 @@ class Api:
             _check_path(path, "paths")
         order = _order("")
         del order["name"]
-        return await self._carry(PlanAdapters(**order, paths=tuple(body.paths)))
+        return await self._carry(PlanAdapters(**order, paths=tuple(body.paths)), "paths")
 
-    async def _carry(self, order: Order) -> Response:
-        """The router's answer to an order that is sent here. Raises `BadRequest` if it refuses."""
+    async def _carry(self, order: Order, field: str = "name") -> Response:
+        """The router's answer to an order that is sent here. Raises `BadRequest` if it refuses;
+        `field` is what it may object to."""
         reply = await self.gateway.carry_order(order)
         if reply.status != 200:
-            raise BadRequest(reply.text, status=reply.status)
+            raise BadRequest(reply.text, status=reply.status, param=field)
         body: dict[str, Any] = {"status": "ok", "message": reply.text}
         if isinstance(order, (LoadAdapter, ReloadAdapter)):
             chat = self.gateway.adapter_chat(order.name)
@@ -348,7 +351,8 @@ class Api:
             changes["weights"] = tuple(itertools.starmap(ClientWeight, body.weights.items()))
         order = _order("")
         del order["name"]
-        return await self._carry(SetScheduler(**order, **changes))
+        given = [name for name, value in changes.items() if value is not None]
+        return await self._carry(SetScheduler(**order, **changes), ", ".join(given))
 
     # -- spans
 

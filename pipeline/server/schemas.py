@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, cast
 import msgspec
 from msgspec import Meta
 
+from ..adapter_name import LONGEST_NAME
 from ..messages import SamplingParams
 from ..model_files.generation_config import NO_DEFAULTS, GenerationDefaults
 from . import request_fields
@@ -43,6 +44,7 @@ Whole: TypeAlias = Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
 Seed: TypeAlias = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 TopLogprobs: TypeAlias = Annotated[int, Meta(ge=0, le=20)]
 Name: TypeAlias = Annotated[str, Meta(max_length=4096)]
+ShortName: TypeAlias = Annotated[str, Meta(max_length=LONGEST_NAME)]
 TokenId: TypeAlias = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Source: TypeAlias = Literal["local", "hub"]
 
@@ -364,8 +366,8 @@ class SchedulerBody(Body, frozen=True, kw_only=True):
 
     table: ClassVar[Table] = request_fields.SCHEDULER
 
-    policy: str | None = None
-    weights: Annotated[dict[Name, float], Meta(max_length=1024)] | None = None
+    policy: ShortName | None = None
+    weights: Annotated[dict[ShortName, float], Meta(max_length=1024)] | None = None
     batch_num_adapters: Whole | None = None
     slo_seconds: float | None = None
     max_wait_tokens: Whole | None = None

@@ -56,7 +56,7 @@ class ServerHere(Server):
 
     @property
     def num_open(self) -> int:
-        return len(self._gateway.streams)
+        return len(self._gateway.answers.streams)
 
 
 class HandRing:

@@ -186,6 +186,7 @@ def test_a_router_that_was_restarted_gets_the_order_again(desk: MainScreen) -> N
     assert desk.told[0].status == 504 and desk.is_forgotten
     assert not desk.orders.is_pending(order.order)
     desk.orders.answered(reply(order.order))  # late, but told
+    desk.orders.answered(reply(order.order))  # and once
     assert len(desk.told) == 2
 
 

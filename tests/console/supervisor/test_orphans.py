@@ -175,6 +175,18 @@ def test_the_run_directory_is_made_again(ring: Ring) -> None:
     ring.wait_ready()
 
 
+def test_the_run_directory_is_made_again_without_a_supervisor(ring: Ring) -> None:
+    supervisor = ring.supervisor()
+    os.kill(supervisor, signal.SIGSTOP)  # so that it makes nothing
+    subprocess.run(["rm", "-rf", str(ring.run)], check=True)
+    os.kill(supervisor, signal.SIGKILL)
+    wait_for(lambda: (ring.run / "server.inbox").exists() and ensure_supervised(ring.run))
+    ring.kill("detokenizer")  # which needs config, model and every socket again
+    wait_for(lambda: rows(ring)["detokenizer"]["falls"])
+    ring.wait_ready()
+    assert ring.answer(BASE, "hi")
+
+
 def test_hangups_are_ignored_by_the_supervisor(ring: Ring) -> None:
     ring.snapshot()
     pid = ring.supervisor()
@@ -201,7 +213,7 @@ def test_down_ends_a_ring_whose_supervisors_die_young(tmp_path: Path) -> None:
         assert ring.cli("down", "--now").returncode == 0
         assert not any(start_ticks(pid) for pid in pids)
         left = {path.name for path in ring.run.iterdir()}
-        assert left <= {"config.json", "history", "lock", "logs", "model"}
+        assert left <= {"config.json", "history", "lock", "logs", "model", "warm-up-0.json"}
 
 
 def test_down_ends_a_ring_that_can_have_no_supervisor(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 from router_core import NOW, answer, ask, make_core, sent, worker_ready
 
@@ -28,6 +29,7 @@ from loraconsole.pipeline.messages import (
     Refused,
     Request,
     Reset,
+    ResumeRequest,
     SampledToken,
     SamplingParams,
     SetScheduler,
@@ -284,7 +286,7 @@ class Shift:
         paths = {"one": "/one", "two": "/two", "far": "org/adapter"}
         self.names = (None, *paths)
         adapter = tuple(f"{name}={path}" for name, path in paths.items())
-        config = Config(run=str(directory), adapter=adapter)
+        config = self.config = Config(run=str(directory), adapter=adapter)
         self.core = RouterCore(config, 7_000, NOW)
         self.core.record_lines()
         self.log = EventLog()
@@ -364,10 +366,34 @@ class Shift:
                     self.computed.clear()
                 case 6 if turn % 10 == 6:
                     policy = self.rng.choice(("fcfs", "lifo", "vtc_fair", "merged"))
-                    self.give(SetScheduler(order="s", reply_to="me", policy=policy))
+                    self.give(SetScheduler(order=f"s{turn}", reply_to="me", policy=policy))
                 case _:
                     self.post_step()
+
+    def replace_core(self) -> None:
+        """The router dies; of each request the server has some of the tokens."""
+        record, live = self.core.record(), [*self.core.scheduler.sequences()]
+        assert record is not None
+        kept = tuple(a.info for a in self.core.registry if a.digest and a.info is not None)
         self.log.close()
+        self.core = RouterCore(self.config, 9_000, self.now, record=record)
+        self.core.record_lines()
+        self.log = EventLog()
+        self.log.open(
+            Path(self.config.run), 9_000, self.config, LatencyTable(), self.now, record=record
+        )
+        self.computed.clear()
+        for sequence in live:
+            outputs = sequence.token_ids[sequence.num_prompt :]
+            known = tuple(outputs[: self.rng.randint(0, len(outputs))])
+            self.give(ResumeRequest(request=sequence.request, token_ids=known))
+        self.give(Ready("detokenizer", 1))
+        self.ask()
+        self.give(msgspec.structs.replace(worker_ready(num_pages=32), adapters=kept))
+        self.give(Ready("server", 1))
+        assert {s.request_id for s in live} <= {
+            s.request_id for s in self.core.scheduler.sequences()
+        }
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -377,6 +403,7 @@ def test_a_log_is_decided_again_with_the_same_counts_of_every_adapter(
     """Hits among them, which depend on times that only the log has."""
     shift = Shift(seed, tmp_path)
     shift.work(600)
+    shift.log.close()
     assert shift.log.path is not None
     replay = Replay(shift.log.path)
     assert replay.play() == ""
@@ -384,3 +411,20 @@ def test_a_log_is_decided_again_with_the_same_counts_of_every_adapter(
     before, after = (core.adapter_table(NOW) for core in (shift.core, replay.player.core))
     assert after == before
     assert sum(view.hits for view in after.adapters) > 5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_router_that_continues_loses_no_request_and_its_log_is_decided_again(
+    seed: int, tmp_path: Path
+) -> None:
+    shift = Shift(seed, tmp_path)
+    shift.work(200)
+    shift.replace_core()
+    shift.work(400)
+    shift.log.close()
+    shift.core.scheduler.check()
+    assert shift.log.path is not None
+    replay = Replay(shift.log.path)
+    assert replay.play() == ""
+    assert replay.player is not None and replay.player.admitted > 30
+    assert replay.player.core.adapter_table(NOW) == shift.core.adapter_table(NOW)

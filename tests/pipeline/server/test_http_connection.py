@@ -155,6 +155,22 @@ def test_a_malformed_request_gets_openais_error(data: bytes, status: int) -> Non
     serve(test)
 
 
+CHUNKED = (
+    b"POST /length HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+)
+
+
+def test_very_many_small_chunks_are_refused_and_larger_ones_are_not() -> None:
+    async def test(connect: Client, site: Site, refusals: Counter[str]) -> None:
+        code, body = await ask(connect, CHUNKED + b"1\r\na\r\n" * 1500 + b"0\r\n\r\n")
+        assert code == 400 and "chunks of under" in error_of(body)["message"]
+        chunk = b"40\r\n" + b"a" * 64 + b"\r\n"
+        assert await ask(connect, CHUNKED + chunk * 1500 + b"0\r\n\r\n") == (200, b"96000")
+        assert await ask(connect, CHUNKED + b"1\r\na\r\n" * 900 + b"0\r\n\r\n") == (200, b"900")
+
+    serve(test)
+
+
 def test_half_a_head_and_half_a_body_are_waited_for_so_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from ring import Ring, tiny_model
 from starlette.routing import Route
 
 from loraconsole.pipeline.config import Config
+from loraconsole.pipeline.run_directory import make_run_directory
+from loraconsole.pipeline.runtime.process import Process
+from loraconsole.pipeline.server.gateway import Gateway
 from loraconsole.pipeline.server.routes import make_app
 
 pytestmark = pytest.mark.processes
@@ -32,17 +35,11 @@ def rows() -> list[Row]:
     ]
 
 
-def served() -> set[tuple[str, str]]:
+async def served(run: Path) -> set[tuple[str, str]]:
     """Method and path of every route of the server."""
-    gateway = SimpleNamespace(
-        config=Config(),
-        report=None,
-        pipeline=None,
-        counters=None,
-        broken=None,
-        answers=SimpleNamespace(streams=()),
-    )
-    app = make_app(gateway)  # type: ignore[arg-type]  # no request is made
+    process = Process(Config(run=str(make_run_directory(run))), "server")
+    app = make_app(Gateway(process))
+    process.close()
     found = set()
     for route in app.routes:
         assert isinstance(route, Route)
@@ -51,10 +48,10 @@ def served() -> set[tuple[str, str]]:
     return found
 
 
-def test_the_table_has_every_route() -> None:
+def test_the_table_has_every_route(tmp_path: Path) -> None:
     listed = [(method, path) for method, path, _ in rows()]
     assert len(listed) == len(set(listed))
-    assert set(listed) == served()
+    assert set(listed) == asyncio.run(served(tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")

@@ -240,3 +240,14 @@ def test_bytes_join_to_the_text_of_every_kind_of_vocabulary(kind: str, tmp_path:
         text, found = with_logprobs(stream(tokenizer, logprobs=True), ids)
         assert b"".join(entry.chosen.data for entry in found).decode() == text
         assert [entry.offset for entry in found] == sorted(entry.offset for entry in found)
+
+
+def test_a_token_ahead_of_those_sent_again_is_not_taken(tokenizer: Tokenizer) -> None:
+    """What an earlier router sent may arrive after the stream was opened again."""
+    ids = tokenizer.encode("one two three four five")
+    output = stream(tokenizer)
+    feed(output, ids[:2], finish_reason=None)
+    assert output.push(StreamToken("r", len(ids) - 1, ids[-1], (), "length")) is None
+    again = stream(tokenizer)
+    assert output.push(StreamToken("r", 0, ids[0])) is None
+    assert text_of(feed(again, ids)) == "one two three four five"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loraconsole.pipeline.runtime.memory import MemoryKills, available_bytes
+from loraconsole.pipeline.machine.memory import MemoryKills, available_bytes
 
 GIB = 1 << 30
 

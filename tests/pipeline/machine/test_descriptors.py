@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from loraconsole.pipeline.errors import OperatorError
-from loraconsole.pipeline.runtime import descriptors
-from loraconsole.pipeline.runtime.descriptors import DescriptorReports, raise_descriptor_limit
+from loraconsole.pipeline.machine import descriptors
+from loraconsole.pipeline.machine.descriptors import DescriptorReports, raise_descriptor_limit
 
 NOFILE = resource.RLIMIT_NOFILE
 

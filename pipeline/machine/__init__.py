@@ -1,0 +1,1 @@
+"""What the machine gives a process, and its limits: memory, descriptors. Knows no message."""
