@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ..text import units
 from .documents import RecordDocument
 from .printing import print_json
 
+CANNOT_WRITE = "cannot write"
 SILENCE_SECONDS = 5.0
 """After this long without a message, the lock is checked: the pipeline may have ended."""
 
@@ -58,9 +60,10 @@ def record(config: Config, command: RecordCommand) -> int:
             except asyncio.CancelledError:
                 return recorder, "interrupted"
             except OSError as error:
-                return recorder, f"cannot write: {error.strerror}"
+                return recorder, f"{CANNOT_WRITE}: {error.strerror}"
             finally:
-                recorder.close()
+                with contextlib.suppress(OSError):  # a full disk, which has been said
+                    recorder.close()
 
     recorder, why = asyncio.run(listen())
     size = Path(command.file).stat().st_size
@@ -69,4 +72,4 @@ def record(config: Config, command: RecordCommand) -> int:
     else:
         what = f"{counted(recorder.messages, 'message')}, {units.size(size)}"
         print(f"{command.file}: {what} ({why}). loraconsole play {command.file}")
-    return 1 if why.startswith("the disk") else 0
+    return 1 if why.startswith(CANNOT_WRITE) else 0

@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS turn (
 );
 CREATE INDEX IF NOT EXISTS turn_of_conversation ON turn (conversation, id);
 """
+MOVE_IT = "is the disk full? If the file is damaged, move it away: a new one is made"
 SYSTEM = "system"
 """The name of the system prompt among a turn's parameters."""
 INDEX = "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (model, prompt, answer)"
@@ -220,15 +221,21 @@ class Transcripts:
     def delete(self, conversation: str) -> int:
         """Deletes a conversation; returns its number of turns. Raises as `turns` does."""
         numbers = [(turn.id,) for turn in self.turns(conversation)]
-        with self._lock, self._db:
-            self._db.executemany("DELETE FROM turn WHERE id = ?", numbers)
-            if self.has_index:
-                self._db.executemany("DELETE FROM words WHERE rowid = ?", numbers)
+        try:
+            with self._lock, self._db:
+                self._db.executemany("DELETE FROM turn WHERE id = ?", numbers)
+                if self.has_index:
+                    self._db.executemany("DELETE FROM words WHERE rowid = ?", numbers)
+        except sqlite3.Error as error:
+            raise OperatorError(f"{self.path} cannot be written: {error}", MOVE_IT) from error
         return len(numbers)
 
     def _all(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._db.execute(query, values).fetchall()
+        try:
+            with self._lock:
+                return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise OperatorError(f"{self.path} cannot be read: {error}", MOVE_IT) from error
 
     def _turns(self, where: str, values: Sequence[Any]) -> list[Turn]:
         names = Turn.__struct_fields__

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ does not fill the disk."""
 MOST_NAMES = 100_000
 """Spans of a recording that NVTX gets with their values; later ones get the pattern as their name.
 Its package keeps every text it has seen, 0.6 KiB each, until the process exits."""
+RECORDINGS_KEPT = 4
+"""Recordings in RUN/spans; a new one removes the oldest beyond these."""
 CAPTURED = "LORACONSOLE_PROFILE"
 """An NVTX range from start to stop, for `nsys --capture-range=nvtx`."""
 LISTENERS = ("NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID")
@@ -52,6 +55,14 @@ def recording_name(at: float) -> str:
     """Name of a recording that began at that unix time: a directory of RUN/spans. Names sort by
     time."""
     return time.strftime("%Y%m%d-%H%M%S", time.localtime(at))
+
+
+def remove_old_recordings(directory: Path, newest: str) -> None:
+    """Removes the oldest of the recordings in RUN/spans, to make room for `newest`; every process
+    of a ring may do it at once."""
+    others = sorted(path for path in directory.glob("*") if path.name < newest and path.is_dir())
+    for old in others[: max(0, len(others) + 1 - RECORDINGS_KEPT)]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def is_profiled() -> bool:

@@ -56,6 +56,17 @@ def test_a_process_closes_its_sockets_to_consoles_that_have_ended(tmp_path: Path
     router.close()
 
 
+def test_of_the_recordings_of_spans_the_newest_are_kept(tmp_path: Path) -> None:
+    router = Router(Config(run=str(tmp_path)))
+    for day in range(1, 9):
+        path = tmp_path / "spans" / f"202611{day:02}-120000" / "router.jsonl"
+        router._record(path)
+        router._stop_recording()
+    kept = sorted(path.name for path in (tmp_path / "spans").iterdir())
+    assert kept == [f"202611{day:02}-120000" for day in (5, 6, 7, 8)]
+    router.close()
+
+
 def test_the_fair_policy_forgets_clients_that_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "MOST_CLIENTS", 16)
     policy, queue = VirtualTokenCounter(SchedulerSettings(policy="vtc_fair")), WaitingQueue()

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+from full_disk import no_file_grows_beyond
 
 from loraconsole.console.client import transcripts
 from loraconsole.console.client.transcripts import Transcripts, Turn, as_jsonl, as_markdown
@@ -165,3 +167,33 @@ def test_the_command_line_lists_searches_exports_and_deletes(
     assert "aaaa" not in run("list")
     monkeypatch.setenv(transcripts.VARIABLE, "")
     run("list", code=1)
+
+
+def test_a_file_that_was_damaged_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    kept = Transcripts(path)
+    for turn in TURNS:
+        kept.add(turn)
+    kept._db.execute("DROP TABLE turn")
+    for use in (lambda: kept.conversations(), lambda: kept.search("x"), lambda: kept.add(PIRATE)):
+        with pytest.raises(OperatorError, match=r"t\.db cannot be") as caught:
+            use()
+    assert caught.value.hint
+    with pytest.raises(OperatorError, match="cannot be read") as caught:
+        kept.prompts()
+    assert "move it away" in caught.value.hint
+    kept.close()
+
+
+def test_a_full_disk_refuses_a_turn_and_keeps_those_before(tmp_path: Path) -> None:
+    kept = Transcripts(tmp_path / "t.db")
+    kept.add(PIRATE)
+    with (
+        no_file_grows_beyond(1 << 16),
+        pytest.raises(OperatorError, match="cannot be written"),
+    ):
+        kept.add(msgspec.structs.replace(PIRATE, answer="x" * 200_000))
+    assert [turn.answer for turn in kept.everything()] == [PIRATE.answer]
+    kept.add(PIRATE)
+    assert len(kept.everything()) == 2
+    kept.close()
