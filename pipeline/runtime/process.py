@@ -30,7 +30,6 @@ from ..errors import OperatorError
 from ..handover.listener import keep_from_children
 from ..handover.revival import Revival
 from ..handover.ring_record import note_exit
-from ..machine.descriptors import DescriptorReports, raise_descriptor_limit
 from ..messages import (
     Event,
     Heartbeat,
@@ -45,8 +44,9 @@ from ..messages import (
 )
 from ..private_files import keep_files_private
 from .clock import unix_time, unix_time_ns
+from .descriptors import DescriptorReports, raise_descriptor_limit
 from .log_lines import LineFormatter
-from .sockets import Beacon, Inbox, InboxFull, Outbox, inbox_path, make_context
+from .sockets import Beacon, Inbox, InboxFull, Outbox, make_context
 from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name, remove_old_recordings
 
 BEAT_SECONDS = 0.5
@@ -55,8 +55,6 @@ OPERATOR_EXIT = 2
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
-CONSOLE = "console-"
-"""With this begin the names of consoles' inboxes."""
 REFUSED_LOG = "process"
 """The logger for errors that end a process; the supervisor leaves its name out of the reason."""
 
@@ -120,12 +118,8 @@ class Process:
         return False
 
     def outbox(self, name: str) -> Outbox:
-        """The outbox to another process's inbox, opened once. Those of consoles that have ended
-        are closed: a command line that loads an adapter every minute is a console each time."""
+        """The outbox to another process's inbox, opened once."""
         if name not in self._outboxes:
-            for other in [*self._outboxes]:
-                if other.startswith(CONSOLE) and not inbox_path(self.run, other).exists():
-                    self._outboxes.pop(other).close()
             self._outboxes[name] = Outbox(self.context, self.run, name)
         return self._outboxes[name]
 
