@@ -30,6 +30,7 @@ from ..errors import OperatorError
 from ..handover.listener import keep_from_children
 from ..handover.revival import Revival
 from ..handover.ring_record import note_exit
+from ..machine.descriptors import DescriptorReports, raise_descriptor_limit
 from ..messages import (
     Event,
     Heartbeat,
@@ -44,7 +45,6 @@ from ..messages import (
 )
 from ..private_files import keep_files_private
 from .clock import unix_time, unix_time_ns
-from .descriptors import DescriptorReports, raise_descriptor_limit
 from .log_lines import LineFormatter
 from .sockets import Beacon, Inbox, InboxFull, Outbox, make_context
 from .spans import Recording, Spans, is_profiled, load_nvtx, recording_name, remove_old_recordings
