@@ -18,7 +18,6 @@ import signal
 import stat
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -85,8 +84,7 @@ class Process:
         self._recorded: Recording | None = None
         self._outboxes: dict[str, Outbox] = {}
         self._router = 0
-        self._past_routers: deque[int] = deque(maxlen=16)
-        """Incarnations of earlier routers."""
+        """Incarnation of the newest router that was heard."""
 
     # -- to be overridden
 
@@ -112,15 +110,13 @@ class Process:
                 return message
 
     def _is_outdated(self, router: int) -> bool:
-        """Whether a message is of an earlier router than the newest that was heard."""
-        if not router or router == self._router:
-            return False
-        if router in self._past_routers:
+        """Whether a message is of an earlier router than the newest that was heard. Incarnations
+        are times of the pipeline's clock, so a later router has the larger one; the first message
+        that a process hears may be the new router's, and the old one's last may follow."""
+        if 0 < router < self._router:
             self.log.info("dropped a message of an earlier router")
             return True
-        if self._router:
-            self._past_routers.append(self._router)
-        self._router = router
+        self._router = max(router, self._router)
         return False
 
     def outbox(self, name: str) -> Outbox:

@@ -13,7 +13,7 @@ import http
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import h11
 import msgspec
@@ -32,6 +32,7 @@ from .request_limits import (
     LINGER_SECONDS,
     MOST_HEADER_BYTES,
     MOST_HEADERS,
+    MOST_READ_ON,
     MOST_SMALL_CHUNKS,
     MOST_TARGET_BYTES,
     SLOW_READER_BYTES,
@@ -123,6 +124,19 @@ class HttpParser(h11.Connection):
         return h11.RemoteProtocolError(reason, error_status_hint=status)
 
 
+class GentleTransport:
+    """A transport whose `close` its connection decides about; all else is the transport's own."""
+
+    def __init__(self, transport: asyncio.Transport, connection: HttpConnection) -> None:
+        self._transport, self._connection = transport, connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        self._connection.close_gently(self._transport)
+
+
 class HttpConnection(H11Protocol):
     """One connection. `refusals` counts why connections were cut."""
 
@@ -138,10 +152,12 @@ class HttpConnection(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = self._parser = HttpParser()
+        self._answering_app, self.app = self.app, self._app_that_closes
         self.logger = QUIET
         self.address = ""
         self._open_connections = connections
         self._refusals = refusals
+        self._bare_transport: asyncio.Transport | None = None
         self._awaited = ""
         """What the client is to send next: "request", "head" after its first byte, "body"; ""
         while it is to send nothing."""
@@ -154,6 +170,8 @@ class HttpConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._bare_transport = transport
+        self.transport = cast("asyncio.Transport", GentleTransport(transport, self))
         self.address = self.client[0] if self.client else ""
         self._open_connections.add(self)
         self._follow_client()
@@ -175,11 +193,33 @@ class HttpConnection(H11Protocol):
         self._follow_client()
 
     def on_response_complete(self) -> None:
-        has_unread_body = self.conn.their_state is h11.SEND_BODY
         super().on_response_complete()
-        if has_unread_body and not self.transport.is_closing():
-            self._linger()
         self._follow_client()
+
+    async def _app_that_closes(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application; an answer before the end of a long body says that the connection ends.
+        The rest of a short one is read, so that the client can use the connection again."""
+
+        async def send_closing(message: Any) -> None:
+            if message["type"] == "http.response.start" and self._has_long_rest(scope):
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._answering_app(scope, receive, send_closing)
+
+    def _has_long_rest(self, scope: Any) -> bool:
+        if self.conn.their_state is not h11.SEND_BODY:
+            return False
+        declared = dict(scope["headers"]).get(b"content-length")
+        return declared is None or int(declared) > MOST_READ_ON
+
+    def close_gently(self, transport: asyncio.Transport) -> None:
+        """Closes, but if the client still sends, lets it see the answer first."""
+        if self.conn.their_state is h11.SEND_BODY:
+            self._linger()
+        else:
+            transport.close()
 
     def _follow_client(self) -> None:
         """Limits the time for what the client is to send next."""
@@ -237,10 +277,10 @@ class HttpConnection(H11Protocol):
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.write(self._error_bytes(status, reason))
-        if lingers and not self.transport.is_closing():
+        if lingers:
             self._linger()
-        else:
-            self.transport.close()
+        elif self._bare_transport is not None:
+            self._bare_transport.close()
         self._follow_client()
 
     def _error_bytes(self, status: int, reason: str) -> bytes:
@@ -261,6 +301,8 @@ class HttpConnection(H11Protocol):
     def _linger(self) -> None:
         """Ends our side, and drops what the client still sends for a moment: closing at once would
         reset the connection, and the client might lose the answer."""
+        if self._dropped is not None or self.transport.is_closing():
+            return
         self._dropped = 0
         self.flow.resume_reading()
         if self.transport.can_write_eof():

@@ -32,6 +32,9 @@ HEAD_SECONDS = 10.0
 """Time for a request's line and headers, from its first byte or from the connection's opening."""
 BODY_SECONDS = 60.0
 """Time for a body, from the end of the headers."""
+MOST_READ_ON = 1 << 20
+"""A body of at most this length is read to its end though it is refused, and the connection stays
+open."""
 LINGER_SECONDS = 2.0
 """How long the rest of a refused request is read and dropped, so that the client sees the answer
 instead of a reset connection."""

@@ -126,7 +126,8 @@ class Server(Process):
     async def _read_model(self) -> None:
         """Reads what requests need from the model's files: tokenizer, limits, sampling defaults."""
         gateway, directory = self._gateway, self.run / "model"
-        gateway.tokenizer = await asyncio.to_thread(Tokenizer, directory)
+        gateway.tokenizer = tokenizer = await asyncio.to_thread(Tokenizer, directory)
+        await asyncio.to_thread(lambda: tokenizer.longest_token)  # reads the whole vocabulary
         for warning in gateway.tokenizer.warnings:
             self.event("warning", warning)
         loop = asyncio.get_running_loop()

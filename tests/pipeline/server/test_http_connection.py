@@ -249,7 +249,27 @@ def test_a_refused_body_is_not_read_to_its_end_and_its_client_sees_the_answer() 
                 await writer.drain()
                 sent += 1 << 20
         writer.close()
-        assert parse(await answer) == (413, b"refused")
+        found = await answer
+        assert parse(found) == (413, b"refused")
+        assert b"connection: close" in found.lower()
+
+    serve(test)
+
+
+def test_a_short_body_that_is_refused_before_it_comes_leaves_the_connection_open() -> None:
+    """Clients send the head and the body apart, and use the connection again."""
+
+    async def test(connect: Client, site: Site, refusals: Counter[str]) -> None:
+        reader, writer = await connect()
+        for _ in range(3):
+            writer.write(b"POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b" 413 " in head and b"connection: close" not in head.lower()
+            assert await reader.readexactly(7) == b"refused"
+            writer.write(b"a" * 100_000)
+        writer.write(LAST_GET)
+        assert parse(await reader.read()) == (200, b"0")
+        writer.close()
 
     serve(test)
 

@@ -65,5 +65,6 @@ def test_the_figures_are_those_of_the_code() -> None:
 def test_the_prose_has_the_other_figures() -> None:
     text = re.sub(r"(?<=\d) (?=\d{3})", "", (ROOT / "docs" / "limits.md").read_text())
     assert f"up to {prompt_reader.AT_ONCE} characters" in text
+    assert f"body** of over {request_limits.MOST_READ_ON >> 20} MiB" in text
     assert f"drops up to {request_limits.LINGER_BYTES >> 20} MiB" in text
     assert f"for up to {request_limits.LINGER_SECONDS:.0f} s" in text

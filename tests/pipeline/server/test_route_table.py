@@ -71,7 +71,7 @@ def keyless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
 
 def is_let_in(ring: Ring, method: str, path: str, **headers: str) -> bool:
     """Whether the route itself answers, if only that there is no such adapter."""
-    url = path.replace("{name}", "absent")
+    url = path.replace("{name}", "absent").replace("{id}", "absent")
     body = None if method == "GET" else {"nothing": 1}
     response = ring.http.request(method, url, json=body, headers=headers)
     assert response.status_code not in (405, 500), response.text
