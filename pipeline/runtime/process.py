@@ -18,6 +18,7 @@ import signal
 import stat
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +35,7 @@ from ..machine.descriptors import DescriptorReports, raise_descriptor_limit
 from ..messages import (
     Event,
     Heartbeat,
+    Introduce,
     Message,
     ProcessState,
     RouterMessage,
@@ -55,6 +57,8 @@ OPERATOR_EXIT = 2
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
+CONSOLE = "console-"
+"""With this begin the names of consoles' inboxes."""
 REFUSED_LOG = "process"
 """The logger for errors that end a process; the supervisor leaves its name out of the reason."""
 
@@ -83,6 +87,8 @@ class Process:
         self._outboxes: dict[str, Outbox] = {}
         self._router = 0
         """Incarnation of the newest router that was heard."""
+        self._past_routers: deque[int] = deque(maxlen=16)
+        """Incarnations of earlier routers."""
 
     # -- to be overridden
 
@@ -104,22 +110,32 @@ class Process:
             message = await self.inbox.receive()
             if isinstance(message, SpansOrder):
                 self.order_spans(message)
-            elif not (isinstance(message, RouterMessage) and self._is_outdated(message.router)):
+            elif not (isinstance(message, RouterMessage) and self._is_outdated(message)):
                 return message
 
-    def _is_outdated(self, router: int) -> bool:
-        """Whether a message is of an earlier router than the newest that was heard. Incarnations
-        are times of the pipeline's clock, so a later router has the larger one; the first message
-        that a process hears may be the new router's, and the old one's last may follow."""
-        if 0 < router < self._router:
+    def _is_outdated(self, message: RouterMessage) -> bool:
+        """Whether a message is of an earlier router than the newest that was heard. A new router
+        introduces itself first. If both it and this process have just started, the old one's last
+        frames may follow, from a router that was never heard here."""
+        router = message.router
+        if not router or router == self._router:
+            return False
+        is_introduced = isinstance(message, Introduce) or not self._router
+        if router in self._past_routers or not is_introduced:
             self.log.info("dropped a message of an earlier router")
             return True
-        self._router = max(router, self._router)
+        if self._router:
+            self._past_routers.append(self._router)
+        self._router = router
         return False
 
     def outbox(self, name: str) -> Outbox:
-        """The outbox to another process's inbox, opened once."""
+        """The outbox to another process's inbox, opened once. Those of consoles that have ended
+        are closed: a command line that loads an adapter every minute is a console each time."""
         if name not in self._outboxes:
+            for other in [*self._outboxes]:
+                if other.startswith(CONSOLE) and not inbox_path(self.run, other).exists():
+                    self._outboxes.pop(other).close()
             self._outboxes[name] = Outbox(self.context, self.run, name)
         return self._outboxes[name]
 
