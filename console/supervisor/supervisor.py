@@ -96,6 +96,8 @@ class Supervisor(Process):
         self._kills_known = self._memory_kills.count()
         self._minders: dict[str, asyncio.Task[None]] = {}
         self._stop_asked = asyncio.Event()
+        self._is_fetched = asyncio.Event()
+        """Set once RUN/model is there, which the processes of the ring read."""
         self._adoption: Adoption | None = None
         if os.environ.pop(ADOPTS, None):
             self._adoption = adopt_ring(self.run, self.children)
@@ -183,9 +185,12 @@ class Supervisor(Process):
         for child in self.children.values():
             if child.process is not None:
                 self._mind(child)
-                if child.held or child.restart_wanted:  # it was being stopped
-                    await self._stop(child)
         self._write_record()
+        ending = (child for child in self.ring if child.held or child.restart_wanted)
+        await asyncio.gather(self._complete(), *map(self._stop, ending))
+
+    async def _complete(self) -> None:
+        """Starts what is missing in a ring that was adopted."""
         is_linked = (self.run / "model").exists()
         if self.fetch.state is ProcessState.DONE and is_linked:
             self._start_ring()
@@ -202,6 +207,7 @@ class Supervisor(Process):
             self._start_ring()
 
     def _start_ring(self) -> None:
+        self._is_fetched.set()
         for child in self.ring:
             is_given_up = child.held or child.state is ProcessState.FAILED
             if child.process is None and not is_given_up:
@@ -224,6 +230,8 @@ class Supervisor(Process):
         all."""
         while not self.stopping:
             if child.process is None:  # else it was adopted
+                if child is not self.fetch:
+                    await self._is_fetched.wait()
                 await self._start(child)
             assert child.process is not None
             code = await child.process.wait()

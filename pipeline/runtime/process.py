@@ -18,7 +18,6 @@ import signal
 import stat
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,7 +34,6 @@ from ..machine.descriptors import DescriptorReports, raise_descriptor_limit
 from ..messages import (
     Event,
     Heartbeat,
-    Introduce,
     Message,
     ProcessState,
     RouterMessage,
@@ -87,8 +85,6 @@ class Process:
         self._outboxes: dict[str, Outbox] = {}
         self._router = 0
         """Incarnation of the newest router that was heard."""
-        self._past_routers: deque[int] = deque(maxlen=16)
-        """Incarnations of earlier routers."""
 
     # -- to be overridden
 
@@ -110,23 +106,17 @@ class Process:
             message = await self.inbox.receive()
             if isinstance(message, SpansOrder):
                 self.order_spans(message)
-            elif not (isinstance(message, RouterMessage) and self._is_outdated(message)):
+            elif not (isinstance(message, RouterMessage) and self._is_outdated(message.router)):
                 return message
 
-    def _is_outdated(self, message: RouterMessage) -> bool:
-        """Whether a message is of an earlier router than the newest that was heard. A new router
-        introduces itself first. If both it and this process have just started, the old one's last
-        frames may follow, from a router that was never heard here."""
-        router = message.router
-        if not router or router == self._router:
-            return False
-        is_introduced = isinstance(message, Introduce) or not self._router
-        if router in self._past_routers or not is_introduced:
+    def _is_outdated(self, router: int) -> bool:
+        """Whether a message is of an earlier router than the newest that was heard. Incarnations
+        are times of the pipeline's clock, so a later router has the larger one; the first message
+        that a process hears may be the new router's, and the old one's last may follow."""
+        if 0 < router < self._router:
             self.log.info("dropped a message of an earlier router")
             return True
-        if self._router:
-            self._past_routers.append(self._router)
-        self._router = router
+        self._router = max(router, self._router)
         return False
 
     def outbox(self, name: str) -> Outbox:

@@ -228,6 +228,7 @@ class OpenAnswers:
 
     def end(self) -> None:
         """Removes the journal: the pipeline ends."""
+        self.is_sealed = True  # a late handler must not write it again
         self._journal.remove()
 
 

@@ -27,6 +27,15 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
         yield ring
 
 
+@pytest.fixture(autouse=True)
+def forgiven(ring: Ring) -> None:
+    """An operator's restart forgives the deaths of the last minute: five are the most."""
+    before = ring.process("router")["pid"]
+    ring.cli("restart", "router")
+    wait_for(lambda: ring.process("router")["pid"] not in (0, before), seconds=60)
+    ring.wait_ready()
+
+
 class Stream:
     """An answer that is read in a thread: its choices by index, with all that clients get."""
 
@@ -138,6 +147,15 @@ def test_an_answer_in_one_piece_comes_though_the_router_died(ring: Ring) -> None
         wait_for(lambda: ring.snapshot()["router"]["running"])
         kill_router(ring)
         assert asked.result(timeout=120) == expected
+    ring.wait_ready()
+
+
+def test_a_router_that_an_operator_restarts_loses_no_request_either(ring: Ring) -> None:
+    expected = Stream(ring, "pirate", max_tokens=120).end().answer
+    stream = Stream(ring, "pirate", max_tokens=120)
+    assert stream.begun.wait(60)
+    ring.cli("restart", "router")
+    assert stream.end().answer == expected
     ring.wait_ready()
 
 

@@ -106,7 +106,7 @@ def test_a_killed_server_closes_connections_and_leaves_no_orphan(
     stream.end()
     assert stream.error  # the connection broke
     ring.wait_ready()
-    ring.wait_idle()
+    ring.wait_idle(60)  # the request waits for its client for a grace time
     assert Streaming(ring).end().text == undisturbed
 
 
