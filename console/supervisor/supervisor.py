@@ -210,7 +210,9 @@ class Supervisor(Process):
         self._is_fetched.set()
         for child in self.ring:
             is_given_up = child.held or child.state is ProcessState.FAILED
-            if child.process is None and not is_given_up:
+            minder = self._minders.get(child.name)
+            is_minded = minder is not None and not minder.done()  # adopted dead: it restarts it
+            if child.process is None and not is_given_up and not is_minded:
                 self._mind(child)
 
     async def _grow_old(self) -> None:

@@ -103,7 +103,7 @@ def test_counts_stopped_processes_and_history_survive_the_supervisor(ring: Ring)
     ring.wait_ready()  # at the same address, which the new supervisor has inherited
 
 
-@pytest.mark.parametrize("name", ["detokenizer", "worker-0"])
+@pytest.mark.parametrize("name", ["detokenizer", "worker-0", "router"])
 def test_a_process_that_dies_with_the_supervisor_is_restarted(ring: Ring, name: str) -> None:
     undisturbed: list[str] = []
     stream(ring, undisturbed)
@@ -120,6 +120,7 @@ def test_a_process_that_dies_with_the_supervisor_is_restarted(ring: Ring, name: 
     ring.wait_ready()
     assert rows(ring)[name]["pid"] != pid and not start_ticks(pid)
     assert rows(ring)[name]["fall_reason"] == "killed by a signal"
+    assert find_processes(ring.run)[name] == [rows(ring)[name]["pid"]]  # it was started once
 
 
 def test_an_adopted_process_that_dies_is_restarted(ring: Ring) -> None:
