@@ -94,6 +94,8 @@ def test_streams_survive_a_killed_rank(ring: Ring, victim: int) -> None:
     before = [ring.process(f"worker-{rank}")["pid"] for rank in range(2)]
     said: dict[tuple[str, str], str] = {}
     asking = threading.Thread(target=lambda: said.update(all_at_once(ring, max_tokens=400)))
+    while "loraconsole_requests_running 0.0" not in ring.http.get("/metrics").text:
+        time.sleep(0.05)  # the figure is of the requests before
     asking.start()
     running = f"loraconsole_requests_running {len(ASKED)}.0"
     while running not in ring.http.get("/metrics").text:

@@ -327,6 +327,10 @@ def test_the_example_of_the_documentation_reads_on(ring: Ring) -> None:
 
 
 def test_what_no_client_comes_back_for_is_ended(ring: Ring) -> None:
+    before = ring.process("server")["pid"]
+    ring.cli("restart", "server")  # forgives the deaths of the last minute: five are the most
+    wait_for(lambda: ring.process("server")["pid"] not in (0, before), seconds=60)
+    ring.wait_ready()
     thread, _ = open_stream(ring, "left")
     before = ring.snapshot()["server"]["abandoned"]
     ring.kill("server")

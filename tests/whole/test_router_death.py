@@ -240,7 +240,8 @@ def test_what_is_merged_stays_merged(ring: Ring) -> None:
     wait_for(lambda: ring.process("worker-0")["restarts"], seconds=60)
     ring.wait_ready(120)
     wait_for_state(ring, "haiku", merged=True)
-    ring.cli("adapters", "unmerge")
+    # Until the workers are known to be back, it is refused: "the workers restarted".
+    wait_for(lambda: ring.cli("adapters", "unmerge", check=False).returncode == 0, seconds=60)
     wait_for_state(ring, "haiku", merged=False)
 
 

@@ -69,11 +69,14 @@ class Watcher:
         self._config, self._app, self._remote = config, app, remote
         self._http = httpx.AsyncClient(timeout=5, trust_env=False)
         self.rounds: list[Round] = []
+        self.pids: set[tuple[int, ...]] = set()
+        """Of all processes, as they were found."""
 
     async def ask(self) -> Round:
         begun = time.monotonic()
         snapshot = await self._remote.snapshot(steps=STEPS_KEPT)
         found, _ = find_alerts(self._config, snapshot)
+        self.pids.add(tuple(view.pid for view in snapshot.processes.processes))
         health = await self._health(snapshot)
         firing = tuple(alert.finding for alert in self._app.alert_book.firing)
         asked = Round(
@@ -96,14 +99,15 @@ class Watcher:
             return False
 
     async def watch_until_well(self, seconds: float) -> None:
-        """Asks until all have said ill and then, for a second, well."""
-        deadline, has_been_ill, well_since = time.monotonic() + seconds, False, 0.0
+        """Asks until a process was replaced, and all have said well for a second. A question that
+        is put to the server while it is down is answered by the next one, so not all are seen to
+        say ill."""
+        deadline, well_since = time.monotonic() + seconds, 0.0
         while True:
             asked = await self.ask()
             assert asked.ended < deadline, self.rounds[-20:]
             is_well_now = asked.agrees and asked.status
-            has_been_ill |= asked.agrees and not asked.status
-            if not (has_been_ill and is_well_now):
+            if len(self.pids) == 1 or not is_well_now:
                 well_since = asked.ended
             elif asked.ended - well_since > 1.0:
                 return
@@ -132,6 +136,7 @@ def test_all_that_is_asked_agrees_through_a_kill(ring: Ring, name: str) -> None:
             while not (await watcher.ask()).agrees:
                 await asyncio.sleep(ROUND_SECONDS)
             watcher.rounds.clear()
+            watcher.pids.clear()
             live = asyncio.create_task(_keep_busy(ring.url))
             await asyncio.sleep(0.5)
             os.kill(pid, signal.SIGKILL)
@@ -144,7 +149,8 @@ def test_all_that_is_asked_agrees_through_a_kill(ring: Ring, name: str) -> None:
     ring.http = httpx.Client(base_url=ring.url, timeout=60, trust_env=False)
     assert longest_quarrel(rounds) <= AGREE_SECONDS, rounds
     words = [word for word, _ in groupby(r.word for r in rounds)]
-    assert words == ["READY", "RECOVERING", "READY"], words
+    seen = ["READY", "RECOVERING", "READY"]
+    assert words == seen or (name == "server" and words == ["READY"]), words
 
 
 async def _keep_busy(url: str) -> None:
