@@ -74,6 +74,17 @@ LONG = (
 with a few that take minutes while the other core is idle."""
 
 
+MOST_ID = 200
+"""Characters of a value in a test's name. pytest keeps the name in an environment variable; with
+128 kB there, no process can be started, and a test with a ring fails."""
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    if isinstance(val, str | bytes) and len(val) > MOST_ID:
+        return f"{argname} of {len(val)}"
+    return None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     turns = {TESTS / f"{name}.py": turn for turn, name in enumerate(LONG)}
     items.sort(key=lambda item: turns.get(item.path, len(turns)))
