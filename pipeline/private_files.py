@@ -58,3 +58,18 @@ def write_private(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Replaces a file at once, by way of one that ends in `.new` and that the next call overwrites
+    if a kill leaves it. Makes no directory. Raises `OSError`, and then leaves the old content."""
+    new = path.with_suffix(".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        with open(os.open(new, flags, 0o600), "wb") as file:
+            file.write(content)
+        new.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # the directory is gone or read-only
+            new.unlink()
+        raise

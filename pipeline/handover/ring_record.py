@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ..messages import ProcessView
+from ..private_files import replace_private
 
 RECORD = "processes.json"
 EXIT = "exit-"
@@ -62,16 +63,8 @@ class RingRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def write(self, run: Path) -> None:
         """Replaces the record atomically. Raises `OSError`."""
-        new = run / f"{RECORD}.new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        try:
-            with open(os.open(new, flags, 0o600), "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
-            new.replace(run / RECORD)
-        except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
+        data = msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+        replace_private(run / RECORD, data)
 
     def recent_starts(self) -> tuple[float, ...]:
         """The starts of supervisors within the last `STARTS_SECONDS`."""

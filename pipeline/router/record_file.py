@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 import msgspec
 
+from ..private_files import replace_private
 from ..run_directory import ROUTER_RECORD
 from .record import RouterRecord
 
@@ -40,15 +40,11 @@ class RecordFile:
         data = msgspec.json.encode(record)
         if data == self._written and not self.error:
             return
-        fresh = self.path.with_suffix(".new")
         try:
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-            fresh.replace(self.path)
+            replace_private(self.path, data)
         except OSError as error:
             self.error = f"cannot write {self.path}: {error.strerror}"
-            for path in (fresh, self.path):
-                with contextlib.suppress(OSError):  # the run directory is gone or read-only
-                    path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the run directory is gone or read-only
+                self.path.unlink(missing_ok=True)
         else:
             self.error, self._written = "", data

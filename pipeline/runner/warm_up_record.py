@@ -14,6 +14,7 @@ import msgspec
 import torch
 
 from ..model.compute_queue import ComputeQueue
+from ..private_files import replace_private
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +59,8 @@ class WarmUpRecord:
 
     def write(self, measured: MeasuredSteps) -> None:
         """Keeps the measurements; a full disk only costs the next worker its time."""
-        new = self._path.with_suffix(".new")
         try:
-            new.write_bytes(msgspec.json.encode(self._content(measured)))
-            new.replace(self._path)
+            replace_private(self._path, msgspec.json.encode(self._content(measured)))
         except OSError as error:
             log.warning("cannot keep what the warm-up measured: %s", error)
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from starlette.applications import Starlette
+from tiny_llama import CONFIG
 
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.run_directory import make_run_directory
@@ -23,18 +24,6 @@ from loraconsole.pipeline.server.server import Server
 from .ring_processes import find_processes
 
 READY_SECONDS = 120.0
-TINY = {
-    "model_type": "llama",
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-5,
-    "eos_token_id": 299,
-}
 MODULES = {
     "router": ("pipeline.router.router",),
     "worker-0": ("pipeline.worker", "--rank", "0"),
@@ -65,7 +54,7 @@ class HandRing:
     def __init__(self, directory: Path) -> None:
         model = directory / "model"
         model.mkdir()
-        (model / "config.json").write_text(json.dumps(TINY))
+        (model / "config.json").write_text(json.dumps(CONFIG))
         self.run = make_run_directory(directory / "run")
         self.config = Config(
             run=str(self.run),
