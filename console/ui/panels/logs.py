@@ -340,24 +340,32 @@ class LogPane(FilterPane):
             del self._kept[: bisect_right(self._kept, first - 1, key=lambda entry: entry.number)]
         self._source = logs
 
+    def _gather_first(self) -> None:
+        """For a key that is pressed before the first frame."""
+        if not self._source:
+            self._gather(self.painted_app.board.logs)
+
     def _index_after(self, number: int) -> int:
         """Index after the line `number`, or after the last one before it."""
         return bisect_right(self._kept, number, key=lambda entry: entry.number)
 
     def _at(self) -> int:
         """Index of the cursor's line; if the filter hides it, of the last one before it."""
+        self._gather_first()
         if self._cursor is None:
             return len(self._kept) - 1
         return max(0, self._index_after(self._cursor) - 1)
 
     def _end(self) -> int:
         """Index after the last line to show."""
+        self._gather_first()
         if self._cursor is None:
             return len(self._kept)
         return max(min(self._page, len(self._kept)), self._index_after(self._bottom))
 
     def _hold(self, index: int, end: int) -> None:
         """Moves the cursor to the line at `index`, and shows the lines before `end`."""
+        self._gather_first()
         number = len(self._kept)
         if number:
             end = min(max(end, self._page), number)
@@ -474,7 +482,8 @@ class LogPane(FilterPane):
     @property
     def _current(self) -> LogLine | None:
         """The line under the cursor; the newest one while following."""
-        return self._kept[self._at()] if self._kept else None
+        index = self._at()
+        return self._kept[index] if self._kept else None
 
     def action_copy(self) -> None:
         if (entry := self._current) is not None:

@@ -153,8 +153,6 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     @property
     def selected(self) -> R | None:
         """The row under the cursor."""
-        if not self._rows:  # a key may be pressed before the first frame
-            self._gather(self.painted_app.board)
         index = self._index()
         return self._rows[index] if self._rows else None
 
@@ -320,6 +318,8 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
     def _index(self) -> int:
         """The cursor's index: that of its row; if that is gone, of a row of the same `kin`; else
         the last index."""
+        if not self._rows:  # a key may be pressed before the first frame
+            self._gather(self.painted_app.board)
         if self._goal is not None and (found := self.rows_of(self._goal)):
             self._key, self._goal = self.row_key(found[0]), None
         rows = enumerate(self._rows)
@@ -343,6 +343,7 @@ class TablePane(FilterPane, Generic[R], can_focus=True):
         self._select(self._index() + pages * self._page)
 
     def action_jump(self, index: int) -> None:
+        self._index()
         self._select(index if index >= 0 else len(self._rows) - 1)
 
     def action_match(self, step: int) -> None:

@@ -1534,3 +1534,31 @@ def test_the_badges_of_a_narrow_ring_name_every_process(kind: ScenarioKind, widt
         assert (worker.level != "bad") or f"worker-0 {worker.word.upper()}" in text
 
     on_stage(act, scenario=kind, seconds=40.0 if kind == "recovering" else 3.0)
+
+
+@pytest.mark.parametrize("key", ["2", "4", "8", "comma"])
+def test_a_table_obeys_keys_before_its_first_frame(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow machine, or typed at once: `8 j j r` restarts the third process."""
+
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        monkeypatch.setattr(Pane, "paint", lambda pane, board=None: None)
+        await pilot.press(key, "j", "j")
+        table = app.active_panel.query(TablePane).first()
+        rows = table.rows(app.board)
+        assert len(rows) > 2 and table.selected == rows[2]
+        await pilot.press("G")
+        assert table.selected == rows[-1]
+
+    on_stage(act)
+
+
+def test_the_log_obeys_keys_before_its_first_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(app: StagedApp, pilot: Pilot[str]) -> None:
+        monkeypatch.setattr(Pane, "paint", lambda pane, board=None: None)
+        await pilot.press("7", "k", "k")
+        pane = app.active_panel.query_one(LogPane)
+        assert pane._current == app.board.logs[-3]
+
+    on_stage(act)
