@@ -29,10 +29,14 @@ pytestmark = pytest.mark.processes
 
 OUTAGES = {"process down", "process stopped", "process silent"}
 """Rules that say that requests are not answered now."""
-AGREE_SECONDS = BEAT_SECONDS + IDLE_SECONDS
+AGREE_SECONDS = 3 * (BEAT_SECONDS + IDLE_SECONDS)
 """Longest time that two sources may differ: the age of one heartbeat, which the server waits for,
-and the time after which an idle console looks for messages."""
+and the time after which an idle console looks for messages; three times that, as all cores may be
+busy."""
 ROUND_SECONDS = 0.1
+ANSWER_SECONDS = 0.5
+"""A server that gives no answer for so long is not well: while it is down, connections wait in the
+listener for the next one."""
 
 
 class Round(NamedTuple):
@@ -67,7 +71,7 @@ class Watcher:
 
     def __init__(self, config: Config, app: ConsoleApp, remote: Remote) -> None:
         self._config, self._app, self._remote = config, app, remote
-        self._http = httpx.AsyncClient(timeout=5, trust_env=False)
+        self._http = httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False)
         self.rounds: list[Round] = []
         self.pids: set[tuple[int, ...]] = set()
         """Of all processes, as they were found."""
@@ -99,9 +103,7 @@ class Watcher:
             return False
 
     async def watch_until_well(self, seconds: float) -> None:
-        """Asks until a process was replaced, and all have said well for a second. A question that
-        is put to the server while it is down is answered by the next one, so not all are seen to
-        say ill."""
+        """Asks until a process was replaced, and all have said well for a second."""
         deadline, well_since = time.monotonic() + seconds, 0.0
         while True:
             asked = await self.ask()
@@ -149,8 +151,8 @@ def test_all_that_is_asked_agrees_through_a_kill(ring: Ring, name: str) -> None:
     ring.http = httpx.Client(base_url=ring.url, timeout=60, trust_env=False)
     assert longest_quarrel(rounds) <= AGREE_SECONDS, rounds
     words = [word for word, _ in groupby(r.word for r in rounds)]
-    seen = ["READY", "RECOVERING", "READY"]
-    assert words == seen or (name == "server" and words == ["READY"]), words
+    assert words == ["READY", "RECOVERING", "READY"], words
+    assert any(r.agrees and not r.status for r in rounds), "all say ill at the same time"
 
 
 async def _keep_busy(url: str) -> None:
