@@ -418,7 +418,11 @@ class Admission(Row, frozen=True):
     adapter: str | None
     """The adapter's key, name@generation."""
     computed: int = 0
-    """First tokens that its pages already hold: the KV was kept over a restart of the workers."""
+    """First tokens that its pages already hold: the KV was kept over a restart of the workers or of
+    the router."""
+    request_id: str = ""
+    arrived_at: float = 0.0
+    """Of its request; with the id, they name what a `KeptSequence` is of."""
 
 
 class StepLimit(enum.Enum):
@@ -504,6 +508,18 @@ class AdapterInfo(Row, frozen=True):
     """Memory of the copy of the weights that a merge of it makes."""
 
 
+class KeptSequence(Row, frozen=True):
+    """What the pages of a worker hold of a request of an earlier router."""
+
+    request_id: str
+    arrived_at: float
+    adapter: str | None
+    """The key of the adapter that computed it."""
+    computed: int
+    """Tokens whose KV the pages hold."""
+    pages: tuple[int, ...]
+
+
 class WorkerReady(Message, frozen=True, kw_only=True):
     """A worker has loaded its weights, or has met a new router: its pool, the model's limits, and
     the adapters that it keeps in host memory."""
@@ -531,6 +547,8 @@ class WorkerReady(Message, frozen=True, kw_only=True):
     """The file descriptor, in process `pid`, of the memory of its pages; -1: on a GPU."""
     has_kept_kv: bool = False
     """Whether its pages hold what the worker before it had computed."""
+    kept: tuple[KeptSequence, ...] = ()
+    """What its pages hold of the requests of an earlier router."""
 
 
 class AdapterRead(Message, frozen=True):

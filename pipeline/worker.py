@@ -30,6 +30,7 @@ from .messages import (
     DropAdapter,
     EvictAdapter,
     Introduce,
+    KeptSequence,
     MeasureAdapter,
     MergeWeights,
     Message,
@@ -86,6 +87,10 @@ class Worker(Process):
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix="wait")
         self._reader = ThreadPoolExecutor(1, "read", stand_back)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answers: set[asyncio.Task[None]] = set()
+        """Of the steps under way."""
+        self._has_failed = False
+        """Whether a step has failed since the last `Reset`, so that pages may lack KV."""
         self._runner: ModelRunner | None = None
         self._ready: WorkerReady | None = None
         self._merged: MergedModel | None = None
@@ -151,6 +156,7 @@ class Worker(Process):
                     await self._on_launcher(self.runner.adapters.drop, key)
                 case Reset(epoch=epoch):
                     await self._reset(epoch)
+                    self._has_failed = False
                 case Introduce():
                     await self._meet_router()
 
@@ -166,11 +172,12 @@ class Worker(Process):
         self._reader.shutdown(wait=False, cancel_futures=True)
         self._waiter.shutdown(wait=False, cancel_futures=True)
 
-    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts work that runs while the next messages are read."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _on_launcher(self, work: Callable[..., T], *arguments: object) -> T:
         return await self._loop.run_in_executor(self._launcher, work, *arguments)
@@ -277,7 +284,9 @@ class Worker(Process):
         except Exception as error:
             self._fail(batch, error)
             return
-        self._beside(self._answer(batch, pending))
+        answer = self._beside(self._answer(batch, pending))
+        self._answers.add(answer)
+        answer.add_done_callback(self._answers.discard)
 
     def _launch_step(self, batch: Batch) -> PendingStep:
         with self.spans.span("launch", step=batch.step, rows=len(batch.rows)):
@@ -308,6 +317,7 @@ class Worker(Process):
         from .model.parallel import RankLost
 
         self.log.exception("step %d failed", batch.step, exc_info=error)
+        self._has_failed = True
         if batch.epoch == self.epoch and not isinstance(error, RankLost):
             text = f"{type(error).__name__}: {error}"
             self.outbox("router").send(Tokens(batch.epoch, batch.step, self.rank, (), text))
@@ -320,26 +330,32 @@ class Worker(Process):
             self._broken.set_exception(error)
 
     async def _meet_router(self) -> None:
-        """Announces itself to a new router, which orders adapters and requests again. Adapters in
-        host memory and the merged copy are kept for it."""
-        await self._reset(0)
+        """Announces itself to a new router, which orders adapters and requests again. The KV of
+        the requests, adapters in host memory and the merged copy are kept for it."""
+        kept = await self._reset(0)
+        if self._answers:
+            await asyncio.wait(self._answers)
         await self._on_launcher(self.runner.use_merged, None)
         assert self._ready is not None
         ready = msgspec.structs.replace(
             self._ready,
             adapters=self.runner.adapters.held(),
             merged=self._merged.key if self._merged else "",
+            kept=() if self._has_failed else kept,
         )
         self.outbox("router").send(ready)
 
-    async def _reset(self, epoch: int) -> None:
+    async def _reset(self, epoch: int) -> tuple[KeptSequence, ...]:
+        """Drops all sequences and placed adapters. Steps of other epochs are dropped from now on.
+        Returns what the pages hold of the sequences."""
         self.epoch = 0
         try:
             async with asyncio.timeout(RESET_SECONDS if self.config.tp > 1 else None):
-                await self._on_launcher(self.runner.reset)
+                kept = await self._on_launcher(self.runner.reset)
         except TimeoutError:
             raise RuntimeError("a step waits for ranks that did not get it") from None
         self.epoch = epoch
+        return kept
 
     # -- telemetry
 

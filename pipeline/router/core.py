@@ -44,6 +44,7 @@ from ..messages import (
 from ..runtime.spans import no_span
 from ..runtime.wording import counted
 from ..schedule.adapter_registry import UNUSABLE, AdapterRecord, AdapterRefused, AdapterRegistry
+from ..schedule.kept_kv import KeptKv
 from ..schedule.pets import LatencyTable
 from ..schedule.policy_factory import changed_settings
 from ..schedule.scheduler import Overlong, Scheduler, SchedulerLimits
@@ -124,6 +125,8 @@ class RouterCore:
         self._held: HeldMessages | None = HeldMessages(continues=record is not None)
         """Messages that wait until the other processes are there; None once they are."""
         self._resets = 0
+        self._num_kept = 0
+        """Requests of an earlier router whose KV the workers have kept."""
         if record is not None:
             self.lifecycle.restore(record, now)
             self.scheduler.policy.restore_counters(record.counters)
@@ -258,6 +261,7 @@ class RouterCore:
         sequence = self.scheduler.new_sequence(request, adapter)
         sequence.continue_after(resumed, now)
         if sequence.remaining > 0:
+            self._num_kept += self.scheduler.claim_kv(sequence)
             self.scheduler.add_sequence(sequence, now)
             self._streams.send_again(sequence)
             self._batch_may_grow()
@@ -284,12 +288,13 @@ class RouterCore:
             return
         self._held = None
         self.effects.record_changed = True
-        if number := held.num_requests:
-            self.effects.report(
-                "warning", f"router restarted; {counted(number, 'request', 'continue')}"
-            )
         for message in held.in_order():
             self._handle(message, now)
+        self.scheduler.release_unclaimed()
+        if number := held.num_requests:
+            continued = counted(number, "request", "continue")
+            kept = f", {self._num_kept} with kept KV" if self._num_kept else ""
+            self.effects.report("warning", f"router restarted; {continued}{kept}")
         self._batch_may_grow()
 
     def _batch_may_grow(self) -> None:
@@ -367,14 +372,19 @@ class RouterCore:
 
     def reset_workers(self, now: float, *, keeps_kv: bool = False) -> None:
         """Begins a new epoch: the workers' pools are empty or, with `keeps_kv`, hold what the steps
-        answered so far have computed. All requests wait, no step is under way."""
+        answered so far have computed; before an earlier router's requests are here, what they keep
+        for those. All requests wait, no step is under way."""
         unanswered = [step.batch for step in self.steps.values()] if keeps_kv else None
+        kept = None
         self.steps.clear()
         self.effects.pending.append(DropSteps())
         self._resets += 1
         epoch = self._incarnation + self._resets  # differs from those of earlier routers
         workers = [self._workers[rank] for rank in sorted(self._workers)]
-        self.scheduler.reset(epoch, SchedulerLimits.of_workers(workers), now, unanswered)
+        limits = SchedulerLimits.of_workers(workers)
+        if self._record is not None and self._held is not None:
+            kept = KeptKv.of_workers(workers, limits.num_pages)
+        self.scheduler.reset(epoch, limits, now, unanswered, kept)
         self.lifecycle.drop_trials(now)
         self.effects.send_workers(Reset(epoch))
         self._adapters_changed()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..messages import Admission, BatchRow, SamplingParams
+from ..messages import Admission, BatchRow, KeptSequence, SamplingParams
 from ..model.batch_torch import StepRow
 from ..model.page_pool import PAGE_SIZE, pages_for
 
@@ -27,6 +27,9 @@ class LiveSequence:
     """Tokens in the history, including the one being sampled."""
     computed: int = 0
     pages: list[int] = field(default_factory=list)
+    request_id: str = ""
+    arrived_at: float = 0.0
+    """Of its request; "" and 0 for what no request asked for."""
 
     def advance(self, row: BatchRow, adapter: str | None, unclean: list[int]) -> StepRow:
         """Advances by one row, computed with `adapter`; new pages that the row does not fill are
@@ -75,6 +78,8 @@ class LiveSequences:
             admitted=count,
             known=count,
             computed=admission.computed,
+            request_id=admission.request_id,
+            arrived_at=admission.arrived_at,
         )
         self._live[admission.sequence] = sequence
         return sequence
@@ -82,6 +87,14 @@ class LiveSequences:
     def release(self, number: int) -> None:
         """Removes a sequence and frees its slot."""
         self._free_slots.append(self._live.pop(number).slot)
+
+    def kept(self) -> tuple[KeptSequence, ...]:
+        """What the pages hold of each request, once all launched steps are done."""
+        return tuple(
+            KeptSequence(s.request_id, s.arrived_at, s.adapter, s.computed, tuple(s.pages))
+            for s in self._live.values()
+            if s.request_id
+        )
 
     def clear(self) -> None:
         """Removes all sequences and slots."""

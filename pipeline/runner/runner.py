@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ..config import Config
-from ..messages import Batch, Message, WorkerReady, WorkerStats
+from ..messages import Batch, KeptSequence, Message, WorkerReady, WorkerStats
 from ..model.compute_queue import choose_queue
 from ..model.page_pool import PAGE_SIZE
 from ..model.pool_memory import PoolKeeper
@@ -150,10 +150,11 @@ class ModelRunner:
             unit=unit,
         )
 
-    def reset(self) -> None:
+    def reset(self) -> tuple[KeptSequence, ...]:
         """Waits for all launched steps, then drops every sequence and evicts every adapter; the
-        host copies of the adapters are kept."""
-        self._launcher.reset()
+        host copies of the adapters are kept. Returns what the pages hold of the sequences, until
+        the next step writes to them."""
+        return self._launcher.reset()
 
     def launch(self, batch: Batch, *, keep_logits: bool = False) -> PendingStep:
         """Issues a step. Does not wait for the device, except before prompts with --sync-points."""

@@ -16,7 +16,7 @@ import msgspec
 import torch
 
 from ..config import Config
-from ..messages import Admission, Batch, Message, SyncPoint
+from ..messages import Admission, Batch, KeptSequence, Message, SyncPoint
 from ..model.batch_torch import Staging, StepRow
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
@@ -60,12 +60,15 @@ class StepLauncher:
         self._merged: MergedModel | None = None
         self.sequences = LiveSequences()
 
-    def reset(self) -> None:
+    def reset(self) -> tuple[KeptSequence, ...]:
         """Waits for all launched steps, then drops every sequence and evicts every adapter; the
-        host copies of the adapters are kept."""
+        host copies of the adapters are kept. Returns what the pages hold of the sequences, until
+        the next step writes to them."""
         self._queue.synchronize()
         self._loaded.store.evict_all()
+        kept = self.sequences.kept()
         self.sequences.clear()
+        return kept
 
     def launch(self, batch: Batch, *, keep_logits: bool = False) -> PendingStep:
         """Issues a step. Does not wait for the device, except before prompts with --sync-points."""

@@ -32,6 +32,7 @@ from ..messages import (
 from ..runtime.spans import no_span
 from .adapter_registry import AdapterRecord, AdapterRegistry
 from .admission import AdmissionPass, Decision, QueueState
+from .kept_kv import KeptKv
 from .page_allocator import OutOfPages, PageAllocator
 from .pets import LatencyTable
 from .policy_factory import make_policy
@@ -135,7 +136,9 @@ class Scheduler:
         """Tallies of ended sequences that still have a token in flight, by number."""
         self._queue_state = QueueState()
         self._keeps_pages = False
-        """Whether waiting sequences may hold pages, after a restart of the workers."""
+        """Whether waiting sequences may hold pages, after a restart of workers or router."""
+        self._kept = KeptKv()
+        """What the workers hold of the requests of an earlier router, until `release_unclaimed`."""
         self._steps_since_admission = 0
 
     # -- the policy
@@ -173,10 +176,12 @@ class Scheduler:
         limits: SchedulerLimits,
         now: float,
         unanswered: ListLike[Batch] | None = None,
+        kept: KeptKv | None = None,
     ) -> None:
         """Starts over with new workers: running sequences wait again, with all their tokens. The
         pool is empty, unless the new workers have the KV of the old ones: then `unanswered` are the
-        steps that those did not answer, and sequences keep their pages and what is computed."""
+        steps that those did not answer, and sequences keep their pages and what is computed.
+        `kept` is what workers hold of an earlier router's requests, which `claim_kv` asks for."""
         keeps_kv = unanswered is not None and limits.num_pages == self.pool.total
         for batch in unanswered or ():
             for row in batch.rows:
@@ -191,9 +196,10 @@ class Scheduler:
         self.epoch = epoch
         self.limits = limits
         self.policy.max_running = limits.max_running
-        kept = {page for sequence in self.waiting for page in sequence.pages}
-        self.pool = PageAllocator(limits.num_pages, limits.page_size, kept)
-        self._keeps_pages = bool(kept)
+        self._kept = kept or KeptKv()
+        held = {page for sequence in self.waiting for page in sequence.pages}
+        self.pool = PageAllocator(limits.num_pages, limits.page_size, held.union(self._kept.pages))
+        self._keeps_pages = bool(held)
         self._release.clear()
         self._charges.clear()
         self._late.clear()
@@ -263,6 +269,27 @@ class Scheduler:
         if self._prefetch and adapter.state is AdapterState.HOST:
             need = self._worst_case().with_candidate(*sequence.size)
             self.residency.place_or_wait(adapter, need, now, unwanted=True)
+
+    def claim_kv(self, sequence: Sequence) -> bool:
+        """Gives a sequence that is not queued yet the pages that hold its KV, if the workers have
+        kept any. Its last token is computed again in any case, for its logits."""
+        adapter = sequence.adapter
+        key = None if adapter is self.registry.base else adapter.key
+        kept = self._kept.claim(sequence.request, key)
+        if kept is None:
+            return False
+        num_tokens = min(kept.computed, sequence.length - 1)
+        num_pages = self.pool.pages_for(num_tokens)
+        sequence.pages = list(kept.pages[:num_pages])
+        sequence.num_scheduled = num_tokens
+        adapter.kv_pages += num_pages
+        self.pool.release(kept.pages[num_pages:])
+        self._keeps_pages = True
+        return num_tokens > 0
+
+    def release_unclaimed(self) -> None:
+        """Frees the kept pages that no sequence has claimed."""
+        self.pool.release(self._kept.release())
 
     def finish(self, request_id: str) -> Sequence | None:
         """Ends a request in any state and frees its pages at once; None if it is unknown or has
@@ -508,6 +535,8 @@ class Scheduler:
                 params,
                 None if adapter is self.registry.base else adapter.key,
                 sequence.num_scheduled,
+                sequence.request_id,
+                sequence.request.arrived_at,
             )
         )
         self.policy.on_leave(sequence, self.waiting)
@@ -540,8 +569,8 @@ class Scheduler:
             sequence.pages = []
 
     def _release_kept(self) -> bool:
-        """Frees the pages that the youngest waiting sequence has kept over a restart of the
-        workers. Returns whether there was one."""
+        """Frees the pages that the youngest waiting sequence has kept over a restart of workers or
+        router. Returns whether there was one."""
         if self._keeps_pages:
             for sequence in reversed(self.waiting):
                 if sequence.pages:
@@ -667,11 +696,12 @@ class Scheduler:
         """Asserts the pool's counts against sequences and adapters, when idle and in tests."""
         self.pool.check()
         held = sum(len(sequence.pages) for sequence in self._with_pages())
-        held += self.residency.trial_pages
+        unowned = self.residency.trial_pages + len(self._kept.pages)
+        held += unowned
         assert self.pool.kv == held, f"pool says {self.pool.kv} KV pages, sequences hold {held}"
         assert self._keeps_pages or all(not sequence.pages for sequence in self.waiting)
         counted = self.registry.base.kv_pages + sum(a.kv_pages for a in self.registry)
-        assert counted + self.residency.trial_pages == held, (
+        assert counted + unowned == held, (
             f"adapters count {counted} KV pages, sequences hold {held}"
         )
         placed = sum(len(adapter.pages) for adapter in self.registry)

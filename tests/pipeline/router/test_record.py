@@ -20,6 +20,7 @@ from loraconsole.pipeline.messages import (
     AdapterState,
     Drain,
     DropAdapter,
+    KeptSequence,
     LoadAdapter,
     MergeAdapter,
     MergeWeights,
@@ -54,6 +55,7 @@ class World:
     def __init__(self) -> None:
         self.held: dict[str, AdapterInfo] = {}
         self.merged = ""
+        self.kept: tuple[KeptSequence, ...] = ()
         self.digest = "digest"
         self.reads: list[str] = []
         self.replies: list[AdapterReply] = []
@@ -66,8 +68,8 @@ class World:
 
     def worker(self) -> WorkerReady:
         ready = worker_ready()
-        kept = tuple(self.held.values())
-        return msgspec.structs.replace(ready, adapters=kept, merged=self.merged)
+        held = tuple(self.held.values())
+        return msgspec.structs.replace(ready, adapters=held, merged=self.merged, kept=self.kept)
 
     def meet_all(self) -> None:
         self.give(self.worker())
@@ -168,6 +170,31 @@ def test_requests_of_an_old_generation_stay_with_it(world: World) -> None:
     world.meet_all()
     users = {s.request_id: s.adapter.key for s in world.core.scheduler.sequences()}
     assert users == {"old": "one@1", "new": "one@2"}
+
+
+def test_requests_go_on_from_the_kv_that_the_workers_have_kept(world: World) -> None:
+    for name in ("a", "b"):
+        world.give(ask(name, adapter="one"))
+    world.replace_core(meets=False)
+    world.kept = (
+        KeptSequence("a", NOW, "one@1", 9, (3, 5, 6)),
+        KeptSequence("b", NOW, "one@9", 8, (9, 10)),
+        KeptSequence("ended", NOW, None, 4, (11,)),
+    )
+    for name in ("a", "b"):
+        world.give(ResumeRequest(request=ask(name, adapter="one"), token_ids=(7,) * 5))
+    world.give(world.worker())
+    assert world.core.scheduler.pool.kv == 6, "pages of requests that may yet come are kept"
+    world.core.scheduler.check()
+    world.meet_all()
+    (step,) = world.core.steps.values()
+    admitted = {each.request_id: each for each in step.batch.admit}
+    rows = {row.sequence: row for row in step.batch.rows}
+    a, b = admitted["a"], admitted["b"]
+    assert a.computed == 6 and rows[a.sequence].num_tokens == 1, "its last token, for its logits"
+    assert rows[a.sequence].new_pages == (3, 5)
+    assert b.computed == 0 and rows[b.sequence].num_tokens == 7, "another generation's KV"
+    assert world.core.scheduler.pool.kv == 4
 
 
 def test_an_old_generation_without_requests_is_gone(world: World) -> None:

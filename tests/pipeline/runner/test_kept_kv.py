@@ -1,4 +1,4 @@
-"""A worker that starts again goes on with the KV that the one before it has computed."""
+"""Tokens go on from the KV that was computed before the worker, or its router, was replaced."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from driver import GREEDY, Driver, save_model
 
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.messages import Admission, Batch, BatchRow, WorkerReady
+from loraconsole.pipeline.messages import Admission, Batch, BatchRow, KeptSequence, WorkerReady
 from loraconsole.pipeline.runner.runner import ModelRunner
 from loraconsole.pipeline.runtime.held_memory import HeldMemory, link_of
 
@@ -54,6 +54,34 @@ def test_tokens_after_a_restart_come_from_the_kv_before_it(model: Path, tmp_path
         assert torch.equal(pending.logits[0], logits[5 + step])
     assert found == expected[5:]
     held.close()
+
+
+def test_tokens_for_another_router_come_from_the_kv_of_the_one_before(
+    model: Path, tmp_path: Path
+) -> None:
+    runner, _ = start(model, tmp_path)
+    prompt = tuple(range(4, 40))
+    asked = Admission(3, prompt, len(prompt), GREEDY, None, request_id="r", arrived_at=5.0)
+    unasked = Admission(4, prompt, len(prompt), GREEDY, None)
+    pages = (9, 2, 7, 30)
+    rows = (BatchRow(3, len(prompt), pages), BatchRow(4, 1, (1,)))
+    steps = [Batch(1, 0, (), (asked, unasked), rows)]
+    steps += [Batch(1, number, (), (), (BatchRow(3, 1),)) for number in range(1, 12)]
+    pending = [runner.launch(batch, keep_logits=True) for batch in steps]
+    expected = [each.wait()[0][0].token_id for each in pending]
+
+    assert runner.reset() == (KeptSequence("r", 5.0, None, len(prompt) + 11, pages),)
+    assert runner.reset() == ()
+    known = prompt + tuple(expected[:6])
+    again = Admission(0, known, len(prompt), GREEDY, None, len(known) - 1)
+    for step in range(6):
+        admit, new = ((), ()) if step else ((again,), pages)
+        batch = Batch(2, step, (), admit, (BatchRow(0, 1, new),))
+        found = runner.launch(batch, keep_logits=True)
+        assert found.wait()[0][0].token_id == expected[6 + step]
+        logits, before = found.logits, pending[6 + step].logits
+        assert logits is not None and before is not None
+        assert torch.equal(logits[0], before[0])
 
 
 def test_without_the_router_nothing_is_kept(model: Path, tmp_path: Path) -> None:
