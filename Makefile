@@ -24,9 +24,9 @@ install: .venv/.installed  ## make .venv with the program in it
 	@mkdir -p .venv/src && ln -sfn ../.. .venv/src/loraconsole
 	@touch $@
 
-PYTEST := $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --quiet -r fER --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test: .venv/.installed-dev  ## every test; eleven minutes on two cores
+test: .venv/.installed-dev  ## every test; a quarter of an hour on two cores
 	@$(PYTEST)
 
 test-fast: .venv/.installed-dev  ## those that start no process and are quick; one minute

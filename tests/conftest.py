@@ -85,12 +85,21 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return None
 
 
+ON_A_CLOCK = ("console", "whole", "chaos")
+"""Folders of tests that wait for processes or for frames of a screen."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first. A test that depends on how fast other processes are gets a second try, as
+    the machine may be busy with other work; the summary names it (RERUN)."""
     turns = {TESTS / f"{name}.py": turn for turn, name in enumerate(LONG)}
     items.sort(key=lambda item: turns.get(item.path, len(turns)))
     for item in items:
         if "ring" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.processes)
+        is_timed = item.path.relative_to(TESTS).parts[0] in ON_A_CLOCK
+        if is_timed or item.get_closest_marker("processes"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 STARTS_A_PROCESS = {

@@ -38,7 +38,7 @@ async def running(telemetry: TelemetryClient) -> AsyncIterator[None]:
             await task
 
 
-async def until(store: Store, holds: Callable[[Board], bool], seconds: float = 15.0) -> Board:
+async def until(store: Store, holds: Callable[[Board], bool], seconds: float = 30.0) -> Board:
     """The first board for which `holds` is true."""
     deadline = time.monotonic() + seconds
     while not holds(board := store.board(time.time())):

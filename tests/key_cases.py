@@ -74,7 +74,7 @@ from loraconsole.pipeline.messages import (
 
 W = TypeVar("W", bound=Widget)
 
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
 
 
 class Scene:

@@ -126,7 +126,7 @@ class PseudoTerminal:
             self._due.append((now + self._delay_s, reply))
         self._tail = data[max(end, len(data) - 16) :]
 
-    def wait_for(self, text: str, seconds: float = 20.0) -> float:
+    def wait_for(self, text: str, seconds: float = 60.0) -> float:
         """Waits until `text` has been written; returns the seconds since the start."""
         seen = b"".join(data for _, data in self.chunks)
         end = time.monotonic() + seconds
@@ -154,7 +154,7 @@ class PseudoTerminal:
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         return False
 
-    def exit_code(self, seconds: float = 10.0) -> int:
+    def exit_code(self, seconds: float = 30.0) -> int:
         end = time.monotonic() + seconds
         while self.is_alive:
             assert time.monotonic() < end, "it does not end"

@@ -99,7 +99,7 @@ class Ring:
                 return row
         raise AssertionError(f"no process {name}")
 
-    def wait_ready(self, seconds: float = 60.0) -> float:
+    def wait_ready(self, seconds: float = 120.0) -> float:
         """Waits until /health returns 200; returns the seconds."""
         started = time.monotonic()
         while time.monotonic() - started < seconds:
@@ -111,7 +111,7 @@ class Ring:
             time.sleep(0.1)
         raise AssertionError(f"not READY within {seconds} s: {self.cli('logs', '-n', '40').stdout}")
 
-    def wait_idle(self, seconds: float = 20.0) -> dict[str, Any]:
+    def wait_idle(self, seconds: float = 60.0) -> dict[str, Any]:
         """The router's statistics once nothing runs and no page is held."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -63,7 +63,7 @@ class Session:
             # pyte does not know these and would print them.
             self._stream.feed(re.sub(rb"\x1b\[[?<>=]?[0-9;]*(\$p|u|t)", b"", data))
 
-    def wait_for(self, text: str, seconds: float = 15.0) -> None:
+    def wait_for(self, text: str, seconds: float = 30.0) -> None:
         end = time.monotonic() + seconds
         while text not in self.text:
             assert time.monotonic() < end, f"no {text!r} on:\n{self.text}"
@@ -73,7 +73,7 @@ class Session:
     def text(self) -> str:
         return "\n".join(self.screen.display)
 
-    def exit_code(self, seconds: float = 10.0) -> int:
+    def exit_code(self, seconds: float = 30.0) -> int:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.read(0.05)

@@ -293,7 +293,7 @@ def keep_result(path: Path, slow: float, workload: str = "chat", server: str = "
     path.write_bytes(msgspec.json.encode(ResultRow(config, result)) + b"\n")
 
 
-async def wait(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+async def wait(holds: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "not in time"

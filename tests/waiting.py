@@ -9,7 +9,7 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-def wait_for(look: Callable[[], Found], seconds: float = 20.0, every: float = 0.1) -> Found:
+def wait_for(look: Callable[[], Found], seconds: float = 60.0, every: float = 0.1) -> Found:
     """The first true result of `look`; fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := look()):

@@ -66,6 +66,7 @@ from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.process import die_with_parent
 from ...pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
+from ...pipeline.server.quiet_uvicorn import QuietUvicorn
 from ..supervisor.metrics_history import MetricsHistory
 from ..supervisor.span_files import span_ends
 from .demo_scenario import RESTART_S, DemoScenario
@@ -90,16 +91,15 @@ class MockRing:
         self._server: Inbox[Any] = Inbox(self._context, self._run, "server", ToServer)
         self._tokens_per_second = tokens_per_second
         self._answers: set[asyncio.Task[None]] = set()
+        self._is_ending = False
         self.asked: list[dict[str, Any]] = []
         """The bodies of the HTTP requests so far."""
         self._socket = socket.create_server(("127.0.0.1", config.port))
         scenario.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     async def main(self) -> None:
-        """Runs until a console stops the pipeline, or SIGTERM comes."""
-        http = uvicorn.Server(
-            uvicorn.Config(self._application(), log_level="error", lifespan="off")
-        )
+        """Runs until a console stops the pipeline, or until `end`."""
+        http = QuietUvicorn(uvicorn.Config(self._application(), log_level="error", lifespan="off"))
         serving = asyncio.create_task(http.serve([self._socket]))
         tasks = [
             asyncio.create_task(work)
@@ -109,7 +109,7 @@ class MockRing:
             )
         ]
         try:
-            while not (self._scenario.is_over or serving.done()):  # uvicorn ends at SIGTERM
+            while not (self._scenario.is_over or self._is_ending):
                 await asyncio.sleep(0.1)
                 for task in tasks:
                     if task.done():
@@ -122,6 +122,10 @@ class MockRing:
                 await serving
             finally:  # also when cancelled: an open socket would block the context forever
                 self.close()
+
+    def end(self) -> None:
+        """Makes `main` return; may be called before it."""
+        self._is_ending = True
 
     def close(self) -> None:
         self._history.close()
@@ -356,8 +360,8 @@ def main() -> None:
 
 async def _run(config: Config, scenario: Scenario, tokens_per_second: float) -> None:
     ring = MockRing(config, scenario, tokens_per_second)
-    # uvicorn ends at SIGTERM, and then sends the signal once more to the handler set before it.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ring.end)
     config.save()  # last: when this file appears, the sockets exist
     await ring.main()
 

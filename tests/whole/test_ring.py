@@ -419,7 +419,7 @@ def test_abort_ends_one_request_by_the_end_of_its_id(ring: Ring) -> None:
         request_id = batch["requests"][0]["request_id"]
         done = ring.cli("abort", request_id[-10:], "--json")
         assert json.loads(done.stdout) == {"request": request_id, "status": "ok"}
-        answer.result(timeout=20)
+        answer.result(timeout=60)
     assert ring.wait_idle()["pages_kv"] == 0
 
 

@@ -41,7 +41,7 @@ def adapter_state(ring: Ring, name: str) -> dict[str, Any]:
 
 def wait_until(ring: Ring, name: str, field: str, value: object) -> None:
     """The command line was answered by the router; the server hears it next."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while adapter_state(ring, name).get(field) != value:
         assert time.monotonic() < deadline, adapter_state(ring, name)
         time.sleep(0.05)
@@ -143,7 +143,7 @@ def test_the_costs_of_adapters_add_up_and_agree_with_the_clients_clock(ring: Rin
             request.result()
     assert held > 0, "its running requests held no page of KV"
     ring.wait_idle()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     after = costs(ring)
     while any(view["kv_pages"] for view in after.values()):
         assert time.monotonic() < deadline, after  # a table comes every two seconds

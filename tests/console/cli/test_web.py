@@ -115,9 +115,9 @@ def test_a_visitor_gets_the_console(served: tuple[str, str]) -> None:
             await client.get(f"{url}/?key={key}")
             async with client.ws_connect(f"{url}/ws?width=120&height=40") as socket:
                 await socket.send_json(["resize", {"width": 120, "height": 40}])
-                end = time.monotonic() + 20.0
+                end = time.monotonic() + 60.0
                 while time.monotonic() < end and b"worker-0" not in seen:
-                    message = await socket.receive(timeout=20.0)
+                    message = await socket.receive(timeout=60.0)
                     if message.type == aiohttp.WSMsgType.BINARY:
                         seen += message.data
         return seen.decode(errors="replace")

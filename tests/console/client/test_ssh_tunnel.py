@@ -152,14 +152,14 @@ def test_capital_s_starts_the_stopped_pipeline_over_there(tmp_path: Path) -> Non
             await wait(lambda: app.board.condition.word == "READY")
             assert not app.can_start
             await asyncio.to_thread(ring.cli, "down", "--now")
-            await wait(lambda: app.can_start, 20.0)
+            await wait(lambda: app.can_start)
             line = tunnel._ssh
             await pilot.press("S")
             await wait(lambda: app.board.condition.word == "READY", 60.0)
             url = (await asyncio.to_thread(ring.snapshot))["server"]["url"]
             if url != ring.url:  # then ssh forwards the other port
                 near = Path(tunnel.config.run) / "supervisor.stats"
-                await wait(lambda: tunnel._ssh is not line and near.exists(), 20.0)
+                await wait(lambda: tunnel._ssh is not line and near.exists())
             assert tunnel._place.url == url
             await pilot.press("5", *"ab", "enter")
             await wait(lambda: "tok/s  first" in screen_text(app), 30.0)

@@ -14,7 +14,7 @@ from waiting import wait_for
 
 from loraconsole.console.mock.demo_scenario import MAX_RUNNING, DemoScenario
 from loraconsole.console.mock.scenario import Scenario
-from loraconsole.console.mock.server import mock_pipeline
+from loraconsole.console.mock.server import MockRing, mock_pipeline
 from loraconsole.console.mock.spans import MockSpans
 from loraconsole.console.state.span_tail import SpanTail
 from loraconsole.console.state.store import Store
@@ -209,7 +209,19 @@ def test_it_ends_quietly_at_sigterm(tmp_path: Path) -> None:
     status = [sys.executable, "-P", "-m", "loraconsole.console", "status", "--run"]
     wait_for(lambda: not subprocess.run([*status, str(tmp_path / "r")]).returncode)
     ring.terminate()
-    assert (ring.communicate(timeout=20)[1], ring.returncode) == (b"", 0)
+    assert (ring.communicate(timeout=60)[1], ring.returncode) == (b"", 0)
+
+
+def test_it_ends_if_it_was_told_so_before_it_served(tmp_path: Path) -> None:
+    """A console that fails at its start sends SIGTERM as soon as config.json is there."""
+
+    async def main() -> None:
+        scenario = Scenario("busy", rows=4, adapters=4, start=START)
+        ring = MockRing(Config(run=str(tmp_path / "r"), port=0), scenario)
+        ring.end()
+        await ring.main()
+
+    asyncio.run(main())
 
 
 @pytest.mark.processes

@@ -115,7 +115,7 @@ def test_a_real_pipeline_does_what_keys_order(real: Ring) -> None:
                     await pilot.press(*(word[1:] if word[0] == "=" else [word]))
                     await pilot.pause()
                 try:
-                    await wait(holds, 20.0)
+                    await wait(holds)
                 except AssertionError:
                     raise AssertionError(f"after {way}:\n{screen_text(app)}") from None
 

@@ -298,6 +298,6 @@ def test_up_tells_that_somebody_else_stopped_it(tmp_path: Path) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
         while ring.cli("down", check=False).returncode:
             assert up.poll() is None
-        _, told = up.communicate(timeout=15)
+        _, told = up.communicate(timeout=60)
     assert up.returncode == 3
     assert "the pipeline was stopped before it was ready" in told

@@ -46,7 +46,7 @@ def written(terminal: PseudoTerminal) -> bytes:
     return b"".join(data for _, data in terminal.chunks)
 
 
-def until(terminal: PseudoTerminal, holds: Callable[[bytes], bool], seconds: float = 15.0) -> None:
+def until(terminal: PseudoTerminal, holds: Callable[[bytes], bool], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not holds(written(terminal)):
         assert time.monotonic() < end, terminal.text
@@ -99,7 +99,7 @@ def test_it_ends_with_its_terminal(start: Start, is_told: bool, is_up: bool) -> 
     else:
         until(terminal, lambda raw: is_on(raw, b"1049"))
     terminal.hang_up()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while terminal.is_alive:
         assert time.monotonic() < end, "it does not end"
         time.sleep(0.02)
@@ -112,7 +112,7 @@ def test_it_ends_though_it_is_told_to_continue_meanwhile(start: Start) -> None:
     until(terminal, lambda raw: is_on(raw, b"1049"))
     terminal.pump(0.3)
     os.kill(terminal.pid, signal.SIGTERM)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while terminal.is_alive:
         os.kill(terminal.pid, signal.SIGCONT)
         terminal.read(0.01)

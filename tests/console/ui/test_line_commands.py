@@ -504,7 +504,7 @@ def test_what_a_command_prints_is_shown(alone: Path, monkeypatch: pytest.MonkeyP
                 await order(Scene(app, pilot), text)
                 dialog = app.screen
                 assert isinstance(dialog, OutputDialog), text
-                await wait(lambda d=dialog, w=wanted: w in " ".join(d._printed), 20.0)  # type: ignore[misc]
+                await wait(lambda d=dialog, w=wanted: w in " ".join(d._printed))  # type: ignore[misc]
                 await pilot.press("escape")
 
     with mock_pipeline(5, boots=False) as config:

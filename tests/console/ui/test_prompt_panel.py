@@ -62,7 +62,7 @@ def serve(app: StagedApp, adapters: int) -> None:
 
 async def whole(app: ConsoleApp, pilot: Pilot[str]) -> None:
     """Waits until every answer is complete and shown."""
-    await wait(lambda: bool(panel(app)._answers) and not panel(app).is_live, 20.0)
+    await wait(lambda: bool(panel(app)._answers) and not panel(app).is_live)
     await wait(lambda: bool(grid(app).panes))
     await pilot.pause()
 

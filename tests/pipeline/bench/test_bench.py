@@ -186,7 +186,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_running(
     while not (out.exists() and b"result" in out.read_bytes()) and time.monotonic() < deadline:
         time.sleep(0.05)
     bench.send_signal(signal.SIGINT)
-    stdout, stderr = bench.communicate(timeout=20)
+    stdout, stderr = bench.communicate(timeout=60)
     assert bench.returncode == 130
     finished = len(read_rows(out))
     assert f"stopped; {counted(finished, 'run', 'are')} finished" in stderr

@@ -734,7 +734,7 @@ def test_process_stopped_in_a_download_leaves_nothing_half(run, cache):
         assert server.stalled.wait(30)
         assert len(list(cache.iterdir())) == 1
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
         assert process.returncode == 0
         assert list(cache.iterdir()) == []
         assert not (run / "model").exists()

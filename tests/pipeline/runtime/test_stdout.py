@@ -52,7 +52,7 @@ main()
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_an_output_that_is_closed_takes_all_and_shows_nothing(closed: str) -> None:
     command = ["sh", "-c", f'exec "$0" -P -c "$1" {closed}', sys.executable, SCRIPT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 4 and "Traceback" not in done.stderr
 
 
@@ -64,7 +64,7 @@ def test_a_full_disk_is_a_line_and_no_traceback() -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=20,
+            timeout=60,
         )
     assert done.returncode == 1
     assert done.stderr.strip() == "cannot write: No space left on device"
