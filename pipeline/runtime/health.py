@@ -99,6 +99,17 @@ def find_fault(
     return ""
 
 
+def is_mending(names: Iterable[str], table: ProcessTable | None) -> bool:
+    """Whether what `find_fault` has found ends by itself, as far as is known: a process died and is
+    restarted, is silent, or was not heard yet. Not so during the first start, nor if an operator or
+    the supervisor keeps a process down. `table` is None in a process that has just started."""
+    if table is None:
+        return True
+    if table.state is ProcessState.STARTING:
+        return any(process.is_recovering for process in table.processes if process.name in names)
+    return table.state is ProcessState.READY
+
+
 def lost_process(table: ProcessTable) -> str:
     """Why open requests cannot continue; "" if they can: a process is given up. One that restarts,
     or that an operator starts again, finds the requests with the others."""

@@ -52,6 +52,8 @@ LOOKED_AT = 16
 """Requests opened in a console whose text is kept after they end."""
 SENT_AT_ONCE = 16
 """Requests of one answer that are sent before the event loop goes on."""
+MEND_SECONDS = 30.0
+"""Longest wait of a request for a ring that mends a death."""
 UNHEARD_SECONDS = 0.5
 """Longest wait for an unknown adapter. One that was just loaded is in the router's next table, a
 tenth of a second later; the first table comes within two seconds."""
@@ -83,6 +85,7 @@ class Gateway:
         self.chats: AdapterChats | None = None
         journal = RequestJournal(process.run, self.report)
         self.answers = OpenAnswers(journal, self._post, self.report, self.counters)
+        self._mending: asyncio.Task[None] | None = None
         self._looked_at: dict[str, Stream] = {}
         self._orders: dict[str, OrderUnderWay] = {}
         self._spans_heard: dict[str, asyncio.Queue[SpansReply]] = {}
@@ -93,6 +96,21 @@ class Gateway:
         if process.state is not ProcessState.READY:
             return f"server is {process.state.value}: {process.reason}"
         return self.pipeline.find_fault(unix_time())
+
+    async def await_ring(self) -> None:
+        """Waits while a death in the ring is mended, at most `MEND_SECONDS`."""
+        if self._is_mending():
+            if self._mending is None or self._mending.done():  # one looks for all that wait
+                self._mending = asyncio.create_task(self._wait_mended())
+            await asyncio.wait({self._mending}, timeout=MEND_SECONDS)
+
+    async def _wait_mended(self) -> None:
+        while self._is_mending():
+            await asyncio.sleep(0.05)
+
+    def _is_mending(self) -> bool:
+        is_there = self._process.state is ProcessState.READY
+        return is_there and bool(self.broken()) and self.pipeline.is_mending()
 
     def report(self, level: str, text: str) -> None:
         """Publishes and logs an event of the server."""

@@ -17,7 +17,7 @@ from ..messages import (
     SyncPoint,
     Telemetry,
 )
-from ..runtime.health import find_fault
+from ..runtime.health import find_fault, is_mending
 from ..runtime.latest_telemetry import LatestTelemetry
 
 RECENT_STEPS = 256
@@ -69,3 +69,7 @@ class PipelineState(LatestTelemetry):
     def find_fault(self, now: float) -> str:
         """Why the ring cannot take a request at `now`, unix seconds; "" if it can."""
         return find_fault(self._names, self.processes, self.heartbeats, now)
+
+    def is_mending(self) -> bool:
+        """Whether a fault that was found ends by itself."""
+        return is_mending(self._names, self.processes)

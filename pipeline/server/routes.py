@@ -392,7 +392,7 @@ class Api:
     async def chat(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), ChatBody)
         body.check()
-        self._check_ready()
+        await self._check_ready(request)
         gateway = self.gateway
         adapter = gateway.find_adapter(body.model, body.adapters())
         await until_gone(request, gateway.await_adapter(adapter))
@@ -412,7 +412,7 @@ class Api:
     async def completions(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), CompletionBody)
         body.check()
-        self._check_ready()
+        await self._check_ready(request)
         gateway = self.gateway
         adapter = gateway.find_adapter(body.model, body.adapters())
         await until_gone(request, gateway.await_adapter(adapter))
@@ -475,6 +475,7 @@ class Api:
         params: list[SamplingParams],
     ) -> Response:
         gateway = self.gateway
+        await self._await_ring(request)
         answer = gateway.open_answer(form, owner_of(request), adapter, prompts, params)
         sending = gateway.send_requests(answer)
         return await answer_response(request, gateway.answers, answer, sending)
@@ -508,7 +509,7 @@ class Api:
         self, request: HttpRequest, body: GenerateBody, is_streamed: bool
     ) -> Response:
         params = body.parameters.params(self.gateway.defaults)
-        self._check_ready()
+        await self._check_ready(request)
         adapter = self.gateway.find_adapter("", body.adapters())
         await until_gone(request, self.gateway.await_adapter(adapter))
         reading = self._prompts.read(request, [body.inputs], "inputs", adds=True)
@@ -524,7 +525,14 @@ class Api:
 
     # -- checks
 
-    def _check_ready(self) -> None:
+    async def _await_ring(self, request: HttpRequest) -> None:
+        """Waits while a death in the ring is mended; not long, and not for a client that left."""
+        if self.gateway.broken():
+            await until_gone(request, self.gateway.await_ring())
+
+    async def _check_ready(self, request: HttpRequest) -> None:
+        """Raises `BadRequest` (503) if the pipeline cannot take a request, nor will in a moment."""
+        await self._await_ring(request)
         if reason := self.gateway.broken():
             raise BadRequest(reason, status=503)
 

@@ -36,7 +36,11 @@ class BodyRun:
         self.faults: list[str] = []
         self.kinds: Counter[str] = Counter()
         """Faults without their numbers."""
-        self._http = httpx.AsyncClient(base_url=ring.server.url, trust_env=False, timeout=None)
+        # The server closes an idle connection after 5 s: before that, so that no request meets it.
+        limits = httpx.Limits(keepalive_expiry=2.0)
+        self._http = httpx.AsyncClient(
+            base_url=ring.server.url, trust_env=False, timeout=None, limits=limits
+        )
 
     async def run(self, start: int, count: int, every: int = 200) -> dict[str, Any]:
         """Its line. Every `every`-th request goes over a real socket too."""

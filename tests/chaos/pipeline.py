@@ -87,12 +87,14 @@ class Pipeline(Ring):
             snapshot = await asyncio.to_thread(self.snapshot)
             router, server = snapshot["router"], snapshot["server"]
             held = [router[name] for name in ("running", "waiting", "pages_kv")]
-            if not any(held) and not server["open_streams"]:
+            is_at_rest = not any(held) and not server["open_streams"]
+            faults = self._page_faults(snapshot)  # the rows may be two seconds older than the pages
+            if is_at_rest and not faults:
                 break
             await asyncio.sleep(0.3)
         else:
-            return [f"not at rest after {SETTLED:.0f} s: {router} {server}"]
-        faults = self._page_faults(snapshot)
+            if not is_at_rest:
+                return [f"not at rest after {SETTLED:.0f} s: {router} {server}"]
         for name, pid in find_ring(self.run).items():
             if now := measure(pid):
                 faults += self._growth_faults(name, now)

@@ -13,6 +13,7 @@ from loraconsole.pipeline.runtime.health import (
     LATE_SECONDS,
     find_fault,
     is_late,
+    is_mending,
     ring_state,
 )
 
@@ -81,3 +82,36 @@ def test_a_fault_names_the_process_and_says_why() -> None:
     assert find_fault(names, table(held), beats, now) == "router is stopped by an operator"
     other = ProcessView("fetch", STOPPED, 0, 0, 0.0, "", None)
     assert find_fault(names, table(other), beats, now) == ""
+
+
+def view(name: str, state: ProcessState, *, is_recovering: bool = False) -> ProcessView:
+    return ProcessView(
+        name=name,
+        pid=1,
+        state=state,
+        reason="",
+        restarts=0,
+        exit_code=None,
+        since=0.0,
+        is_recovering=is_recovering,
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "views", "mends"),
+    [
+        (READY, (view("router", READY),), True),  # it is silent, or was not heard yet
+        (STARTING, (view("router", BACKOFF, is_recovering=True),), True),
+        (STARTING, (view("router", READY, is_recovering=True),), True),
+        (STARTING, (view("fetch", STARTING, is_recovering=True),), False),
+        (STARTING, (view("router", STARTING),), False),  # the first start
+        (STOPPED, (view("router", STOPPED),), False),
+        (DRAINING, (view("router", DRAINING),), False),
+        (FAILED, (view("router", FAILED, is_recovering=True),), False),
+    ],
+)
+def test_a_fault_ends_by_itself_unless_it_was_wanted_or_given_up(
+    state: ProcessState, views: tuple[ProcessView, ...], mends: bool
+) -> None:
+    assert is_mending(("router", "server"), ProcessTable(100.0, state, views)) is mends
+    assert is_mending(("router", "server"), None)
