@@ -12,7 +12,6 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
 
 from ...pipeline.config import MEETING, Config
 from ...pipeline.handover.listener import (
@@ -43,19 +42,18 @@ from ...pipeline.messages import (
     StopProcess,
     ToSupervisor,
 )
-from ...pipeline.runtime.clock import ClockWatch, unix_time, unix_time_ns
-from ...pipeline.runtime.health import ring_state
+from ...pipeline.runtime.clock import ClockWatch, unix_time
 from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
 from ..state.crash import last_crash
 from ..state.signals import SIGNALS, how
 from .adoption import Adoption, adopt_ring, remove_left_over
-from .child import FALLS_ALLOWED, HELD, ROUTER, SERVER, UP, Child, end_recoveries, environment
+from .child import FALLS_ALLOWED, HELD, ROUTER, SERVER, UP, Child, environment
 from .directory_guard import UNMADE, DirectoryGuard
 from .lock import inherited_or_taken
 from .log_tail import LogTail
 from .metrics_history import MetricsHistory
-from .ring_processes import command_of
+from .ring import Ring
 from .snapshot_cache import SnapshotCache
 from .span_files import span_ends
 
@@ -83,14 +81,10 @@ class Supervisor(Process):
         self._directory = DirectoryGuard(config, inherited_or_taken(config.run_path))
         self._listener = inherited_listener() or bind_listener(config.host, config.port)
         super().__init__(config, "supervisor")
-        self.stopping = False
-        names = config.process_names()
-        self.fetch = Child("fetch", command_of("fetch", config), one_shot=True)
-        self.ring = [Child(name, command_of(name, config)) for name in names]
-        self.children = {child.name: child for child in (self.fetch, *self.ring)}
         self.snapshots = SnapshotCache(
             MetricsHistory(self.run / "history", unix_time(), self.event)
         )
+        self.ring = Ring(config, self.snapshots.latest)
         self.log_tail = LogTail(self.run / "logs", turns_over=True)
         self._memory_kills = MemoryKills()
         self._kills_known = self._memory_kills.count()
@@ -100,7 +94,7 @@ class Supervisor(Process):
         """Set once RUN/model is there, which the processes of the ring read."""
         self._adoption: Adoption | None = None
         if os.environ.pop(ADOPTS, None):
-            self._adoption = adopt_ring(self.run, self.children)
+            self._adoption = adopt_ring(self.run, self.ring.children)
             self.log_tail.catch_up()
         else:
             remove_left_over(self.run, but=self.name)
@@ -111,15 +105,9 @@ class Supervisor(Process):
         self.started_at = record.started_at if record else unix_time()
         self._restarts = record.restarts + 1 if record else 0
         self._starts = record.recent_starts() if record else ()
-        self._is_up = record.is_up if record else False
-        """Whether all processes were READY when one last changed its state."""
-        self._down_since = record.down_since if record else None
         self._stop_by = record.stop_by if record else None
         """Monotonic time until which running requests may finish; None: no stop is asked for."""
-        has_ranks = any(child.is_rank and child.process for child in self.ring)
-        self._meeting = (
-            Path(record.meeting) if record and record.meeting and has_ranks else self._new_meeting()
-        )
+        self.ring.continue_from(record)
         self._is_recorded = True
         """Whether the last record could be written."""
         if self._stop_by is not None:
@@ -128,7 +116,7 @@ class Supervisor(Process):
     # -- startup, main loop, shutdown
 
     async def startup(self) -> None:
-        self._watch = Watch(self.context, self.run, tuple(self.children))
+        self._watch = Watch(self.context, self.run, tuple(self.ring.children))
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGHUP, self.log.info, "SIGHUP is ignored: settings are read at the start alone"
         )
@@ -151,7 +139,7 @@ class Supervisor(Process):
             ]
             starting = tasks.create_task(self._begin())
             await self._stop_asked.wait()
-            self.stopping = True
+            self.ring.is_stopping = True
             starting.cancel()
             await self._drain()
             await self._stop_all()
@@ -159,7 +147,7 @@ class Supervisor(Process):
                 helper.cancel()
 
     async def shutdown(self) -> None:
-        self.stopping = True
+        self.ring.is_stopping = True
         self._ask_to_stop(0.0)
         await self._stop_all()
         self._publish_log()
@@ -180,35 +168,35 @@ class Supervisor(Process):
             self._stop_asked.set()
             return
         self.event("warning", str(self._adoption))
-        if any(child.process for child in self.ring):
-            self.fetch.become(ProcessState.DONE)  # also if nothing is recorded
-        for child in self.children.values():
+        if any(child.process for child in self.ring.members):
+            self.ring.fetch.become(ProcessState.DONE)  # also if nothing is recorded
+        for child in self.ring.children.values():
             if child.process is not None:
                 self._mind(child)
         self._write_record()
-        ending = (child for child in self.ring if child.held or child.restart_wanted)
+        ending = (child for child in self.ring.members if child.held or child.restart_wanted)
         await asyncio.gather(self._complete(), *map(self._stop, ending))
 
     async def _complete(self) -> None:
         """Starts what is missing in a ring that was adopted."""
         is_linked = (self.run / "model").exists()
-        if self.fetch.state is ProcessState.DONE and is_linked:
+        if self.ring.fetch.state is ProcessState.DONE and is_linked:
             self._start_ring()
-        elif self.fetch.state is not ProcessState.FAILED:
+        elif self.ring.fetch.state is not ProcessState.FAILED:
             await self._start_all()
 
     async def _start_all(self) -> None:
         """Fetches the model's files, then starts all processes of the ring; each waits for the ones
         it needs."""
-        if self.fetch.process is None:
-            self._mind(self.fetch)
+        if self.ring.fetch.process is None:
+            self._mind(self.ring.fetch)
         await self._minders["fetch"]
-        if self.fetch.state is ProcessState.DONE:
+        if self.ring.fetch.state is ProcessState.DONE:
             self._start_ring()
 
     def _start_ring(self) -> None:
         self._is_fetched.set()
-        for child in self.ring:
+        for child in self.ring.members:
             is_given_up = child.held or child.state is ProcessState.FAILED
             minder = self._minders.get(child.name)
             is_minded = minder is not None and not minder.done()  # adopted dead: it restarts it
@@ -230,9 +218,9 @@ class Supervisor(Process):
     async def _keep_alive(self, child: Child) -> None:
         """Starts the child, waits for its exit, and restarts it at once, after a pause, or not at
         all."""
-        while not self.stopping:
+        while not self.ring.is_stopping:
             if child.process is None:  # else it was adopted
-                if child is not self.fetch:
+                if child is not self.ring.fetch:
                     await self._is_fetched.wait()
                 await self._start(child)
             assert child.process is not None
@@ -241,7 +229,7 @@ class Supervisor(Process):
             child.exit_code = code
             take_exit(self.run, child.process.pid)
             child.process = None
-            if self.stopping:
+            if self.ring.is_stopping:
                 self._refuse_clients(child)
                 self._become(child, ProcessState.STOPPED, how(code))
                 return
@@ -264,7 +252,7 @@ class Supervisor(Process):
 
     async def _start(self, child: Child) -> None:
         child.retry_at = None
-        path, meeting = self.run / "logs" / f"{child.name}.log", self._meeting
+        path, meeting = self.run / "logs" / f"{child.name}.log", self.ring.meeting
         with path.open("ab") as log:
             child.process = await asyncio.create_subprocess_exec(
                 *child.command,
@@ -279,7 +267,7 @@ class Supervisor(Process):
         child.beat_at, child.started_at = time.monotonic(), unix_time()
         self._become(child, ProcessState.STARTING, "")
         self.log.info("started %s, pid %d", child.name, child.pid)
-        if child.is_rank and meeting != self._meeting:
+        if child.is_rank and meeting != self.ring.meeting:
             # Another rank fell while this one was started: it would wait for dead ranks.
             child.restart_wanted, child.restart_reason = True, "restarting with the other ranks"
             child.process.kill()
@@ -311,27 +299,17 @@ class Supervisor(Process):
         return True
 
     def _kill_other_ranks(self, child: Child) -> None:
-        """Kills the other ranks of a worker that fell. The ranks then use a fresh rendezvous file,
-        so no state of a dead rank is picked up."""
+        """Kills the other ranks of a worker that fell or is restarted. All then use a fresh
+        rendezvous file."""
         if not child.is_rank:
             return
-        self._meeting = self._new_meeting()
-        for other in self._group(child):
+        self.ring.renew_meeting()
+        for other in self.ring.group(child):
             if other is not child and other.process:
                 other.restart_wanted = True
                 other.restart_reason = f"restarting with {child.name}"
                 with contextlib.suppress(ProcessLookupError):  # it exited at the same time
                     other.process.kill()
-
-    def _group(self, child: Child) -> list[Child]:
-        """The children that start and stop together with this one: all ranks, or only itself."""
-        return [other for other in self.ring if other.is_rank] if child.is_rank else [child]
-
-    def _new_meeting(self) -> Path:
-        """The path of the rendezvous file of ranks that start from now on; see `MEETING`."""
-        for old in self.run.glob("ranks-*"):
-            old.unlink(missing_ok=True)
-        return self.run / f"ranks-{unix_time_ns()}"
 
     def _why(self, child: Child, code: int | None) -> str:
         beat = self.snapshots.latest.heartbeats.get(child.name)
@@ -358,7 +336,7 @@ class Supervisor(Process):
 
     def _become(self, child: Child, state: ProcessState, reason: str = "") -> None:
         if child.become(state, reason):
-            self._note_recovery()
+            self.ring.note_recovery()
             self._write_record()
             self._publish_table()
 
@@ -366,19 +344,6 @@ class Supervisor(Process):
         """Has connections refused if `child` is the server: it has ended, and stays away."""
         if child.name == SERVER:
             refuse_connections(self._listener)
-
-    def _note_recovery(self) -> bool:
-        """Ends the recovery of what is back, and notes since when the pipeline is down. Returns
-        whether a recovery has ended."""
-        router = self.snapshots.latest.heartbeats.get(ROUTER)
-        is_back = end_recoveries(self.children.values(), router.at if router else 0.0)
-        is_up = self._ring_state() in (ProcessState.READY, ProcessState.DRAINING)
-        if is_up:
-            self._down_since = None
-        elif self._is_up:
-            self._down_since = unix_time()
-        self._is_up = is_up
-        return is_back
 
     # -- stopping
 
@@ -393,9 +358,9 @@ class Supervisor(Process):
     async def _drain(self) -> None:
         """Lets live requests finish until `_stop_by`."""
         seconds = (self._stop_by or 0.0) - time.monotonic()
-        if seconds <= 0 or self.children[ROUTER].state not in UP:
+        if seconds <= 0 or self.ring.children[ROUTER].state not in UP:
             return
-        if any(child.held for child in self.ring):
+        if self.ring.is_held:
             return  # requests cannot finish while a process is stopped
         self.event("info", f"draining for at most {seconds:.0f} s")
         with contextlib.suppress(InboxFull):
@@ -409,7 +374,7 @@ class Supervisor(Process):
 
     async def _stop_all(self) -> None:
         """Stops all children in reverse start order, so that none sends to a stopped one."""
-        for child in (self.fetch, *reversed(self.ring)):
+        for child in (self.ring.fetch, *reversed(self.ring.members)):
             await self._stop(child)
         if self._minders:  # a minder notes its child's exit, or still waits to restart it
             await asyncio.wait(self._minders.values(), timeout=0.2)
@@ -435,7 +400,7 @@ class Supervisor(Process):
     # -- orders about one child
 
     async def _obey(self, order: ProcessOrder) -> None:
-        child = self.children.get(order.name)
+        child = self.ring.children.get(order.name)
         match order:
             case _ if child is None:
                 self.event("warning", f"no process {order.name!r}")
@@ -473,11 +438,11 @@ class Supervisor(Process):
 
     async def _hold(self, child: Child) -> None:
         """Stops the child and its group, and keeps them stopped."""
-        group = self._group(child)
+        group = self.ring.group(child)
         for each in group:
             each.held = True
         if child.is_rank:
-            self._meeting = self._new_meeting()
+            self.ring.renew_meeting()
         await asyncio.gather(*(self._put_down(each) for each in group))
         self.event("warning", f"{' and '.join(each.name for each in group)} {HELD}")
 
@@ -494,7 +459,7 @@ class Supervisor(Process):
     def _release(self, child: Child) -> None:
         """Undoes `_hold`; also starts a failed child, and one that waits for its restart, at
         once."""
-        for each in self._group(child):
+        for each in self.ring.group(child):
             each.held = False
             if each.process is not None:
                 if each.state is ProcessState.STOPPING and not each.restart_wanted:
@@ -505,7 +470,7 @@ class Supervisor(Process):
             each.falls.clear()
             each.retry_at = None
             self._become(each, ProcessState.PENDING)
-            if self.fetch.state is ProcessState.DONE:  # otherwise it starts after the fetch
+            if self.ring.fetch.state is ProcessState.DONE:  # otherwise it starts after the fetch
                 each.restarts += 1
                 self._mind(each)
 
@@ -547,7 +512,7 @@ class Supervisor(Process):
                     self._note_beat(message)
 
     def _note_beat(self, beat: Heartbeat) -> None:
-        child = self.children[beat.name]
+        child = self.ring.children[beat.name]
         if beat.pid != child.pid:
             return  # from a process that has ended
         child.beat_at = time.monotonic()
@@ -555,7 +520,7 @@ class Supervisor(Process):
             return
         was = child.state
         self._become(child, beat.state, beat.reason)
-        if child.name == ROUTER and self._note_recovery():
+        if child.name == ROUTER and self.ring.note_recovery():
             self._write_record()
             self._publish_table()
         if beat.state is ProcessState.READY and was is not ProcessState.READY:
@@ -567,7 +532,7 @@ class Supervisor(Process):
             await asyncio.sleep(1.0)
             now = time.monotonic()
             slept, looked_at = now - looked_at > 5.0, now
-            for child in self.children.values():
+            for child in self.ring.children.values():
                 if slept:  # the machine was suspended, and no heartbeat could be sent
                     child.beat_at = now
                 elif child.process and now - child.beat_at > SILENCE_SECONDS:
@@ -635,22 +600,13 @@ class Supervisor(Process):
     def _publish_table(self) -> None:
         self.beacon.publish(self.table())
 
-    def _ring_state(self) -> ProcessState:
-        return ring_state(
-            [child.state for child in self.ring],
-            self.fetch.state,
-            is_held=any(child.held for child in self.ring),
-            is_stopping=self.stopping,
-            is_recovering=any(child.is_recovering for child in self.children.values()),
-        )
-
     def table(self) -> ProcessTable:
-        views = tuple(child.view() for child in self.children.values())
+        views = tuple(child.view() for child in self.ring.children.values())
         return ProcessTable(
             unix_time(),
-            self._ring_state(),
+            self.ring.state(),
             views,
-            self._down_since,
+            self.ring.down_since,
             self.started_at,
             self._restarts,
         )
@@ -662,11 +618,11 @@ class Supervisor(Process):
             supervisor_starts=self._starts,
             started_at=self.started_at,
             restarts=self._restarts,
-            is_up=self._is_up,
-            down_since=self._down_since,
+            is_up=self.ring.is_up,
+            down_since=self.ring.down_since,
             stop_by=self._stop_by,
-            meeting=str(self._meeting),
-            processes=tuple(child.record() for child in self.children.values()),
+            meeting=str(self.ring.meeting),
+            processes=tuple(child.record() for child in self.ring.children.values()),
         )
         was_recorded, self._is_recorded = self._is_recorded, True
         try:
