@@ -22,7 +22,6 @@ from ...pipeline.handover.listener import (
 )
 from ...pipeline.handover.revival import ADOPTS
 from ...pipeline.handover.ring_record import RECORD, RingRecord, boot_id, start_ticks, take_exit
-from ...pipeline.machine.memory import MemoryKills
 from ...pipeline.messages import (
     AskSnapshot,
     AskSpanEnds,
@@ -43,13 +42,13 @@ from ...pipeline.messages import (
     ToSupervisor,
 )
 from ...pipeline.runtime.clock import ClockWatch, unix_time
-from ...pipeline.runtime.process import OPERATOR_EXIT, REFUSED_LOG, Process, run_process
+from ...pipeline.runtime.process import OPERATOR_EXIT, Process, run_process
 from ...pipeline.runtime.sockets import InboxFull, Outbox, Watch
-from ..state.crash import last_crash
 from ..state.signals import SIGNALS, how
 from .adoption import Adoption, adopt_ring, remove_left_over
 from .child import FALLS_ALLOWED, HELD, ROUTER, SERVER, UP, Child, environment
 from .directory_guard import UNMADE, DirectoryGuard
+from .fall_reasons import FallReasons
 from .lock import inherited_or_taken
 from .log_tail import LogTail
 from .metrics_history import MetricsHistory
@@ -86,8 +85,7 @@ class Supervisor(Process):
         )
         self.ring = Ring(config, self.snapshots.latest)
         self.log_tail = LogTail(self.run / "logs", turns_over=True)
-        self._memory_kills = MemoryKills()
-        self._kills_known = self._memory_kills.count()
+        self._fall_reasons = FallReasons(self.snapshots.latest, self.log_tail)
         self._minders: dict[str, asyncio.Task[None]] = {}
         self._stop_asked = asyncio.Event()
         self._is_fetched = asyncio.Event()
@@ -274,7 +272,7 @@ class Supervisor(Process):
 
     async def _after_a_fall(self, child: Child, code: int | None) -> bool:
         """Returns whether to start the child again, after a pause that grows with its falls."""
-        reason = self._why(child, code)
+        reason = self._fall_reasons.explain(child, code)
         now = time.monotonic()
         child.fall(now, reason)
         self._kill_other_ranks(child)
@@ -310,29 +308,6 @@ class Supervisor(Process):
                 other.restart_reason = f"restarting with {child.name}"
                 with contextlib.suppress(ProcessLookupError):  # it exited at the same time
                     other.process.kill()
-
-    def _why(self, child: Child, code: int | None) -> str:
-        beat = self.snapshots.latest.heartbeats.get(child.name)
-        if beat and beat.state is ProcessState.FAILED and beat.reason:
-            return beat.reason
-        if code is None or code < 0:
-            crash = last_crash(child.name, self.log_tail.lines)
-            is_new = crash is not None and crash.at >= (child.started_at or 0.0)
-            where = f" in {crash.frames[0]}" if crash and is_new and crash.frames else ""
-            return f"{how(code)}{where}{self._memory_words(code)}"
-        if code == 0:
-            return how(code)
-        words = self.log_tail.last_words(child.name)
-        return words.removeprefix(f"{REFUSED_LOG}: ") or how(code)
-
-    def _memory_words(self, code: int | None) -> str:
-        """What to add to the reason of a kill if the kernel has killed for want of memory since the
-        last fall; "" if it has not."""
-        kills = self._memory_kills.count()
-        is_new, self._kills_known = kills > self._kills_known, kills
-        if not is_new or code != -signal.SIGKILL:
-            return ""
-        return " by the kernel: memory ran out; raise its limit or lower --max-total-tokens"
 
     def _become(self, child: Child, state: ProcessState, reason: str = "") -> None:
         if child.become(state, reason):
