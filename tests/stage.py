@@ -218,6 +218,7 @@ async def ringed(
     try:
         async with app.run_test(size=size, notifications=True) as pilot:
             await wait(lambda: app.board.server is not None and bool(app.board.adapters))
+            await wait(lambda: bool(app.board.requests and app.board.processes))
             await pilot.press("5")
             await pilot.pause()
             yield app, pilot

@@ -168,14 +168,14 @@ class Process:
         must be found again."""
 
     def _mend_directory(self) -> None:
-        """Binds the sockets again and opens the log again if the run directory was removed and the
+        """Opens the log again and binds the sockets again if the run directory was removed and the
         supervisor has made it again. Open connections have gone on."""
         if not self.inbox.is_lost() or not (self.run / "logs").is_dir():
             return
         with contextlib.suppress(OSError, zmq.ZMQError):  # removed again; the next beat tries again
+            reopen_log(self.run / "logs" / f"{self.name}.log")  # first: what follows may be logged
             self.inbox.bind()
             self.beacon.bind()
-            reopen_log(self.run / "logs" / f"{self.name}.log")
             self.write_files_again()
 
     # -- spans
