@@ -342,7 +342,7 @@ class Board(Struct, frozen=True, kw_only=True, dict=True):
                 return Condition(NO_SUPERVISOR, "bad", silence)
             if supervisor.age_s > REVIVAL_SECONDS:
                 silence = f"supervisor silent for {units.duration(supervisor.age_s)}"
-                return Condition(UNSUPERVISED, "bad", f"{silence}; nothing restarts what dies")
+                return Condition(UNSUPERVISED, "bad", f"{silence}: nothing is restarted")
         word = _WORDS.get(state, state.name)
         stalled = [p for p in self.processes if p.is_stale and p.name != SUPERVISOR]
         if state is ProcessState.READY:
