@@ -168,7 +168,7 @@ class MockRing:
                     self._scenario.restart(name)
                 case StopProcess(name=name):
                     self._scenario.hold(name)
-                case SignalProcess(name=name, signal="TERM" | "INT" | "KILL" | "HUP" as kind):
+                case SignalProcess(name=name, signal="TERM" | "INT" | "KILL" as kind):
                     is_handled = kind in ("TERM", "INT")  # it exits by itself
                     why = "exit status 0" if is_handled else f"killed by SIG{kind}"
                     self._scenario.fall(name, why, RESTART_S.get(name, 0.8))

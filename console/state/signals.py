@@ -10,11 +10,11 @@ SIGNALS: dict[str, str] = {
     "KILL": "ends it at once; it is restarted",
     "STOP": "suspends it; killed after 30 s without a heartbeat",
     "CONT": "resumes it after STOP",
-    "HUP": "ends it at once: no process handles it",
+    "HUP": "is ignored: settings are read at its start",
     "USR1": "writes its thread stacks to its log",
 }
 """What each signal does here, by its name without SIG."""
-ENDING = ("TERM", "INT", "KILL", "HUP")
+ENDING = ("TERM", "INT", "KILL")
 """Signals that end a process."""
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import time
 
 from ...pipeline.config import Config
@@ -101,9 +100,6 @@ class Supervisor(Process):
 
     async def startup(self) -> None:
         self._watch = Watch(self.context, self.run, tuple(self.ring.children))
-        asyncio.get_running_loop().add_signal_handler(
-            signal.SIGHUP, self.log.info, "SIGHUP is ignored: settings are read at the start alone"
-        )
         self.log.info("run directory %s, model %s", self.run, self.config.model)
         self.set_state(ProcessState.READY)
 

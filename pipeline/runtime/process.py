@@ -260,6 +260,9 @@ class Process:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(
+            signal.SIGHUP, self.log.info, "SIGHUP is ignored: settings are read at the start alone"
+        )
         self._record_from_the_start()
         beating = asyncio.create_task(self._beat_forever())
         try:

@@ -188,12 +188,15 @@ def test_the_run_directory_is_made_again_without_a_supervisor(ring: Ring) -> Non
     assert ring.answer(BASE, "hi")
 
 
-def test_hangups_are_ignored_by_the_supervisor(ring: Ring) -> None:
+def test_hangups_are_ignored_by_all(ring: Ring) -> None:
     ring.snapshot()
-    pid = ring.supervisor()
-    os.kill(pid, signal.SIGHUP)
-    wait_for(lambda: "SIGHUP is ignored" in ring.cli("logs", "supervisor").stdout)
-    assert ring.supervisor() == pid
+    pids = {name: ring.process(name)["pid"] for name in rows(ring) if name != "fetch"}
+    pids["supervisor"] = ring.supervisor()
+    for name, pid in pids.items():
+        os.kill(pid, signal.SIGHUP)
+        wait_for(lambda name=name: "SIGHUP is ignored" in ring.cli("logs", name).stdout)
+    assert ring.supervisor() == pids.pop("supervisor")
+    assert {name: ring.process(name)["pid"] for name in pids} == pids
 
 
 # --- ends

@@ -212,8 +212,8 @@ def test_signals_do_what_their_list_says(ring: Ring) -> None:
     ring.cli("signal", "router", "USR1")
     wait_for(lambda: "most recent call first" in ring.cli("logs", "router").stdout)
     assert ring.process("router")["pid"] == before
-    ring.cli("signal", "detokenizer", "HUP")
-    wait_for(lambda: ring.process("detokenizer")["fall_reason"] == "killed by SIGHUP")
+    ring.cli("signal", "detokenizer", "KILL")
+    wait_for(lambda: ring.process("detokenizer")["fall_reason"] == "killed by SIGKILL")
     ring.wait_ready()
     ring.cli("signal", "router", "STOP")  # it would hear no polite word
     assert "is READY" in ring.cli("restart", "router", "--hard").stdout
