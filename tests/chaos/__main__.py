@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .body_run import BodyRun
-from .faults import RING
+from .faults import ring_names
 from .frame_run import FrameRun
 from .hand_ring import HandRing
 from .kills import KillOptions, Kills
@@ -51,12 +51,12 @@ def run_kills(given: argparse.Namespace, lines: Lines, directory: Path) -> None:
         given.seed,
         given.width,
         given.asks,
-        names=tuple(given.names.split(",")),
+        names=tuple(given.names.split(",")) if given.names else ring_names(given.tp),
         pairs=not given.singles,
         stops=not given.singles,
         calm=given.calm,
     )
-    with Pipeline(directory / "run", "--dtype", "float32") as pipeline:
+    with Pipeline(directory / "run", given.tp) as pipeline:
         asyncio.run(run_rounds(pipeline, options, given, lines, directory))
     lines.add({"down": True, "faults": pipeline.leftovers()})
 
@@ -84,7 +84,7 @@ async def run_rounds(
 
 def run_frames(given: argparse.Namespace, lines: Lines, directory: Path) -> None:
     count = min(given.count, 100_000)
-    with Pipeline(directory / "run", "--dtype", "float32") as pipeline:
+    with Pipeline(directory / "run") as pipeline:
         frames = FrameRun(pipeline, given.seed)
         lines.add(asyncio.run(frames.run(given.start, count)))
         frames.close()
@@ -141,7 +141,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=1_000_000, help="most rounds or cases")
     parser.add_argument("--width", type=int, default=32, help="requests at a time")
     parser.add_argument("--asks", type=int, default=60, help="different requests")
-    parser.add_argument("--names", default=",".join(RING), help="processes to disturb")
+    parser.add_argument("--names", default="", help="processes to disturb; all by default")
+    parser.add_argument("--tp", type=int, default=1, help="workers that share the model")
     parser.add_argument("--singles", action="store_true", help="no pairs and no SIGSTOP")
     parser.add_argument("--calm", action="store_true", help="the next fault waits for all streams")
     parser.add_argument("--out", type=Path, default=Path("chaos.jsonl"), help="JSON lines")

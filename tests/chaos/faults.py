@@ -14,6 +14,11 @@ DELAYS = (0.0, 0.0, 0.05, 0.5, 2.0)
 """Seconds between the two of a pair; half a second and more is amid the first one's recovery."""
 
 
+def ring_names(tp: int) -> tuple[str, ...]:
+    """The processes of a pipeline with `tp` workers, and its supervisor."""
+    return *(f"worker-{rank}" for rank in range(1, tp)), *RING
+
+
 @dataclass(frozen=True)
 class Fault:
     """`kill -9` of processes, or SIGSTOP of one for `seconds`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 from ring import Ring
 
-from .faults import RING
+from .faults import RING, ring_names
 from .ring_processes import Footprint, find_processes, find_ring, measure, send_signal
 
 SETTLED = 60.0
@@ -36,9 +36,11 @@ def free_port() -> int:
 class Pipeline(Ring):
     """A ring on one port, which it has again after `again`."""
 
-    def __init__(self, run: Path, *options: str) -> None:
+    def __init__(self, run: Path, tp: int = 1) -> None:
         self.port = free_port()
-        super().__init__(run, "--port", str(self.port), *options)
+        super().__init__(run, "--port", str(self.port), "--dtype", "float32", "--tp", str(tp))
+        self._whole = frozenset(ring_names(tp))
+        """The processes that run when it is whole."""
         self._first: dict[str, Footprint] = {}
 
     @property
@@ -65,7 +67,7 @@ class Pipeline(Ring):
         after `seconds`, and as soon as no process has been there for `GONE_SECONDS`."""
         deadline = time.monotonic() + seconds
         seen_at = time.monotonic()
-        names = set(RING) | set(killed)
+        names = self._whole | set(killed)
         while time.monotonic() < deadline:
             ring = find_ring(self.run)
             if ring:

@@ -27,7 +27,7 @@ ROUNDS = 8
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    with Pipeline(tmp_path_factory.mktemp("c") / "run", "--dtype", "float32") as pipeline:
+    with Pipeline(tmp_path_factory.mktemp("c") / "run") as pipeline:
         yield pipeline
     assert pipeline.leftovers() == []
 
