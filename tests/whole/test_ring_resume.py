@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import signal
 import threading
 from collections import defaultdict
@@ -227,6 +228,11 @@ def test_connections_wait_for_the_next_server(ring: Ring) -> None:
             assert fresh.get("/health").status_code == 200
 
 
+def new_id(name: str) -> str:
+    """An id that no earlier try of a test has used: its request may still run."""
+    return f"{name}-{secrets.token_hex(4)}"
+
+
 def open_stream(ring: Ring, request_id: str) -> tuple[threading.Thread, Reading]:
     path, body = bodies()["chat"]
     reading = Reading()
@@ -238,29 +244,30 @@ def open_stream(ring: Ring, request_id: str) -> tuple[threading.Thread, Reading]
 
 
 def test_an_id_that_runs_is_taken_and_only_its_key_gets_the_answer(ring: Ring) -> None:
-    thread, _ = open_stream(ring, "mine/1")
+    mine = f"{new_id('mine')}/1"
+    thread, _ = open_stream(ring, mine)
     again = ring.http.post(
-        "/v1/completions", json={"model": BASE, "prompt": "a"}, headers={"x-request-id": "mine/1"}
+        "/v1/completions", json={"model": BASE, "prompt": "a"}, headers={"x-request-id": mine}
     )
     assert again.status_code == 409
     error = again.json()["error"]
-    assert error["param"] == "X-Request-Id" and "GET /v1/requests/mine/1" in error["message"]
+    assert error["param"] == "X-Request-Id" and f"GET /v1/requests/{mine}" in error["message"]
     for key, status in (("Bearer other", 401), (None, 401)):
         with httpx.Client(base_url=ring.url, trust_env=False) as stranger:
             headers = {"authorization": key} if key else {}
-            answer = stranger.get("/v1/requests/mine/1", headers=headers)
+            answer = stranger.get(f"/v1/requests/{mine}", headers=headers)
             assert answer.status_code == status
     for after in ("mine/2:3", "3,4", "x", "9" * 20):
-        refused = ring.http.get("/v1/requests/mine/1", params={"after": after})
+        refused = ring.http.get(f"/v1/requests/{mine}", params={"after": after})
         assert refused.status_code == 400 and refused.json()["error"]["param"] == "after"
-    assert ring.http.head("/v1/requests/mine/1").status_code == 200
+    assert ring.http.head(f"/v1/requests/{mine}").status_code == 200
     assert thread.is_alive(), "a refused look ended the answer"
     ring.kill("server")
     thread.join(60)
     ring.wait_ready()
-    ring.http.get("/v1/requests/mine/1", params={"after": "290"})
+    ring.http.get(f"/v1/requests/{mine}", params={"after": "290"})
     ring.wait_idle()
-    gone = ring.http.get("/v1/requests/mine/1")
+    gone = ring.http.get(f"/v1/requests/{mine}")
     assert gone.status_code == 404 and gone.json()["error"]["param"] == "id"
 
 
@@ -323,7 +330,8 @@ def test_the_example_of_the_documentation_reads_on(ring: Ring) -> None:
                 ring.kill("server")
         return reading
 
-    assert read("example-2", killed_after=5).by_choice() == read("example-1").by_choice()
+    broken, whole = new_id("broken"), new_id("whole")
+    assert read(broken, killed_after=5).by_choice() == read(whole).by_choice()
 
 
 def test_what_no_client_comes_back_for_is_ended(ring: Ring) -> None:
@@ -331,14 +339,15 @@ def test_what_no_client_comes_back_for_is_ended(ring: Ring) -> None:
     ring.cli("restart", "server")  # forgives the deaths of the last minute: five are the most
     wait_for(lambda: ring.process("server")["pid"] not in (0, before), seconds=60)
     ring.wait_ready()
-    thread, _ = open_stream(ring, "left")
+    left = new_id("left")
+    thread, _ = open_stream(ring, left)
     before = ring.snapshot()["server"]["abandoned"]
     ring.kill("server")
     thread.join(60)
     ring.wait_ready()
     assert ring.http.get("/health").json()["without_client"] == 1
     wait_for(lambda: ring.snapshot()["server"]["abandoned"] == before + 1, 90, every=1)
-    assert ring.http.get("/v1/requests/left").status_code == 404
+    assert ring.http.get(f"/v1/requests/{left}").status_code == 404
     ring.wait_idle()
     logs = ring.cli("logs", "-n", "200").stdout
     assert "no client came back" in logs
