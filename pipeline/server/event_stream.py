@@ -63,8 +63,12 @@ async def answer_response(
     delivered: Delivered | None = None,
 ) -> Response:
     """The answer as its form has it. `sending` sends its requests to the router; `delivered` is
-    what the client has of it. Raises `BadRequest` if the router refuses."""
+    what a client that comes back has of it. Raises `BadRequest` if the router refuses.
+
+    Events have ids if the client has chosen the answer's id or comes back: there are programs that
+    take all of an event behind `data: ` for JSON."""
     form = answer.form
+    has_ids = delivered is not None or REQUEST_ID in request.headers
     headers = {REQUEST_ID: form.answer_id}
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(answers.reading(answer))
@@ -77,7 +81,8 @@ async def answer_response(
         deltas = reader.deltas()
         first = await until_gone(request, anext(deltas))
         write = _slora_events if form.kind == "generate" else _openai_events
-        events = write(reader, chain(first, deltas), delivered or nothing_of(answer))
+        writer = EventWriter(reader, delivered or nothing_of(answer), has_ids=has_ids)
+        events = write(writer, chain(first, deltas))
         return EventStream(events, headers, stack.pop_all())
 
 
@@ -125,21 +130,23 @@ async def _whole_body(reader: AnswerReader) -> bytes:
     return msgspec.json.encode(body)
 
 
-class _EventWriter:
-    """Writes the events of one answer, each with its id."""
+class EventWriter:
+    """Writes the events of one answer, each with its id if the client wants ids."""
 
-    def __init__(self, reader: AnswerReader, delivered: Delivered) -> None:
-        self._reader, self._delivered = reader, delivered
+    def __init__(self, reader: AnswerReader, delivered: Delivered, *, has_ids: bool) -> None:
+        self.reader, self.delivered, self._has_ids = reader, delivered, has_ids
         self._answer_id = reader.answer.form.answer_id
         self._words = [write_place(ReadPlace())] * len(reader.places)
 
     def advance(self, index: int) -> bool:
         """Notes that a choice was read on; False if the client has it up to there."""
-        place = self._reader.places[index]
+        place = self.reader.places[index]
         self._words[index] = write_place(place)
-        return place > self._delivered.places[index]
+        return place > self.delivered.places[index]
 
     def event(self, data: Any, *, has_usage: bool = False) -> bytes:
+        if not self._has_ids:
+            return _data(data)
         event_id = write_event_id(self._answer_id, self._words, has_usage=has_usage)
         return b"id: " + event_id.encode() + b"\n" + _data(data)
 
@@ -149,11 +156,11 @@ def _data(data: Any) -> bytes:
 
 
 async def _openai_events(
-    reader: AnswerReader, deltas: AsyncIterator[tuple[int, TextDelta]], delivered: Delivered
+    writer: EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
 ) -> AsyncIterator[bytes]:
     """OpenAI's stream: a chunk per delta, the usage if requested, and [DONE]."""
+    reader = writer.reader
     form, prompt_tokens = reader.answer.form, reader.answer.prompt_tokens
-    writer = _EventWriter(reader, delivered)
     queues: dict[int, LogprobQueue] = {}
 
     def so_far() -> Usage:
@@ -174,16 +181,15 @@ async def _openai_events(
     except BadRequest as error:
         yield _data(error_body(error.status, error.reason, error.param))
         return
-    if form.include_usage and not delivered.has_usage:
+    if form.include_usage and not writer.delivered.has_usage:
         yield writer.event(form.last(so_far()), has_usage=True)
     yield b"data: [DONE]\n\n"
 
 
 async def _slora_events(
-    reader: AnswerReader, deltas: AsyncIterator[tuple[int, TextDelta]], delivered: Delivered
+    writer: EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
 ) -> AsyncIterator[bytes]:
     """S-LoRA's stream: one event per token; the whole text is never repeated."""
-    writer = _EventWriter(reader, delivered)
     try:
         async for index, delta in deltas:
             if not writer.advance(index):

@@ -284,10 +284,37 @@ def test_the_openai_client_reads_streams_with_ids_and_finds_its_request(ring: Ri
     with openai.OpenAI(base_url=f"{ring.url}/v1", api_key="secret", max_retries=0) as client:
         ask: dict[str, Any] = {"model": BASE, "messages": SEA, "temperature": 0, "max_tokens": 12}
         whole = client.chat.completions.create(**ask)
-        parts = list(client.chat.completions.create(**ask, stream=True, n=1))
+        named = {"X-Request-Id": new_id("openai")}
+        parts = list(client.chat.completions.create(**ask, stream=True, n=1, extra_headers=named))
         said = "".join(part.choices[0].delta.content or "" for part in parts)
         assert said == whole.choices[0].message.content
         assert whole._request_id == whole.id
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/chat/completions", "messages"),
+        ("/v1/completions", "prompt"),
+        ("/generate_stream", "inputs"),
+    ],
+)
+def test_events_are_data_alone_unless_the_client_has_chosen_the_id(
+    ring: Ring, path: str, field: str
+) -> None:
+    """Programs that take all of an event behind `data: ` for JSON must read it."""
+    text: Any = [{"role": "user", "content": "Hi"}] if field == "messages" else "Hi"
+    limits = {"parameters": {"max_new_tokens": 4}} if field == "inputs" else {"max_tokens": 4}
+    body = {field: text, **limits} | ({} if field == "inputs" else {"stream": True})
+
+    def events(headers: dict[str, str]) -> list[str]:
+        answer = ring.http.post(path, json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return [event for event in answer.text.split("\n\n") if event and "[DONE]" not in event]
+
+    assert all(json.loads(event.removeprefix("data: ")) for event in events({}))
+    named = events({"x-request-id": new_id("named")})
+    assert named and all(event.startswith("id: ") for event in named)
 
 
 def test_an_answer_in_the_console_goes_on(ring: Ring) -> None:
