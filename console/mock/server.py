@@ -109,7 +109,7 @@ class MockRing:
             )
         ]
         try:
-            while not (self._scenario.is_over or self._is_ending):
+            while not (self._scenario.is_over or self._is_ending or serving.done()):
                 await asyncio.sleep(0.1)
                 for task in tasks:
                     if task.done():

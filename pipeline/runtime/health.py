@@ -4,7 +4,7 @@ alerts share. Knows no clock: ages are given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..messages import Heartbeat, ProcessState, ProcessTable, ProcessView
 
@@ -99,7 +99,7 @@ def find_fault(
     return ""
 
 
-def is_mending(names: Iterable[str], table: ProcessTable | None) -> bool:
+def is_mending(names: Collection[str], table: ProcessTable | None) -> bool:
     """Whether what `find_fault` has found ends by itself, as far as is known: a process died and is
     restarted, is silent, or was not heard yet. Not so during the first start, nor if an operator or
     the supervisor keeps a process down. `table` is None in a process that has just started."""

@@ -81,7 +81,7 @@ async def answer_response(
         deltas = reader.deltas()
         first = await until_gone(request, anext(deltas))
         write = _slora_events if form.kind == "generate" else _openai_events
-        writer = EventWriter(reader, delivered or nothing_of(answer), has_ids=has_ids)
+        writer = _EventWriter(reader, delivered or nothing_of(answer), has_ids=has_ids)
         events = write(writer, chain(first, deltas))
         return EventStream(events, headers, stack.pop_all())
 
@@ -130,7 +130,7 @@ async def _whole_body(reader: AnswerReader) -> bytes:
     return msgspec.json.encode(body)
 
 
-class EventWriter:
+class _EventWriter:
     """Writes the events of one answer, each with its id if the client wants ids."""
 
     def __init__(self, reader: AnswerReader, delivered: Delivered, *, has_ids: bool) -> None:
@@ -156,7 +156,7 @@ def _data(data: Any) -> bytes:
 
 
 async def _openai_events(
-    writer: EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
+    writer: _EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
 ) -> AsyncIterator[bytes]:
     """OpenAI's stream: a chunk per delta, the usage if requested, and [DONE]."""
     reader = writer.reader
@@ -187,7 +187,7 @@ async def _openai_events(
 
 
 async def _slora_events(
-    writer: EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
+    writer: _EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
 ) -> AsyncIterator[bytes]:
     """S-LoRA's stream: one event per token; the whole text is never repeated."""
     try:
