@@ -25,6 +25,7 @@ from ..model_files.rope import RopeScaling
 from . import cpu_kernels
 from .compute_queue import Helpers
 from .cpu_kernels import INT4_GROUP
+from .fixed_order import Padding
 
 fused: ModuleType | None = None
 """Kernels for the work between the matrix products; None without Triton: plain torch is used. On a
@@ -114,6 +115,12 @@ class Int4Blocks:
         return weight
 
     @staticmethod
+    def of_whole_numbers(weight: Tensor) -> Int4Blocks:
+        """A weight of whole numbers from -8 to 7."""
+        groups = torch.zeros(len(weight), weight.shape[1] // INT4_GROUP)
+        return Int4Blocks((weight + 8).to(torch.uint8), groups + 1, groups)
+
+    @staticmethod
     def cat(parts: list[Int4Blocks]) -> Int4Blocks:
         """The rows of several weights over the same input, one below the other."""
         return Int4Blocks(
@@ -172,6 +179,22 @@ class HelpedLinear:
 
     def plus(self, delta: Tensor) -> Linear:
         return HelpedLinear(self._linear.plus(delta), self._num_weights, self._helpers)
+
+
+class PaddedLinear:
+    """A linear map that gives a row the same bits in every batch, because rows of zeros are added
+    to small products (see `find_padding`)."""
+
+    def __init__(self, linear: Linear, padding: Padding) -> None:
+        self._linear, self._padding = linear, padding
+        self.num_bytes = linear.num_bytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        missing = self._padding.missing(len(x))
+        return self._linear(F.pad(x, (0, 0, 0, missing)))[: len(x)] if missing else self._linear(x)
+
+    def plus(self, delta: Tensor) -> Linear:
+        return PaddedLinear(self._linear.plus(delta), self._padding)
 
 
 class LinearByRows:

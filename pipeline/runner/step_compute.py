@@ -74,6 +74,8 @@ class StepCompute:
                 self._loaded.store,
                 windows=self._loaded.windows,
                 history_width=self._history.shape[1],
+                num_heads=self._loaded.config.num_heads,
+                order=self._loaded.order,
             )
 
     def base_rows(self, count: int) -> int:
