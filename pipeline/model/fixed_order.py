@@ -71,13 +71,19 @@ def trial_weight(out_features: int, in_features: int) -> Tensor:
     return few.repeat(-(-out_features // len(few)), 1)[:out_features]
 
 
+def trial_inputs(num_rows: int, in_features: int) -> Tensor:
+    """Rows that a `trial_weight` multiplies to zero, float32 [num_rows, in_features]."""
+    first, second = _halves(in_features)
+    x, some = torch.zeros(num_rows, in_features), _random(2, num_rows, len(first))
+    x[:, first] = some[0] * some[1].mul(4).exp2()  # of very different sizes
+    x[:, second] = x[:, first]
+    return x
+
+
 def find_padding(product: Callable[[Tensor], Tensor], in_features: int) -> Padding | None:
     """The least padding with which a product gives a row the same bits in every batch; None if
     there is none. product: x float32 [num_rows, in_features] -> x times a `trial_weight`."""
-    first, second = _halves(in_features)
-    x, some = torch.zeros(max(COUNTS), in_features), _random(2, max(COUNTS), len(first))
-    x[:, first] = some[0] * some[1].mul(4).exp2()  # of very different sizes
-    x[:, second] = x[:, first]
+    x = trial_inputs(max(COUNTS), in_features)
     same = x[:1].expand(len(x), -1).contiguous()
     for padding in PADDINGS:
         padded = functools.partial(_with_padding, product, padding)

@@ -28,11 +28,13 @@ from .cpu_kernels import INT4_GROUP
 from .fixed_order import Padding
 
 fused: ModuleType | None = None
+fixed: ModuleType | None = None
 """Kernels for the work between the matrix products; None without Triton: plain torch is used. On a
 CPU Triton is imported only to interpret kernels in tests, since its import is slow."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if (torch.cuda.is_available() or INTERPRETED) and importlib.util.find_spec("triton"):
     fused = importlib.import_module("...kernels.fused", __package__)
+    fixed = importlib.import_module("...kernels.fixed", __package__)
 
 
 class Product(Protocol):
@@ -73,6 +75,24 @@ class DenseLinear:
     def plus(self, delta: Tensor) -> Linear:
         weight = self._weight.float() + delta.to(self._weight.device)
         return DenseLinear(weight.to(self._weight.dtype), self._bias)
+
+
+class FixedLinear:
+    """The weight as stored, multiplied on a GPU by our own kernel, which gives a row the same bits
+    in every batch."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._weight = weight.contiguous()
+        self._bias = None if bias is None else bias.to(weight.dtype)
+        self.num_bytes = weight.nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = fixed.fixed_product(x, self._weight, self._bias)  # type: ignore[union-attr]
+        return y
+
+    def plus(self, delta: Tensor) -> Linear:
+        weight = self._weight.float() + delta.to(self._weight.device)
+        return FixedLinear(weight.to(self._weight.dtype), self._bias)
 
 
 class PackedLinear:

@@ -25,6 +25,7 @@ from .cpu_kernels import multiplies_bfloat16, why_not_int4, why_not_packed
 from .fixed_order import Padding, find_padding, trial_weight
 from .layers import (
     DenseLinear,
+    FixedLinear,
     HelpedLinear,
     Int4Blocks,
     Int4Linear,
@@ -337,7 +338,8 @@ class ModelLoader:
     def _dense(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         """The format in which this device multiplies many rows fastest."""
         if self._device.type != "cpu":
-            return DenseLinear(weight.to(self._device, self._precision.weights), bias)
+            linear = FixedLinear if self._is_fixed else DenseLinear
+            return linear(weight.to(self._device, self._precision.weights), bias)
         return self._in_fixed_order(
             self._plain_dense(weight, bias),
             f"{self._precision.weights} {list(weight.shape)}",

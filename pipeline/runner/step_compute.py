@@ -60,6 +60,7 @@ class StepCompute:
             self._history,
             self._queue,
             max_pages=pages_for(loaded.max_model_len),
+            deterministic=loaded.deterministic,
         )
 
     def plan(self, rows: Sequence[StepRow], staging: Staging, *, may_replay: bool) -> AnyPlan:
