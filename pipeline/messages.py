@@ -110,6 +110,25 @@ class Refused(Message, frozen=True):
     reason: str
 
 
+class RequestTimes(Row, frozen=True):
+    """How long a request that was answered spent in each phase, in seconds."""
+
+    queued_s: float
+    """Arrival to admission."""
+    prefill_s: float
+    """Admission to the first token."""
+    decode_s: float
+    """First token to the last."""
+    preemptions: int = 0
+
+
+class RequestsAnswered(Message, frozen=True):
+    """router -> server: the times of requests that have just ended with an answer, for /metrics.
+    Those that an earlier router had begun are left out: their times are not known here."""
+
+    times: tuple[RequestTimes, ...]
+
+
 # --- console, server -> router: orders about adapters ---------------------------------------------
 
 
@@ -825,6 +844,9 @@ class RouterStats(Message, frozen=True, kw_only=True):
     """Host time spent in the scheduler since start."""
     scheduling: SchedulerSettings = SchedulerSettings()
     """The present settings."""
+    max_adapters: int = 0
+    """Adapters that can be used in a step at once: as many as half of the pool holds, each as large
+    as the present ones on average, but not more than a step has rows. 0: not known yet."""
 
 
 class WorkerStats(Message, frozen=True, kw_only=True):
@@ -888,6 +910,8 @@ class Step(Message, frozen=True, kw_only=True):
     """Number of the steps behind `base_us`."""
     base_age_s: float = 0.0
     """Seconds since the newest of them."""
+    sampled: int = 0
+    """Rows of which a token was sampled: all that decode, and prompts that are complete."""
 
     @property
     def read_bytes(self) -> int:
@@ -1394,7 +1418,14 @@ ToWorker: TypeAlias = (
 )
 ToDetokenizer: TypeAlias = SpansOrder | Introduce | OpenStream | StreamTokens | CloseStream
 ToServer: TypeAlias = (
-    SpansOrder | SpansReply | Introduce | TextDeltas | Refused | AdapterReply | AskText
+    SpansOrder
+    | SpansReply
+    | Introduce
+    | TextDeltas
+    | Refused
+    | RequestsAnswered
+    | AdapterReply
+    | AskText
 )
 ProcessOrder: TypeAlias = RestartProcess | StopProcess | StartProcess | SignalProcess
 ToSupervisor: TypeAlias = AskSnapshot | AskSpanEnds | ProcessOrder | StopPipeline

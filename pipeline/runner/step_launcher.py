@@ -118,7 +118,12 @@ class StepLauncher:
         host_us = microseconds_since(started)
         started = time.perf_counter()
         issued = self._queue.submit(work)
-        step = msgspec.structs.replace(step, host_us=host_us, launch_us=microseconds_since(started))
+        step = msgspec.structs.replace(
+            step,
+            host_us=host_us,
+            launch_us=microseconds_since(started),
+            sampled=len(sampling),
+        )
         compare = None
         if times and merged is None and not spans_layers and rows and step.phase == "decode":
             compare = timer.compare(
