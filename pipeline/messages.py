@@ -110,7 +110,7 @@ class Refused(Message, frozen=True):
     reason: str
 
 
-class RequestTimes(Row, frozen=True):
+class AnswerTimes(Row, frozen=True):
     """How long a request that was answered spent in each phase, in seconds."""
 
     queued_s: float
@@ -126,7 +126,7 @@ class RequestsAnswered(Message, frozen=True):
     """router -> server: the times of requests that have just ended with an answer, for /metrics.
     Those that an earlier router had begun are left out: their times are not known here."""
 
-    times: tuple[RequestTimes, ...]
+    times: tuple[AnswerTimes, ...]
 
 
 # --- console, server -> router: orders about adapters ---------------------------------------------

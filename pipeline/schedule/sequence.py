@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from ..messages import BatchRow, Logprob, Request, RequestTimes, RequestView, ResumeRequest
+from ..messages import AnswerTimes, BatchRow, Logprob, Request, RequestView, ResumeRequest
 from ..runtime.wording import short_id
 from .adapter_registry import AdapterRecord
 
@@ -96,13 +96,13 @@ class Sequence:
         self.first_token_at = self.admitted_at = resumed.first_token_at or now
         self.is_charged = self.is_continued = True
 
-    def times(self, now: float) -> RequestTimes | None:
+    def times(self, now: float) -> AnswerTimes | None:
         """The phases of a sequence whose last token came at `now`; None if they are not known."""
         admitted, first = self.admitted_at, self.first_token_at
         if admitted is None or first is None or self.is_continued:
             return None
         arrived = self.request.arrived_at
-        return RequestTimes(
+        return AnswerTimes(
             max(0.0, admitted - arrived), first - admitted, now - first, self.preemptions
         )
 

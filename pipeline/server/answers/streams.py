@@ -53,6 +53,8 @@ class Stream:
         """Text that came with the finish reason, after the last token."""
         self.finish_reason: str | None = None
         self.refusal: Refused | None = None
+        self.choices: Sequence[Stream] = (self,)
+        """All choices of its prompt, itself too."""
         self._on_news = on_news
 
     def put(self, delta: TextDelta) -> bool:
@@ -145,6 +147,16 @@ class AnswerStreams:
             Stream(request, self._waker(index), is_restored=is_restored)
             for index, request in enumerate(requests)
         ]
+        for choices in self.by_prompt():
+            for stream in choices:
+                stream.choices = choices
+
+    def by_prompt(self) -> list[list[Stream]]:
+        """The choices of each prompt."""
+        found: dict[int, list[Stream]] = {}
+        for stream in self.streams:  # the choices of a prompt share it
+            found.setdefault(id(stream.request.prompt_ids), []).append(stream)
+        return list(found.values())
 
     def _waker(self, index: int) -> Callable[[], None]:
         def wake() -> None:
@@ -156,8 +168,7 @@ class AnswerStreams:
     @property
     def prompt_tokens(self) -> int:
         """Of all prompts; the choices of one share it."""
-        prompts = {id(stream.request.prompt_ids): stream.request for stream in self.streams}
-        return sum(len(request.prompt_ids) for request in prompts.values())
+        return sum(len(choices[0].request.prompt_ids) for choices in self.by_prompt())
 
     @property
     def output_tokens(self) -> int:

@@ -17,6 +17,7 @@ from loraconsole.pipeline.messages import (
     AdapterRead,
     AdapterReply,
     AnswerHeard,
+    AnswerTimes,
     Batch,
     BatchRow,
     ChatWarning,
@@ -29,7 +30,6 @@ from loraconsole.pipeline.messages import (
     Refused,
     Request,
     RequestsAnswered,
-    RequestTimes,
     Reset,
     ResumeRequest,
     SampledToken,
@@ -81,10 +81,10 @@ def test_the_server_gets_the_times_of_answers_but_not_of_what_was_given_up() -> 
         answer(core, batch)
         sent(core)
         core.finish_step(batch.step, answered)
-    assert sent(core, "server") == [RequestsAnswered((RequestTimes(1.0, 2.0, 4.0),))]
+    assert sent(core, "server") == [RequestsAnswered((AnswerTimes(1.0, 2.0, 4.0),))]
     core.handle_message(StopFound("stopped"), NOW + 8)
     core.handle_message(Abort("left", "client gone"), NOW + 8)
-    assert sent(core, "server") == [RequestsAnswered((RequestTimes(1.0, 2.0, 5.0),))]
+    assert sent(core, "server") == [RequestsAnswered((AnswerTimes(1.0, 2.0, 5.0),))]
     core.handle_message(AnswerHeard("stopped"), NOW + 9)  # its times are known
     assert sent(core, "server") == []
 
