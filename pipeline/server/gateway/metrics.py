@@ -187,13 +187,12 @@ def _costs(views: Mapping[str, AdapterView]) -> Iterator[Metric]:
         pages.add_metric([adapter, "weights"], view.pages)
     yield pages
     for name, help, values in ADAPTER_QUANTILES:
-        family = GaugeMetricFamily(
-            f"loraconsole_adapter_{name}_seconds", help, labels=["adapter", "quantile"]
-        )
+        family = Metric(f"loraconsole_adapter_{name}_seconds", help, "summary")
         for adapter, view in views.items():
             for quantile, ms in zip(("0.5", "0.99"), values(view), strict=True):
                 if ms is not None:
-                    family.add_metric([adapter, quantile], ms / 1e3)
+                    labels = {"adapter": adapter, "quantile": quantile}
+                    family.add_sample(family.name, labels, ms / 1e3)
         yield family
 
 
