@@ -55,6 +55,20 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Special tokens are left out of the text."""
     include_stop_str_in_output: bool = False
     """The text ends with the stop string, or the stop token's text."""
+    min_tokens: int = 0
+    """Tokens before the first that may end the answer: until then the end tokens are not chosen,
+    and stop strings are not looked for."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, what is added to its logit)."""
+    allowed_token_ids: tuple[int, ...] | None = None
+    """The only tokens that may be chosen; None allows all."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Token sequences that the output must not contain: the last token of one is not chosen after
+    the others."""
+    prompt_logprobs: int | None = None
+    """How many alternatives to report beside each token of the prompt; None reports nothing."""
+    logprob_token_ids: tuple[int, ...] = ()
+    """The tokens that `logprobs` reports beside the chosen one, in place of the likeliest."""
 
     @property
     def penalizes(self) -> bool:

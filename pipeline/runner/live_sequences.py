@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ..messages import Admission, BatchRow, KeptSequence, SamplingParams
 from ..model.batch_torch import StepRow
 from ..model.page_pool import PAGE_SIZE, pages_for
+from ..model.token_rules import TokenRules
 
 
 @dataclass
@@ -30,6 +31,7 @@ class LiveSequence:
     request_id: str = ""
     arrived_at: float = 0.0
     """Of its request; "" and 0 for what no request asked for."""
+    rules: TokenRules | None = None
 
     def advance(self, row: BatchRow, adapter: str | None, unclean: list[int]) -> StepRow:
         """Advances by one row, computed with `adapter`; new pages that the row does not fill are

@@ -21,6 +21,7 @@ from ..model.batch_torch import Staging, StepRow
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
 from ..model.sampler import SampleRow
+from ..model.token_rules import TokenRules
 from ..runtime.clock import unix_time
 from ..runtime.spans import Spans
 from .layer_spans import with_layer_spans
@@ -100,7 +101,9 @@ class StepLauncher:
         if rows:
             plan = self._compute.plan(rows, staging, may_replay=merged is None)
             sampling = [by_slot[row.slot] for row in plan.samples]
-            choices = [SampleRow(s.params, s.slot, s.num_prompt, s.known) for s in sampling]
+            choices = [
+                SampleRow(s.params, s.slot, s.num_prompt, s.known, s.rules) for s in sampling
+            ]
         for sequence in sampling:
             sequence.known += 1
         clean = staging.add(unclean) if unclean else None
@@ -141,6 +144,7 @@ class StepLauncher:
         if adapter is not None and adapter not in self._loaded.store:
             raise ValueError(f"adapter {adapter!r} is not placed")
         sequence = self.sequences.admit(admission, adapter)
+        sequence.rules = TokenRules.of(admission.params, self._loaded.config.eos_token_ids)
         return sequence.slot, staging.add(admission.token_ids)
 
     def use_merged(self, merged: MergedModel | None) -> None:
