@@ -28,6 +28,7 @@ from .layer_spans import with_layer_spans
 from .live_sequences import LiveSequence, LiveSequences
 from .loaded_model import LoadedModel
 from .pending_step import PendingStep, microseconds_since
+from .scored_rows import ScoredRows
 from .step_bytes import StepBytes
 from .step_compute import AnyPlan, StepCompute
 from .step_timer import StepTimer, new_step
@@ -98,8 +99,14 @@ class StepLauncher:
         plan: AnyPlan | None = None
         sampling: list[LiveSequence] = []
         choices: list[SampleRow] = []
+        has_scores = live.has_scored and any(row.num_scores for row in rows)
+        scores = None
         if rows:
-            plan = self._compute.plan(rows, staging, may_replay=merged is None)
+            plan = self._compute.plan(
+                rows, staging, may_replay=merged is None, has_scores=has_scores
+            )
+            if has_scores:
+                scores = ScoredRows.of(plan.scored, by_slot)
             sampling = [by_slot[row.slot] for row in plan.samples]
             choices = [
                 SampleRow(s.params, s.slot, s.num_prompt, s.known, s.rules) for s in sampling
@@ -117,6 +124,7 @@ class StepLauncher:
             *(staging, num_slots, admitted, clean, plan, choices, model),
             times=times,
             keep_logits=keep_logits,
+            most_likeliest=None if scores is None else scores.most,
         )
         host_us = microseconds_since(started)
         started = time.perf_counter()
@@ -128,7 +136,8 @@ class StepLauncher:
                 self._compute.base_rows(len(rows)),
                 has_adapters=any(row.adapter is not None for row in rows),
             )
-        return PendingStep(issued, [sequence.number for sequence in sampling], step, compare)
+        numbers = [sequence.number for sequence in sampling]
+        return PendingStep(issued, numbers, step, compare, scores)
 
     def _choose_weights(self, rows: list[StepRow]) -> tuple[list[StepRow], MergedModel | None]:
         """If every row has the merged copy's adapter: the rows without it, and the copy. Otherwise
