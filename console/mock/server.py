@@ -66,7 +66,7 @@ from ...pipeline.runtime.clock import unix_time
 from ...pipeline.runtime.process import die_with_parent
 from ...pipeline.runtime.sockets import Beacon, Inbox, Outbox, make_context
 from ...pipeline.runtime.text_output import UTF8_OUTPUT
-from ...pipeline.server.quiet_uvicorn import QuietUvicorn
+from ...pipeline.server.http.quiet_uvicorn import QuietUvicorn
 from ..supervisor.metrics_history import MetricsHistory
 from ..supervisor.span_files import span_ends
 from .demo_scenario import RESTART_S, DemoScenario

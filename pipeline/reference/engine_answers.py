@@ -19,7 +19,7 @@ from ..errors import OperatorError
 from ..messages import Admission, Batch, BatchRow, SamplingParams
 from ..model.page_pool import PAGE_SIZE, pages_for
 from ..runner.runner import ModelRunner
-from ..server.adapter_chat import AdapterChats
+from ..server.chat.adapter_chat import AdapterChats
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import TextError, Tokenizer
 from .line_server import LineServer

@@ -36,14 +36,14 @@ from ..runtime.health import lost_process
 from ..runtime.process import Process, run_process
 from ..runtime.sockets import InboxFull, Watch
 from ..text.tokenizer import Tokenizer
-from .access import exposure
-from .adapter_chat import AdapterChats
-from .browser_guard import ANSWER_HEADERS
-from .gateway import Gateway
-from .http_connection import bounded_connections, why_connections_are_unbounded
-from .open_answers import GRACE_SECONDS
-from .quiet_uvicorn import QuietUvicorn, why_signals_are_shared
-from .routes import make_app
+from .answers.open_answers import GRACE_SECONDS
+from .chat.adapter_chat import AdapterChats
+from .gateway.gateway import Gateway
+from .http.access import exposure
+from .http.browser_guard import ANSWER_HEADERS
+from .http.http_connection import bounded_connections, why_connections_are_unbounded
+from .http.quiet_uvicorn import QuietUvicorn, why_signals_are_shared
+from .routes.app import make_app
 
 BACKLOG = 2048
 """Connections that may wait for the server, as uvicorn has it."""

@@ -18,7 +18,7 @@ from tiny_llama import CONFIG
 
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.run_directory import make_run_directory
-from loraconsole.pipeline.server.routes import make_app
+from loraconsole.pipeline.server.routes.app import make_app
 from loraconsole.pipeline.server.server import Server
 
 from .ring_processes import find_processes

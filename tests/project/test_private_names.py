@@ -16,7 +16,7 @@ import loraconsole.pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("console/terminal/", "console/cli/web.py", "kernels/precompile.py")
-PLACES += ("pipeline/model/cpu_kernels.py", "pipeline/server/http_connection.py")
+PLACES += ("pipeline/model/cpu_kernels.py", "pipeline/server/http/http_connection.py")
 """Where they may be used."""
 STANDARD = sys.stdlib_module_names
 MADE_BY_TEXTUAL = {"_css_type_name", "_css_type_names", "_decorated_handlers", "_merged_bindings"}

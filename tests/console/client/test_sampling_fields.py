@@ -13,9 +13,11 @@ from loraconsole.console.client.sampling_fields import (
     SamplingField,
     parse_stops,
 )
-from loraconsole.pipeline.server import schemas
-from loraconsole.pipeline.server.bad_request import BadRequest
-from loraconsole.pipeline.server.schemas import ChatBody, decode_body, stop_strings
+from loraconsole.pipeline.server.bodies import sampling_fields
+from loraconsole.pipeline.server.bodies.body import decode_body
+from loraconsole.pipeline.server.bodies.openai_bodies import ChatBody
+from loraconsole.pipeline.server.bodies.sampling_fields import stop_strings
+from loraconsole.pipeline.server.http.bad_request import BadRequest
 
 MESSAGES = [{"role": "user", "content": "Ahoy"}]
 FIELDS = {field.name: field for field in SAMPLING_FIELDS}
@@ -81,7 +83,7 @@ def test_stop_strings_that_the_server_refuses_are_refused(text: str) -> None:
 
 
 def test_the_limits_of_stop_strings_are_the_servers() -> None:
-    limits = (schemas.MOST_STOPS, schemas.MOST_STOP_CHARACTERS)
+    limits = (sampling_fields.MOST_STOPS, sampling_fields.MOST_STOP_CHARACTERS)
     assert limits == (MOST_STOPS, MOST_STOP_CHARACTERS)
 
 

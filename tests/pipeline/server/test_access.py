@@ -8,8 +8,8 @@ import pytest
 from starlette.requests import Request as HttpRequest
 
 from loraconsole.pipeline.config import Config, is_loopback
-from loraconsole.pipeline.server.access import Access, exposure
-from loraconsole.pipeline.server.bad_request import BadRequest
+from loraconsole.pipeline.server.http.access import Access, exposure
+from loraconsole.pipeline.server.http.bad_request import BadRequest
 
 LONG = "0123456789abcdef"
 

@@ -8,7 +8,7 @@ import pytest
 from made_tokenizers import byte_level
 
 from loraconsole.pipeline.messages import AdapterState, AdapterTable, AdapterView, SamplingParams
-from loraconsole.pipeline.server.adapter_chat import AdapterChats
+from loraconsole.pipeline.server.chat.adapter_chat import AdapterChats
 from loraconsole.pipeline.text.chat_template import TextError
 from loraconsole.pipeline.text.tokenizer import Tokenizer
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from loraconsole.pipeline.server import body_reader
-from loraconsole.pipeline.server.bad_request import BadRequest
-from loraconsole.pipeline.server.body_reader import BodyReader, JsonShape
-from loraconsole.pipeline.server.request_limits import MOST_DEPTH, MOST_DIGITS
+from loraconsole.pipeline.server.http import body_reader
+from loraconsole.pipeline.server.http.bad_request import BadRequest
+from loraconsole.pipeline.server.http.body_reader import BodyReader, JsonShape
+from loraconsole.pipeline.server.http.request_limits import MOST_DEPTH, MOST_DIGITS
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(alphabet='a[]{}",:\\é', max_size=8)
 JSON = st.recursive(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from loraconsole.pipeline.server.bad_request import BadRequest
-from loraconsole.pipeline.server.chat_prompt import chat_prompt, conversation
+from loraconsole.pipeline.server.chat.chat_prompt import chat_prompt, conversation
+from loraconsole.pipeline.server.http.bad_request import BadRequest
 from loraconsole.pipeline.text.chat_template import ChatTemplate
 from loraconsole.pipeline.text.tokenizer import Tokenizer
 

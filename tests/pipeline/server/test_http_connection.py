@@ -18,12 +18,12 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.server import http_connection
-from loraconsole.pipeline.server.http_connection import (
+from loraconsole.pipeline.server.http import http_connection
+from loraconsole.pipeline.server.http.http_connection import (
     bounded_connections,
     why_connections_are_unbounded,
 )
-from loraconsole.pipeline.server.quiet_uvicorn import QuietUvicorn
+from loraconsole.pipeline.server.http.quiet_uvicorn import QuietUvicorn
 
 GET = b"GET /length HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST_GET = b"GET /length HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

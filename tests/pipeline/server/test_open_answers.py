@@ -17,18 +17,18 @@ from loraconsole.pipeline.messages import (
     SamplingParams,
     TextDelta,
 )
-from loraconsole.pipeline.server.answer_format import Format
-from loraconsole.pipeline.server.bad_request import BadRequest
-from loraconsole.pipeline.server.event_id import (
+from loraconsole.pipeline.server.answers.answer_format import Format
+from loraconsole.pipeline.server.answers.event_id import (
     nothing_of,
     read_event_id,
     write_event_id,
     write_place,
 )
-from loraconsole.pipeline.server.metrics import RequestCounters
-from loraconsole.pipeline.server.open_answers import OpenAnswers
-from loraconsole.pipeline.server.request_journal import RequestJournal
-from loraconsole.pipeline.server.streams import AnswerReader, AnswerStreams, ReadPlace
+from loraconsole.pipeline.server.answers.open_answers import OpenAnswers
+from loraconsole.pipeline.server.answers.request_counters import RequestCounters
+from loraconsole.pipeline.server.answers.request_journal import RequestJournal
+from loraconsole.pipeline.server.answers.streams import AnswerReader, AnswerStreams, ReadPlace
+from loraconsole.pipeline.server.http.bad_request import BadRequest
 
 KEY = b"key"
 

@@ -7,7 +7,7 @@ from loraconsole.pipeline.messages import (
     AdapterView,
     SyncPoint,
 )
-from loraconsole.pipeline.server.pipeline_state import PipelineState
+from loraconsole.pipeline.server.gateway.pipeline_state import PipelineState
 
 NAMES = ("worker-0", "router")
 NOW = 1000.0

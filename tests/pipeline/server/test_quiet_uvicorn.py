@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from loraconsole.pipeline.server.quiet_uvicorn import QuietUvicorn, why_signals_are_shared
+from loraconsole.pipeline.server.http.quiet_uvicorn import QuietUvicorn, why_signals_are_shared
 
 
 def test_the_installed_uvicorn_is_one_that_leaves_signals_alone() -> None:

@@ -8,23 +8,20 @@ from typing import Any
 
 import pytest
 
-from loraconsole.pipeline.server.bad_request import BadRequest
-from loraconsole.pipeline.server.request_fields import OFF, PAGES, Field, page_of
-from loraconsole.pipeline.server.schemas import (
+from loraconsole.pipeline.server.bodies.body import Body, decode_body
+from loraconsole.pipeline.server.bodies.field_table import OFF, Field, page_of
+from loraconsole.pipeline.server.bodies.generate_body import GenerateBody, GenerateParameters
+from loraconsole.pipeline.server.bodies.openai_bodies import ChatBody, CompletionBody, StreamOptions
+from loraconsole.pipeline.server.bodies.order_bodies import (
     AdapterBody,
-    Body,
-    ChatBody,
-    CompletionBody,
-    GenerateBody,
-    GenerateParameters,
     LoadBody,
     PlanBody,
     ProfilerBody,
     SchedulerBody,
-    StreamOptions,
     UnloadBody,
-    decode_body,
 )
+from loraconsole.pipeline.server.bodies.request_fields import PAGES
+from loraconsole.pipeline.server.http.bad_request import BadRequest
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "http.md"
 LEAST: dict[type[Body], dict[str, Any]] = {
@@ -124,7 +121,7 @@ def test_the_page_has_every_table_and_no_other() -> None:
     assert {id(table) for table in PAGES.values()} == tables
     for heading, table in PAGES.items():
         assert f"### {heading}\n\n{page_of(table)}\n" in text, (
-            "run: python -m loraconsole.pipeline.server.request_fields"
+            "run: python -m loraconsole.pipeline.server.bodies.request_fields"
         )
     rows = sum(line.startswith("| `") for line in text.partition("## Fields")[2].splitlines())
     assert rows == sum(map(len, PAGES.values()))

@@ -10,9 +10,9 @@ import pytest
 from full_disk import no_file_grows_beyond
 
 from loraconsole.pipeline.messages import Request, SamplingParams, TokenLogprob, TokenText
-from loraconsole.pipeline.server import request_journal
-from loraconsole.pipeline.server.answer_format import Format
-from loraconsole.pipeline.server.request_journal import (
+from loraconsole.pipeline.server.answers import request_journal
+from loraconsole.pipeline.server.answers.answer_format import Format
+from loraconsole.pipeline.server.answers.request_journal import (
     AnswerAccepted,
     AnswerClosed,
     ChoiceEnded,

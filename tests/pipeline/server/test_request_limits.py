@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 from loraconsole.pipeline.config import Config
-from loraconsole.pipeline.server import prompt_reader, request_limits, schemas
+from loraconsole.pipeline.server.bodies.sampling_fields import MOST_STOP_CHARACTERS, MOST_STOPS
+from loraconsole.pipeline.server.gateway import prompt_reader
+from loraconsole.pipeline.server.http import request_limits
 from loraconsole.pipeline.text import chat_template
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +45,10 @@ def test_the_figures_are_those_of_the_code() -> None:
             f"{limits.MOST_LONG_TEXTS} longer",
         ),
         "time until a text is tokenised": (f"{limits.TEXT_SECONDS:.0f} s",),
-        "`stop`": (f"{schemas.MOST_STOPS} strings", f"{schemas.MOST_STOP_CHARACTERS} characters"),
+        "`stop`": (
+            f"{MOST_STOPS} strings",
+            f"{MOST_STOP_CHARACTERS} characters",
+        ),
         "request line's path and query": (f"{limits.MOST_TARGET_BYTES >> 10} KiB",),
         "headers": (f"{limits.MOST_HEADERS},", f"{limits.MOST_HEADER_BYTES >> 10} KiB"),
         "a body in chunks": (f"{limits.MOST_SMALL_CHUNKS} of under {limits.SMALL_CHUNK} bytes",),

@@ -14,8 +14,8 @@ from starlette.routing import Route
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.run_directory import make_run_directory
 from loraconsole.pipeline.runtime.process import Process
-from loraconsole.pipeline.server.gateway import Gateway
-from loraconsole.pipeline.server.routes import make_app
+from loraconsole.pipeline.server.gateway.gateway import Gateway
+from loraconsole.pipeline.server.routes.app import make_app
 
 pytestmark = pytest.mark.processes
 

@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from loraconsole.pipeline.server import text_workers
-from loraconsole.pipeline.server.bad_request import BadRequest
-from loraconsole.pipeline.server.request_limits import SHORT_TEXT
-from loraconsole.pipeline.server.text_workers import TextWorkers
+from loraconsole.pipeline.server.gateway import text_workers
+from loraconsole.pipeline.server.gateway.text_workers import TextWorkers
+from loraconsole.pipeline.server.http.bad_request import BadRequest
+from loraconsole.pipeline.server.http.request_limits import SHORT_TEXT
 
 LONG = SHORT_TEXT + 1
 

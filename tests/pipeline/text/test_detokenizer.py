@@ -19,7 +19,11 @@ from loraconsole.pipeline.messages import (
     TokenLogprob,
     TokenText,
 )
-from loraconsole.pipeline.server.answer_format import LogprobQueue, completion_logprobs, within
+from loraconsole.pipeline.server.answers.answer_format import (
+    LogprobQueue,
+    completion_logprobs,
+    within,
+)
 from loraconsole.pipeline.text.tokenizer import Tokenizer
 
 

@@ -1,0 +1,1 @@
+"""Answers: their text as it comes, and their forms."""

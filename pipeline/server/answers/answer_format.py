@@ -1,0 +1,161 @@
+"""Formats of the HTTP API's answers: OpenAI's objects, whole and streamed.
+
+Knows no socket and no field of a request.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from ...messages import TextDelta, TokenLogprob, TokenText
+
+
+class Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
+    return Usage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
+
+
+def chat_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
+    """Chat format: one object per token, with its alternatives. The `bytes` of all tokens joined
+    are those of the text."""
+
+    def entry(token: TokenText) -> dict[str, Any]:
+        return {"token": token.token, "logprob": token.logprob, "bytes": list(token.data)}
+
+    return {
+        "content": [
+            {**entry(token.chosen), "top_logprobs": [entry(other) for other in token.top]}
+            for token in tokens
+        ],
+        "refusal": None,
+    }
+
+
+def completion_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
+    """Completions format: parallel lists. A token that is not whole characters is written as OpenAI
+    does, "bytes:\\xf0\\x9f"."""
+    return {
+        "tokens": [_word(token.chosen) for token in tokens],
+        "token_logprobs": [token.chosen.logprob for token in tokens],
+        "top_logprobs": [_likeliest(token) for token in tokens],
+        "text_offset": [token.offset for token in tokens],
+    }
+
+
+def _word(token: TokenText) -> str:
+    try:
+        token.data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(
+            chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in token.data
+        )
+    return token.token
+
+
+def _likeliest(token: TokenLogprob) -> dict[str, float]:
+    """Text to logprob of the likeliest tokens and the chosen one. If two tokens have the same text,
+    the second gets vLLM's form by id, "token_id:17"."""
+    others = {other.token_id: other for other in token.top}
+    others.setdefault(token.chosen.token_id, token.chosen)
+    found: dict[str, float] = {}
+    for other in others.values():
+        word = _word(other)
+        found[f"token_id:{other.token_id}" if word in found else word] = other.logprob
+    return found
+
+
+class LogprobQueue:
+    """Logprobs of one streamed choice. A token's are held until the text before it is sent, since a
+    stop string may end the text earlier and so change its `text_offset`."""
+
+    def __init__(self) -> None:
+        self._waiting: list[TokenLogprob] = []
+
+    def take(self, delta: TextDelta) -> list[TokenLogprob]:
+        """The logprobs to send with this delta; their offsets are inside the text."""
+        self._waiting += delta.logprobs
+        end = delta.offset + len(delta.text)
+        if delta.finish_reason:
+            ready, self._waiting = self._waiting, []
+            return within(ready, end)
+        ready = [token for token in self._waiting if token.offset <= end]
+        self._waiting = self._waiting[len(ready) :]
+        return ready
+
+
+def within(tokens: list[TokenLogprob], length: int) -> list[TokenLogprob]:
+    """The logprobs with offsets cut to `length`, the characters of the text."""
+    return [
+        token if token.offset <= length else msgspec.structs.replace(token, offset=length)
+        for token in tokens
+    ]
+
+
+class Format(msgspec.Struct, frozen=True, kw_only=True):
+    """The form of an answer: the route's, and what the request asks for."""
+
+    kind: Literal["chat", "text", "generate"]
+    """OpenAI's chat or completions, or S-LoRA's routes."""
+    answer_id: str
+    """In the answer, in its events, and in its X-Request-Id header."""
+    model: str
+    """As the client named it."""
+    created: int
+    """Unix seconds."""
+    is_streamed: bool
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+    @property
+    def prompt_field(self) -> str:
+        """The field of the body that has the prompt."""
+        return {"chat": "messages", "text": "prompt", "generate": "inputs"}[self.kind]
+
+    @property
+    def _head(self) -> dict[str, Any]:
+        return {"id": self.answer_id, "created": self.created, "model": self.model}
+
+    def chunk(
+        self, index: int, delta: TextDelta, first: bool, logprobs: list[TokenLogprob]
+    ) -> dict[str, Any]:
+        """One server-sent event of a stream."""
+        choice: dict[str, Any] = {"index": index, "finish_reason": delta.finish_reason}
+        if self.kind == "chat":
+            role = {"role": "assistant"} if first else {}
+            choice["delta"] = {**role, "content": delta.text}
+            choice["logprobs"] = chat_logprobs(logprobs) if logprobs else None
+            return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        choice["text"] = delta.text
+        choice["logprobs"] = completion_logprobs(logprobs) if logprobs else None
+        return {**self._head, "object": "text_completion", "choices": [choice]}
+
+    def last(self, totals: Usage) -> dict[str, Any]:
+        """The event with the usage of a stream; it has no choices."""
+        name = "chat.completion.chunk" if self.kind == "chat" else "text_completion"
+        return {**self._head, "object": name, "choices": [], "usage": totals}
+
+    def choice(
+        self, index: int, text: str, finish_reason: str | None, logprobs: list[TokenLogprob]
+    ) -> dict[str, Any]:
+        """One whole answer."""
+        choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason}
+        if self.kind == "chat":
+            choice["message"] = {"role": "assistant", "content": text, "refusal": None}
+            choice["logprobs"] = chat_logprobs(logprobs) if logprobs else None
+        else:
+            choice["text"] = text
+            choice["logprobs"] = (
+                completion_logprobs(within(logprobs, len(text))) if logprobs else None
+            )
+        return choice
+
+    def whole(self, choices: list[dict[str, Any]], totals: Usage) -> dict[str, Any]:
+        name = "chat.completion" if self.kind == "chat" else "text_completion"
+        return {**self._head, "object": name, "choices": choices, "usage": totals}

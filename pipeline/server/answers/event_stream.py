@@ -1,0 +1,208 @@
+"""Answers as HTTP responses: whole, or as server-sent events while they are generated; from the
+start, or from where a client has them.
+
+Knows streams and formats of answers; no route and no body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from ...messages import TextDelta
+from ..http.bad_request import BadRequest, error_body
+from .answer_format import LogprobQueue, Usage, usage
+from .event_id import Delivered, nothing_of, write_event_id, write_place
+from .open_answers import OpenAnswers
+from .streams import AnswerReader, AnswerStreams, ReadPlace
+
+T = TypeVar("T")
+REQUEST_ID = "x-request-id"
+"""The header with an answer's id: the client's own, or the server's."""
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. `stack` ends their reader when the response ends, even if the client
+    leaves before the first byte and the generator never runs."""
+
+    def __init__(
+        self, events: AsyncIterator[bytes], headers: dict[str, str], stack: contextlib.ExitStack
+    ) -> None:
+        super().__init__(events, headers=headers, media_type="text/event-stream")
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._stack:
+            await super().__call__(scope, receive, send)
+
+
+class WholeAnswer(Response):
+    """An unstreamed answer. `stack` ends its reader once it is sent."""
+
+    def __init__(self, body: bytes, headers: dict[str, str], stack: contextlib.ExitStack) -> None:
+        super().__init__(body, headers=headers, media_type="application/json")
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._stack:
+            await super().__call__(scope, receive, send)
+
+
+async def answer_response(
+    request: HttpRequest,
+    answers: OpenAnswers,
+    answer: AnswerStreams,
+    sending: Awaitable[None] | None = None,
+    delivered: Delivered | None = None,
+) -> Response:
+    """The answer as its form has it. `sending` sends its requests to the router; `delivered` is
+    what a client that comes back has of it. Raises `BadRequest` if the router refuses.
+
+    Events have ids if the client has chosen the answer's id or comes back: there are programs that
+    take all of an event behind `data: ` for JSON."""
+    form = answer.form
+    has_ids = delivered is not None or REQUEST_ID in request.headers
+    headers = {REQUEST_ID: form.answer_id}
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(answers.reading(answer))
+        if sending is not None:
+            await sending
+        if not form.is_streamed:
+            body = await until_gone(request, _whole_body(reader))
+            return WholeAnswer(body, headers, stack.pop_all())
+        # Waits for the first delta, since a refusal must not have status 200.
+        deltas = reader.deltas()
+        first = await until_gone(request, anext(deltas))
+        write = _slora_events if form.kind == "generate" else _openai_events
+        writer = _EventWriter(reader, delivered or nothing_of(answer), has_ids=has_ids)
+        events = write(writer, chain(first, deltas))
+        return EventStream(events, headers, stack.pop_all())
+
+
+async def until_gone(request: HttpRequest, answer: Awaitable[T]) -> T:
+    """Awaits `answer`. Raises `BadRequest` as soon as the client has left; an abort follows."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise BadRequest("the client has left", status=499)
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
+    """`first`, which was already awaited, and then the rest."""
+    yield first
+    async for item in rest:
+        yield item
+
+
+async def _whole_body(reader: AnswerReader) -> bytes:
+    """The unstreamed answer, once all choices have ended."""
+    async for _ in reader.deltas():
+        pass
+    answer = reader.answer
+    form, streams = answer.form, answer.streams
+    if form.kind == "generate":
+        texts = [stream.text for stream in streams]
+        tokens = answer.output_tokens
+        return msgspec.json.encode({"generated_text": texts, "count_output_tokens": tokens})
+    choices = [
+        form.choice(index, stream.text, stream.finish_reason, stream.logprobs)
+        for index, stream in enumerate(streams)
+    ]
+    body = form.whole(choices, usage(answer.prompt_tokens, answer.output_tokens))
+    return msgspec.json.encode(body)
+
+
+class _EventWriter:
+    """Writes the events of one answer, each with its id if the client wants ids."""
+
+    def __init__(self, reader: AnswerReader, delivered: Delivered, *, has_ids: bool) -> None:
+        self.reader, self.delivered, self._has_ids = reader, delivered, has_ids
+        self._answer_id = reader.answer.form.answer_id
+        self._words = [write_place(ReadPlace())] * len(reader.places)
+
+    def advance(self, index: int) -> bool:
+        """Notes that a choice was read on; False if the client has it up to there."""
+        place = self.reader.places[index]
+        self._words[index] = write_place(place)
+        return place > self.delivered.places[index]
+
+    def event(self, data: Any, *, has_usage: bool = False) -> bytes:
+        if not self._has_ids:
+            return _data(data)
+        event_id = write_event_id(self._answer_id, self._words, has_usage=has_usage)
+        return b"id: " + event_id.encode() + b"\n" + _data(data)
+
+
+def _data(data: Any) -> bytes:
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+async def _openai_events(
+    writer: _EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
+) -> AsyncIterator[bytes]:
+    """OpenAI's stream: a chunk per delta, the usage if requested, and [DONE]."""
+    reader = writer.reader
+    form, prompt_tokens = reader.answer.form, reader.answer.prompt_tokens
+    queues: dict[int, LogprobQueue] = {}
+
+    def so_far() -> Usage:
+        return usage(prompt_tokens, reader.output_tokens)
+
+    try:
+        async for index, delta in deltas:
+            first = index not in queues
+            logprobs = queues.setdefault(index, LogprobQueue()).take(delta)
+            if not writer.advance(index):
+                continue
+            # Held-back text gives empty deltas, which are of no use to a client.
+            if first or delta.text or delta.finish_reason or logprobs:
+                chunk = form.chunk(index, delta, first, logprobs)
+                if form.include_usage:
+                    chunk["usage"] = so_far() if form.continuous_usage_stats else None
+                yield writer.event(chunk)
+    except BadRequest as error:
+        yield _data(error_body(error.status, error.reason, error.param))
+        return
+    if form.include_usage and not writer.delivered.has_usage:
+        yield writer.event(form.last(so_far()), has_usage=True)
+    yield b"data: [DONE]\n\n"
+
+
+async def _slora_events(
+    writer: _EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
+) -> AsyncIterator[bytes]:
+    """S-LoRA's stream: one event per token; the whole text is never repeated."""
+    try:
+        async for index, delta in deltas:
+            if not writer.advance(index):
+                continue
+            token = {
+                "id": delta.token_ids[-1],
+                "text": delta.text,
+                "logprob": delta.logprobs[0].chosen.logprob if delta.logprobs else None,
+                "special": False,
+            }
+            finished = delta.finish_reason is not None
+            yield writer.event(
+                {"token": token, "generated_text": None, "finished": finished, "details": None}
+            )
+    except BadRequest as error:
+        yield _data(error_body(error.status, error.reason, error.param))

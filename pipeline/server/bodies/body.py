@@ -1,0 +1,83 @@
+"""`Body`: a JSON object of a request, and its conversion from bytes.
+
+A body is checked once here, and every refusal names the field. `request_fields` lists the accepted
+and the refused fields.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from ..http.bad_request import BadRequest, shortened
+from .field_table import Table, honoured_fields
+
+BodyT = TypeVar("BodyT", bound="Body")
+
+MOST_REASON = 200
+"""Most characters of a decoder's reason that a refusal repeats."""
+
+MISSING = re.compile(r"missing required field `(\w+)`")
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON object of a request; it has a field for every honoured field of `table`."""
+
+    table: ClassVar[Table]
+    nested: ClassVar[dict[str, type[Body]]] = {}
+    """Fields that are bodies themselves."""
+
+
+def decode_body(body: bytes, kind: type[BodyT]) -> BodyT:
+    """Decodes JSON to a body. Raises `BadRequest` naming the field."""
+    try:
+        raw = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    except RecursionError as error:
+        raise BadRequest("the body is nested too deeply") from error
+    if not isinstance(raw, dict):
+        raise BadRequest("the body is not a JSON object")
+    return _convert(raw, kind, "")
+
+
+def _convert(raw: dict[str, Any], kind: type[BodyT], at: str) -> BodyT:
+    """Converts an object at the path `at` of the body, and the objects in it."""
+    given = honoured_fields(raw, kind.table, at)
+    for name, value in list(given.items()):
+        if name in kind.nested and isinstance(value, dict):
+            if all(part is None for part in value.values()):
+                del given[name]
+                continue
+            given[name] = _convert(value, kind.nested[name], f"{at}{name}.")
+        if isinstance(value, float) and value.is_integer() and name in _integer_fields(kind):
+            given[name] = int(value)
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at ")
+        reason = shortened(reason, MOST_REASON)  # it may quote the value
+        field = path.strip("`$.")
+        if missing := MISSING.search(reason):
+            name = at + missing.group(1)
+            raise BadRequest(f"{name} is missing", param=name) from error
+        if not field:
+            raise BadRequest(reason) from error
+        raise BadRequest(f"{reason} (in {at}{field})", param=at + field) from error
+
+
+@functools.cache
+def _integer_fields(kind: type[Body]) -> frozenset[str]:
+    """The fields that take an integer, for which JSON's 5.0 is 5. None of them takes floats."""
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)
+    found = set()
+    for field in info.fields:
+        one = field.type
+        kinds = one.types if isinstance(one, msgspec.inspect.UnionType) else (one,)
+        if any(isinstance(kind, msgspec.inspect.IntType) for kind in kinds):
+            found.add(field.name)
+    return frozenset(found)

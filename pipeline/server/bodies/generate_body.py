@@ -1,0 +1,116 @@
+"""The body of S-LoRA's routes, with TGI's and LoRAX's names."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ...messages import SamplingParams
+from ...model_files.generation_config import NO_DEFAULTS, GenerationDefaults
+from ..http.bad_request import BadRequest
+from . import request_fields
+from .body import Body
+from .field_table import Table
+from .sampling_fields import make_seed, sampling_params, stop_strings
+from .value_types import (
+    Count,
+    Name,
+    Repetition,
+    Seed,
+    Source,
+    Temperature,
+    TopK,
+    TopP,
+    Unit,
+    WidePenalty,
+)
+
+DEFAULT_GENERATE_TOKENS = 16  # S-LoRA's
+
+
+class GenerateParameters(Body, frozen=True, kw_only=True):
+    """S-LoRA's (TGI's, LoRAX's) parameters."""
+
+    table: ClassVar[Table] = request_fields.PARAMETERS
+
+    do_sample: bool = False
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: Unit | None = None
+    presence_penalty: WidePenalty = 0.0
+    frequency_penalty: WidePenalty = 0.0
+    repetition_penalty: Repetition | None = None
+    ignore_eos: bool = False
+    ignore_eos_token: bool = False
+    max_new_tokens: Count = DEFAULT_GENERATE_TOKENS
+    stop_sequences: str | list[str] | None = None
+    stop: str | list[str] | None = None
+    seed: Seed | None = None
+    skip_special_tokens: bool = True
+    adapter_id: Name | None = None
+    """LoRAX's name for S-LoRA's `lora_dir`."""
+    adapter_source: Source | None = None
+
+    def params(self, defaults: GenerationDefaults = NO_DEFAULTS) -> SamplingParams:
+        """The parameters: greedy unless `do_sample`. Raises `BadRequest` on bad stop strings, and
+        on fields that need `do_sample` without it."""
+        if self.stop and self.stop_sequences:
+            raise BadRequest(
+                "stop and stop_sequences are two names of one field", param="parameters.stop"
+            )
+        if not self.do_sample:
+            self._check_greedy()
+        temperature = self.temperature
+        if temperature is None:  # do_sample is not greedy, even if the model's default is
+            temperature = 1.0 if defaults.temperature is None else defaults.temperature
+        field = "parameters.stop" if self.stop else "parameters.stop_sequences"
+        return sampling_params(
+            seed=make_seed(self.seed),
+            stop=stop_strings(self.stop or self.stop_sequences, field),
+            defaults=defaults,
+            temperature=temperature if self.do_sample else 0.0,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            max_tokens=self.max_new_tokens,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            ignore_eos=self.ignore_eos or self.ignore_eos_token,
+            logprobs=0,
+            skip_special_tokens=self.skip_special_tokens,
+        )
+
+    def _check_greedy(self) -> None:
+        """Raises `BadRequest` for sampling fields without do_sample. TGI and LoRAX sample then,
+        S-LoRA drops the fields silently."""
+        asked = {
+            "temperature": self.temperature not in (None, 0, 1),
+            "top_p": self.top_p not in (None, 1),
+            "top_k": (self.top_k or 0) > 1,
+            "min_p": bool(self.min_p),
+        }
+        if field := next((name for name, is_asked in asked.items() if is_asked), ""):
+            raise BadRequest(
+                f"parameters.{field} needs do_sample: true; without it the most probable token is "
+                "chosen",
+                param=f"parameters.{field}",
+            )
+
+
+class GenerateBody(Body, frozen=True, kw_only=True):
+    """POST /generate and /generate_stream. `lora_dir`, or LoRAX's `adapter_id`, is the name or path
+    of a registered adapter; a request never loads one."""
+
+    table: ClassVar[Table] = request_fields.GENERATE
+    nested: ClassVar[dict[str, type[Body]]] = {"parameters": GenerateParameters}
+
+    inputs: str
+    parameters: GenerateParameters = GenerateParameters()
+    lora_dir: Name | None = None
+    stream: bool | None = None
+
+    def adapters(self) -> dict[str, str]:
+        """Named adapters, by field."""
+        named = {"lora_dir": self.lora_dir, "parameters.adapter_id": self.parameters.adapter_id}
+        return {field: name for field, name in named.items() if name}

@@ -1,0 +1,158 @@
+"""The bodies of OpenAI's routes: chat and completions, with additions common to other servers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, cast
+
+from msgspec import Meta
+
+from ...messages import SamplingParams
+from ...model_files.generation_config import NO_DEFAULTS, GenerationDefaults
+from ..http.bad_request import BadRequest
+from . import request_fields
+from .body import Body
+from .field_table import Table
+from .sampling_fields import make_seed, sampling_params, stop_strings
+from .value_types import (
+    Count,
+    Name,
+    Penalty,
+    Repetition,
+    Seed,
+    Source,
+    Temperature,
+    TokenId,
+    TopK,
+    TopLogprobs,
+    TopP,
+    Unit,
+)
+
+DEFAULT_CHAT_TOKENS = 1024
+"""Default max_tokens of a chat. Admission reserves it, so "as many as fit" would let one request
+keep the others out."""
+
+DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+
+
+class StreamOptions(Body, frozen=True, kw_only=True):
+    table: ClassVar[Table] = request_fields.STREAM_OPTIONS
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class SamplingBody(Body, frozen=True, kw_only=True):
+    """Fields of both endpoints: OpenAI's, and additions common to other servers."""
+
+    nested: ClassVar[dict[str, type[Body]]] = {"stream_options": StreamOptions}
+
+    model: Name = ""
+    adapter_id: Name | None = None
+    adapter_source: Source | None = None
+    lora_path: Name | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: Unit | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Repetition | None = None
+    seed: Seed | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=1024)] | None = None
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    max_tokens: Count | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] = 1
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    add_special_tokens: bool | None = None
+
+    def check(self) -> None:
+        """Raises `BadRequest` if fields contradict each other."""
+        if self.stream_options is not None and not self.stream:
+            raise BadRequest("stream_options needs stream: true", param="stream_options")
+
+    def adapters(self) -> dict[str, str]:
+        """Adapters named by fields other than `model`, by field."""
+        named = {"adapter_id": self.adapter_id, "lora_path": self.lora_path}
+        return {field: name for field, name in named.items() if name}
+
+    def params(
+        self,
+        max_tokens: int,
+        logprobs: int | None,
+        choice: int,
+        defaults: GenerationDefaults = NO_DEFAULTS,
+        *,
+        skip_special_tokens: bool = True,
+    ) -> SamplingParams:
+        """The parameters of choice i of n. Its seed is seed + i, so that choices differ and can be
+        reproduced."""
+        return sampling_params(
+            seed=make_seed(self.seed, choice),
+            stop=stop_strings(self.stop, "stop"),
+            defaults=defaults,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            max_tokens=max_tokens,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            ignore_eos=self.ignore_eos,
+            logprobs=logprobs,
+            skip_special_tokens=skip_special_tokens,
+            include_stop_str_in_output=self.include_stop_str_in_output,
+        )
+
+
+class ChatBody(SamplingBody, frozen=True, kw_only=True):
+    """POST /v1/chat/completions"""
+
+    table: ClassVar[Table] = request_fields.CHAT
+
+    messages: list[Any]
+    max_completion_tokens: Count | None = None
+    logprobs: bool = False
+    top_logprobs: TopLogprobs | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+
+    def check(self) -> None:
+        super().check()
+        if self.top_logprobs and not self.logprobs:
+            raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+
+
+class CompletionBody(SamplingBody, frozen=True, kw_only=True):
+    """POST /v1/completions"""
+
+    table: ClassVar[Table] = request_fields.COMPLETION
+
+    prompt: str | list[str | TokenId | list[TokenId]]
+    logprobs: TopLogprobs | None = None
+    skip_special_tokens: bool = True
+    best_of: int | None = None
+
+    def check(self) -> None:
+        super().check()
+        if self.best_of is not None and self.best_of != self.n:
+            raise BadRequest("best_of other than n is not supported", param="best_of")
+
+    def prompts(self) -> list[str] | list[list[int]]:
+        """The prompts, as texts or as token ids. Raises `BadRequest` on none or a mixture."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        kinds = set(map(type, self.prompt))
+        if len(kinds) != 1:
+            reason = "mixes texts, token ids and lists of them" if kinds else "is empty"
+            raise BadRequest(f"prompt {reason}", param="prompt")
+        # All elements are of one of the three types.
+        prompts: Any = [self.prompt] if kinds == {int} else self.prompt
+        return cast("list[str] | list[list[int]]", prompts)

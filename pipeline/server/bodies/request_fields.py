@@ -1,0 +1,311 @@
+"""Every field that a request body may have: honoured, harmless or refused by name.
+
+`docs/http.md` has these tables, which `python -m loraconsole.pipeline.server.bodies.request_fields`
+prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .field_table import Field, Table, harmless, honoured, only, page_of, refused
+
+ADAPTER: Table = {
+    "adapter_id": honoured(
+        "LoRAX: name or path of a registered adapter; `model` may not name another"
+    ),
+    "adapter_source": honoured(
+        "LoRAX: `local` or `hub`, which are the same here: a request loads nothing"
+    ),
+    "merged_adapters": refused("one request uses one adapter", None),
+    "api_token": harmless("LoRAX: for the download of an adapter; a request loads nothing"),
+}
+
+STRUCTURED = "answers are not constrained; ask for the form in the prompt"
+TOOLS = "describe the functions in a message and parse the answer"
+ONE_LOGPROB = "logprobs (top_logprobs in a chat) cover the generated tokens only"
+NEVER_SPLIT = "the answer is one text, reasoning included"
+NO_PROMPT_CUT = "cut the prompt before it is sent"
+SAMPLERS = "the samplers are temperature, top_k, top_p, min_p and the three penalties"
+OWN_PROCESSES = "only for servers with separate prefill and decode"
+TEXT_ALONE = "for images, sound and video; only text is accepted"
+
+SAMPLING: Table = {
+    "model": honoured("the base model, an adapter, or `base:adapter`; absent: the base model"),
+    **ADAPTER,
+    "lora_path": honoured("SGLang: the same as `adapter_id`, one name for all prompts"),
+    "lora_request": refused("name the adapter in model"),
+    "temperature": honoured("0 to 100; 0 takes the most probable token"),
+    "top_p": honoured("above 0, to 1"),
+    "top_k": honoured("0 or -1: off"),
+    "min_p": honoured("0 to 1"),
+    "presence_penalty": honoured("-2 to 2"),
+    "frequency_penalty": honoured("-2 to 2"),
+    "repetition_penalty": honoured("above 0, to 10; over prompt and answer"),
+    "seed": honoured("64 bits; -1 counts as absent; choice i of n has seed + i"),
+    "stop": honoured("a string or up to 16, of 4 096 characters in all"),
+    "stop_token_ids": honoured("up to 1 024 ids"),
+    "include_stop_str_in_output": honoured("vLLM: the text ends with the stop string"),
+    "ignore_eos": honoured("the model's own end tokens do not end the answer"),
+    "max_tokens": honoured("at least 1"),
+    "n": honoured("1 to 128 choices"),
+    "stream": honoured("server-sent events"),
+    "stream_options": honoured("with `stream`; its fields are below"),
+    "add_special_tokens": honoured("vLLM: whether the tokenizer adds its own, such as a BOS"),
+    # Fields that would change the text or the tokens.
+    "logit_bias": refused("change the prompt, or use stop"),
+    "min_tokens": refused("ignore_eos with max_tokens fixes the length", 0),
+    "bad_words": refused("use stop, which ends the answer"),
+    "allowed_token_ids": Field("refused", STRUCTURED, ()),
+    "logits_processors": refused(SAMPLERS),
+    "custom_logit_processor": refused(SAMPLERS),
+    "custom_params": refused(SAMPLERS),
+    "vllm_xargs": refused(SAMPLERS),
+    "typical_p": refused(SAMPLERS, 0, 1),
+    "top_a": refused(SAMPLERS, 0),
+    "mirostat": refused(SAMPLERS, 0),
+    "watermark": refused(SAMPLERS),
+    "watermarking": refused(SAMPLERS),
+    "repetition_detection": refused(SAMPLERS),
+    "no_repeat_ngram_size": refused("use repetition_penalty or frequency_penalty", 0),
+    "repeat_penalty": refused("its name here is repetition_penalty", 1),
+    "use_beam_search": refused("answers are sampled; n gives several"),
+    "num_beams": refused("answers are sampled; n gives several", 1),
+    "length_penalty": refused("for beam search, which is not supported", 0, 1),
+    "early_stopping": refused("for beam search, which is not supported"),
+    "stop_regex": refused("use stop"),
+    "no_stop_trim": refused("use include_stop_str_in_output"),
+    "max_new_tokens": refused("its name here is max_tokens"),
+    "truncate_prompt_tokens": refused(NO_PROMPT_CUT),
+    "truncation_side": refused(NO_PROMPT_CUT),
+    "thinking_token_budget": refused("use max_tokens", -1),
+    "prompt_embeds": refused("send the prompt as text or token ids"),
+    "response_format": refused(f'only {{"type": "text"}} is; {STRUCTURED}', {"type": "text"}),
+    "structured_outputs": refused(STRUCTURED),
+    "guided_json": refused(STRUCTURED),
+    "guided_regex": refused(STRUCTURED),
+    "guided_choice": refused(STRUCTURED),
+    "guided_grammar": refused(STRUCTURED),
+    "guided_decoding_backend": refused(STRUCTURED),
+    "guided_whitespace_pattern": refused(STRUCTURED),
+    "structural_tag": refused(STRUCTURED),
+    "json_schema": refused(STRUCTURED),
+    "regex": refused(STRUCTURED),
+    "ebnf": refused(STRUCTURED),
+    "grammar": refused(STRUCTURED),
+    "tools": refused(TOOLS),
+    "tool_choice": refused(TOOLS, "none", "auto"),
+    "functions": refused(TOOLS),
+    "function_call": refused(TOOLS, "none", "auto"),
+    # Fields that would change the answer's format or add to it.
+    "prompt_logprobs": refused(ONE_LOGPROB),
+    "logprob_token_ids": refused(ONE_LOGPROB),
+    "return_token_ids": refused("count tokens by usage; logprobs names each"),
+    "return_tokens_as_token_ids": refused("logprobs names tokens by text and bytes"),
+    "return_token_offsets": refused("completions' logprobs have text_offset"),
+    "return_prompt_token_ids": refused("usage has their number"),
+    "return_hidden_states": refused("only text and logprobs are answered"),
+    "return_routed_experts": refused("only text and logprobs are answered"),
+    "return_cached_tokens_details": refused("no prompt is cached"),
+    "return_meta_info": refused("usage and /metrics have figures"),
+    "session_params": refused("send the whole prompt"),
+    "kv_transfer_params": refused(OWN_PROCESSES),
+    "ec_transfer_params": refused(OWN_PROCESSES),
+    "bootstrap_host": refused(OWN_PROCESSES),
+    "bootstrap_port": refused(OWN_PROCESSES),
+    "bootstrap_room": refused(OWN_PROCESSES),
+    "priority": refused("the operator sets the order of admission (/v1/scheduler)", 0),
+    # Fields that change nothing.
+    "store": harmless("answers are not kept"),
+    "prompt_cache_key": harmless("no prompt is cached"),
+    "prompt_cache_options": harmless("no prompt is cached"),
+    "prompt_cache_retention": harmless("no prompt is cached"),
+    "prediction": harmless("speculation changes no answer"),
+    "parallel_tool_calls": harmless("there are no tools"),
+    "user": harmless("names the client's user"),
+    "metadata": harmless("for the client's own use"),
+    "safety_identifier": harmless("names the client's user"),
+    "service_tier": harmless("there is only one"),
+    "request_id": harmless("ids are the server's"),
+    "rid": harmless("ids are the server's"),
+    "session_id": harmless("requests are independent of each other"),
+    "cache_salt": harmless("no prompt is cached"),
+    "extra_key": harmless("no prompt is cached"),
+    "cache_prompt": harmless("no prompt is cached"),
+    "custom_labels": harmless("for metrics of SGLang"),
+    "data_parallel_rank": harmless("there is one server"),
+    "routed_dp_rank": harmless("there is one server"),
+    "disagg_prefill_dp_rank": harmless("there is one server"),
+    "routed_experts_prompt_start": harmless("belongs to return_routed_experts"),
+    "routed_experts_start_len": harmless("belongs to return_routed_experts"),
+    "spaces_between_special_tokens": harmless("a tokenizer.json adds none"),
+    "stream_interval": harmless("tokens are sent as they come"),
+    "ngram_corpus_id": harmless("speculation changes no answer"),
+    "images_config": harmless(TEXT_ALONE),
+    "media_io_kwargs": harmless(TEXT_ALONE),
+    "mm_processor_kwargs": harmless(TEXT_ALONE),
+    "return_mm_kwargs": harmless(TEXT_ALONE),
+}
+
+CHAT: Table = {
+    "messages": honoured("its fields are below"),
+    **SAMPLING,
+    "max_tokens": honoured("at least 1; absent: generation_config.json's, or 1 024 or what fits"),
+    "max_completion_tokens": honoured("wins over `max_tokens`"),
+    "logprobs": honoured("true or false"),
+    "top_logprobs": honoured("0 to 20, with `logprobs`"),
+    "chat_template_kwargs": honoured("variables of the chat template, such as enable_thinking"),
+    "documents": honoured("given to the chat template; refused if it does not read them"),
+    "add_generation_prompt": honoured("whether the prompt ends with the head of an answer"),
+    "continue_final_message": honoured("the answer continues the last message"),
+    "prompt": refused("POST /v1/completions takes one"),
+    "echo": refused("the client can repeat the last message itself"),
+    "skip_special_tokens": only(True, "/v1/completions takes false"),
+    "chat_template": refused("the template is the model's or the adapter's own"),
+    "reasoning_effort": refused(
+        'use chat_template_kwargs {"reasoning_effort": …} if the template reads it'
+    ),
+    "enable_thinking": Field("refused", 'use chat_template_kwargs {"enable_thinking": …}', ()),
+    "thinking": Field(
+        "refused", "use chat_template_kwargs if the template reads such a switch", ()
+    ),
+    "reasoning": refused("use chat_template_kwargs if the template reads such a switch"),
+    "include_reasoning": only(True, NEVER_SPLIT),
+    "separate_reasoning": refused(NEVER_SPLIT),
+    "stream_reasoning": harmless(NEVER_SPLIT),
+    "verbosity": refused("ask for it in a message", "medium"),
+    "modalities": refused("only text is answered", ["text"]),
+    "audio": refused("only text is answered"),
+    "web_search_options": refused("nothing is searched"),
+    "moderation": refused("nothing is moderated"),
+    "return_prompt_text": refused("the console shows a request's prompt"),
+    "input_ids": refused("/v1/completions takes token ids as its prompt"),
+    "task": refused("for a template that is not supported"),
+    "max_dynamic_patch": harmless(TEXT_ALONE),
+    "min_dynamic_patch": harmless(TEXT_ALONE),
+    "use_audio_in_video": harmless(TEXT_ALONE),
+}
+
+COMPLETION: Table = {
+    "prompt": honoured("a text, token ids, or a list of either"),
+    **SAMPLING,
+    "max_tokens": honoured("at least 1; absent: generation_config.json's, or 16"),
+    "logprobs": honoured("0 to 20 alternatives beside the token"),
+    "skip_special_tokens": honoured("false: special tokens stay in the text"),
+    "best_of": honoured("must equal `n`"),
+    "messages": refused("POST /v1/chat/completions takes them"),
+    "echo": refused("the client can repeat the prompt itself"),
+    "suffix": refused("write the model's own marks for it into the prompt"),
+}
+
+STREAM_OPTIONS: Table = {
+    "include_usage": honoured("an event with the usage, before the end"),
+    "continuous_usage_stats": honoured("vLLM: with include_usage, the usage so far in each event"),
+    "include_obfuscation": harmless("no event is padded"),
+}
+
+GENERATE: Table = {
+    "inputs": honoured("a text"),
+    "parameters": honoured("its fields are below"),
+    "lora_dir": honoured("name or path of a registered adapter"),
+    "stream": honoured("true only on /generate_stream, false only on /generate"),
+    "prompt": refused("its name here is inputs"),
+    "text": refused("its name here is inputs"),
+    "sampling_params": refused("its name here is parameters"),
+    "max_new_tokens": refused("put it into parameters"),
+    "model_dir": harmless("S-LoRA ignores it too"),
+    "req_id": harmless("ids are the server's"),
+}
+
+DETAILS = "/v1/completions answers with logprobs, usage and finish_reason"
+
+PARAMETERS: Table = {
+    **ADAPTER,
+    "do_sample": honoured("false, the default, takes the most probable token"),
+    "temperature": honoured("0 to 100; other than 0 and 1 only with `do_sample`"),
+    "top_p": honoured("above 0, to 1; below 1 only with `do_sample`"),
+    "top_k": honoured("0 or -1: off; above 1 only with `do_sample`"),
+    "min_p": honoured("0 to 1; above 0 only with `do_sample`"),
+    "presence_penalty": honoured("-100 to 100"),
+    "frequency_penalty": honoured("-100 to 100"),
+    "repetition_penalty": honoured("above 0, to 10"),
+    "max_new_tokens": honoured("at least 1; absent: 16"),
+    "ignore_eos": honoured("the model's own end tokens do not end the answer"),
+    "ignore_eos_token": honoured("LoRAX's name for ignore_eos"),
+    "stop_sequences": honoured("a string or up to 16, of 4 096 characters in all"),
+    "stop": honoured("TGI's and LoRAX's name for stop_sequences"),
+    "seed": honoured("64 bits; -1 counts as absent"),
+    "skip_special_tokens": honoured("false: special tokens stay in the text"),
+    "best_of": refused("only one answer is given", 1),
+    "typical_p": refused(SAMPLERS, 0, 1),
+    "watermark": refused(SAMPLERS),
+    "truncate": refused(NO_PROMPT_CUT),
+    "return_full_text": refused("the client can repeat the prompt itself"),
+    "details": refused(DETAILS),
+    "decoder_input_details": refused(DETAILS),
+    "return_details": refused(DETAILS),
+    "top_n_tokens": refused(DETAILS, 0),
+    "return_k_alternatives": refused(DETAILS, 0),
+    "grammar": refused(STRUCTURED),
+    "response_format": refused(STRUCTURED),
+    "min_tokens": refused("ignore_eos with max_new_tokens fixes the length", 0),
+}
+
+LOAD: Table = {
+    "lora_name": honoured("the adapter's name"),
+    "lora_path": honoured("an absolute path on the server's machine, or a hub id"),
+    "pinned": honoured("SGLang: never evicted"),
+    "load_inplace": refused("POST /v1/adapters/NAME/reload"),
+    "added_tokens_config": refused("an adapter's tokens are those of its base"),
+    "base_model_name": harmless("the adapter's files are checked against the model served"),
+    "lora_int_id": harmless("ids are the server's"),
+    "lora_id": harmless("ids are the server's"),
+}
+
+UNLOAD: Table = {
+    "lora_name": honoured("the adapter's name"),
+    "lora_int_id": harmless("ids are the server's"),
+    "lora_id": harmless("ids are the server's"),
+}
+
+ADAPTER_BODY: Table = {
+    "name": honoured("the adapter's name"),
+    "path": honoured("an absolute path on the server's machine, or a hub id"),
+    "pin": honoured("never evicted"),
+}
+
+PLAN: Table = {"paths": honoured("absolute paths on the server's machine, or hub ids")}
+
+SCHEDULER: Table = {
+    "policy": honoured("the order of admission"),
+    "weights": honoured("shares under vtc_fair, by name"),
+    "batch_num_adapters": honoured("for cluster"),
+    "slo_seconds": honoured("for abort"),
+    "max_wait_tokens": honoured("decode steps between attempts to admit"),
+    "max_per_adapter": honoured("most running requests of one adapter"),
+}
+
+PROFILER: Table = {
+    "layers": honoured("with the layers of every step"),
+    "nvtx": honoured("as NVTX ranges too"),
+}
+
+PAGES: Mapping[str, Table] = {
+    "POST /v1/chat/completions": CHAT,
+    "POST /v1/completions": COMPLETION,
+    "stream_options": STREAM_OPTIONS,
+    "POST /generate, /generate_stream": GENERATE,
+    "parameters": PARAMETERS,
+    "POST /v1/load_lora_adapter, /load_lora_adapter": LOAD,
+    "POST /v1/unload_lora_adapter, /unload_lora_adapter": UNLOAD,
+    "POST /v1/adapters": ADAPTER_BODY,
+    "POST /v1/adapters/plan": PLAN,
+    "PUT /v1/scheduler": SCHEDULER,
+    "POST /profiler/start": PROFILER,
+}
+"""Tables of docs/http.md, by heading."""
+
+
+if __name__ == "__main__":
+    for heading, fields in PAGES.items():
+        print(f"### {heading}\n\n{page_of(fields)}\n")

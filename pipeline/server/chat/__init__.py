@@ -1,0 +1,1 @@
+"""Chats: from messages to a prompt."""

@@ -1,0 +1,178 @@
+"""`chat_prompt`: converts a chat's messages to the model's prompt.
+
+Checks the structure of each message; the chat template gets it whole. Knows no sampling.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...text.chat_template import MOST_CHARACTERS, RESERVED, ChatTemplate, TextError
+from ...text.tokenizer import Tokenizer
+from ..http.bad_request import BadRequest, shortened
+
+COMMON_ROLES = ("system", "user", "assistant")
+"""Roles that every chat template supports; many drop messages of other roles silently."""
+
+
+def conversation(messages: Sequence[Any]) -> list[dict[str, Any]]:
+    """The messages as a template reads them: arguments of tool calls are objects, all other fields
+    are unchanged. Raises `BadRequest` naming the field."""
+    if not messages:
+        raise BadRequest("messages is empty", param="messages")
+    return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+
+
+def _message(message: Any, at: str) -> dict[str, Any]:
+    if not isinstance(message, dict):
+        raise BadRequest(f"{at} is not an object", param=at)
+    if not isinstance(message.get("role"), str) or not message["role"]:
+        raise BadRequest(f"{at} needs a role (a string)", param=at)
+    if message.get("audio"):
+        raise BadRequest(f"{at}.audio is not supported; only text is", param=f"{at}.audio")
+    calls = message.get("tool_calls")
+    if "content" not in message and not calls and not message.get("function_call"):
+        raise BadRequest(f"{at} has no content", param=at)
+    _check_content(message.get("content"), f"{at}.content")
+    return {**message, "tool_calls": _tool_calls(calls, f"{at}.tool_calls")} if calls else message
+
+
+def _check_content(content: Any, at: str) -> None:
+    """Raises `BadRequest` unless content is a text, null, or a list of text parts."""
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, list):
+        raise BadRequest(f"{at} is neither a text nor a list of parts", param=at)
+    for index, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            place = f"{at}[{index}]"
+            raise BadRequest(
+                f"{place} of type {shortened(str(kind))!r} is not supported; text is", param=place
+            )
+
+
+def _tool_calls(calls: Any, at: str) -> list[dict[str, Any]]:
+    """Tool calls with their arguments as objects, as templates expect; OpenAI's are JSON in a
+    string."""
+    if not isinstance(calls, list):
+        raise BadRequest(f"{at} is not a list", param=at)
+    found: list[dict[str, Any]] = []
+    for index, call in enumerate(calls):
+        place = f"{at}[{index}]"
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            raise BadRequest(f"{place} needs a function (an object)", param=place)
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments or "{}")
+            except (ValueError, RecursionError) as error:
+                place = f"{place}.function.arguments"
+                raise BadRequest(f"{place} is not JSON: {error}", param=place) from error
+        found.append({**call, "function": {**function, "arguments": arguments}})
+    return found
+
+
+def chat_prompt(
+    tokenizer: Tokenizer,
+    messages: Sequence[Any],
+    *,
+    documents: list[Any] | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
+    add_generation_prompt: bool | None = None,
+    continue_final_message: bool = False,
+    add_special_tokens: bool = False,
+    chat_template: ChatTemplate | None = None,
+    most_characters: int = MOST_CHARACTERS,
+) -> list[int]:
+    """Token ids of a conversation, ready for the answer. `chat_template`, an adapter's own,
+    replaces the model's. A conversation of more than `most_characters` as text is refused. Raises
+    `BadRequest` naming the field."""
+    checked = conversation(messages)
+    if continue_final_message and add_generation_prompt:
+        raise BadRequest(
+            "continue_final_message continues the last message, add_generation_prompt begins "
+            "another: leave one of them out",
+            param="continue_final_message",
+        )
+
+    if taken := sorted(RESERVED & set(template_kwargs or ())):
+        raise BadRequest(
+            f"chat_template_kwargs may not set {', '.join(taken)}: the request has fields for that",
+            param="chat_template_kwargs",
+        )
+
+    def render(documents: list[Any] | None) -> str:
+        try:
+            return tokenizer.render_chat(
+                checked,
+                not continue_final_message and add_generation_prompt is not False,
+                documents=documents,
+                template_kwargs=template_kwargs,
+                continue_final_message=continue_final_message,
+                chat_template=chat_template,
+                most_characters=most_characters,
+            )
+        except TextError as error:
+            raise BadRequest(str(error), param="messages") from error
+
+    text = render(documents)
+    if documents and text == render(None):
+        raise BadRequest(
+            "the chat template reads no documents: put them into a message", param="documents"
+        )
+    _check_rendered(checked, text)
+    return tokenizer.encode(text, add_special_tokens)
+
+
+def _check_rendered(messages: list[dict[str, Any]], text: str) -> None:
+    """Raises `BadRequest` if the template left out a message's tool calls, or the text of a message
+    with a less common role."""
+    rendered = _RenderedText(text)
+    for index, message in enumerate(messages):
+        _check_calls_rendered(message, f"messages[{index}].tool_calls", rendered)
+        if message["role"] in COMMON_ROLES:
+            continue
+        content = message.get("content") or ""
+        parts = [content] if isinstance(content, str) else [part["text"] for part in content]
+        # Unchanged, or as `tojson` writes it.
+        if not all(
+            rendered.has(part.strip()) or rendered.has(json.dumps(part, ensure_ascii=False)[1:-1])
+            for part in parts
+        ):
+            at = f"messages[{index}]"
+            raise BadRequest(
+                f"the chat template leaves out {at}: it does not know the role "
+                f"{shortened(message['role'])!r}; use system, user or assistant",
+                param=at,
+            )
+
+
+def _check_calls_rendered(message: Mapping[str, Any], at: str, rendered: _RenderedText) -> None:
+    for call in message.get("tool_calls") or ():
+        if not rendered.has(str(call["function"].get("name") or "")):
+            raise BadRequest(
+                f"the chat template leaves out {at}: it reads no tool calls; write them into the "
+                "content",
+                param=at,
+            )
+
+
+class _RenderedText:
+    """The text of a chat, in which the messages are sought one after the other: thousands of
+    searches from the start would take seconds."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        """Where the last one was found."""
+
+    def has(self, part: str) -> bool:
+        found = self._text.find(part, self._at)
+        if found < 0:
+            return part in self._text
+        self._at = found
+        return True

@@ -1,0 +1,1 @@
+"""Between the HTTP handlers and the ring."""

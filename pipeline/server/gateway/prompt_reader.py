@@ -1,0 +1,160 @@
+"""`PromptReader`: makes token ids of the prompts in a body, away from the event loop.
+
+What cannot fit the model's length is refused by its size, before it is tokenised. Knows no route.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from starlette.requests import Request as HttpRequest
+
+from ..bodies.openai_bodies import ChatBody
+from ..chat.chat_prompt import chat_prompt
+from ..http.bad_request import BadRequest, shortened
+from ..http.request_limits import TEXT_BYTES, TEXT_BYTES_PER_TOKEN
+from .gateway import Gateway
+from .text_workers import TextWorkers
+
+AT_ONCE = 2048
+"""Characters of prompts that are tokenised on the event loop, within half a millisecond."""
+
+
+class PromptReader:
+    """Reads prompts for the model of `gateway`. Refusals are `BadRequest`s that name the field."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._workers = TextWorkers()
+
+    def check_number(self, prompts: int, n: int) -> None:
+        """Refuses a body of too many requests."""
+        most = self._gateway.config.max_choices
+        if prompts * n > most:
+            raise BadRequest(
+                f"{prompts} prompts with n {n} make {prompts * n} requests; a body may have {most} "
+                "(see --max-choices)",
+                param="prompt" if prompts > most else "n",
+            )
+
+    async def read(
+        self,
+        request: HttpRequest,
+        prompts: Sequence[str] | Sequence[list[int]],
+        field: str,
+        adds: bool,
+    ) -> list[list[int]]:
+        """The token ids of each prompt, which is a text or has them already. `adds`: the tokenizer
+        adds its own special tokens."""
+        texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+        found = [prompt for prompt in prompts if not isinstance(prompt, str)]
+        if texts:
+            for text in texts:
+                self._check_bytes(text, field)
+            encode = functools.partial(self._encode, texts, adds)
+            length = sum(map(len, texts))
+            found = (
+                encode()
+                if length <= AT_ONCE
+                else await self._workers.run(length, _client(request), encode)
+            )
+        for ids in found:
+            self._check_prompt(ids, field)
+        return found
+
+    def _encode(self, texts: Sequence[str], adds: bool) -> list[list[int]]:
+        return [self._gateway.tokenizer.encode(text, adds) for text in texts]
+
+    async def read_chat(
+        self, request: HttpRequest, body: ChatBody, adapter: str | None
+    ) -> list[int]:
+        """The token ids of a conversation with `adapter`."""
+        gateway = self._gateway
+        if len(body.messages) > gateway.max_model_len:
+            raise BadRequest(
+                f"messages has {len(body.messages)} entries; the model's length is "
+                f"{gateway.max_model_len} tokens",
+                param="messages",
+            )
+        length = sum(map(_text_length, body.messages))
+        most = self._most_bytes()
+        if length > most:
+            raise self._too_long(length, "messages")
+        render = functools.partial(
+            chat_prompt,
+            gateway.tokenizer,
+            body.messages,
+            documents=body.documents,
+            template_kwargs=body.chat_template_kwargs,
+            add_generation_prompt=body.add_generation_prompt,
+            continue_final_message=body.continue_final_message,
+            add_special_tokens=body.add_special_tokens or False,
+            chat_template=gateway.adapter_chat(adapter).template,
+            most_characters=most,
+        )
+        length += sum(map(_text_length, body.documents or ()))
+        ids = await self._workers.run(length, _client(request), render)
+        self._check_prompt(ids, "messages")
+        return ids
+
+    # -- checks
+
+    def _most_bytes(self) -> int:
+        """Bytes of text beyond which no prompt can fit the model's length."""
+        tokens, longest = self._gateway.max_model_len, self._gateway.tokenizer.longest_token
+        if longest is None:
+            return max(TEXT_BYTES, TEXT_BYTES_PER_TOKEN * tokens)
+        return longest * tokens
+
+    def _check_bytes(self, text: str, field: str) -> None:
+        if 4 * len(text) > self._most_bytes() and (
+            (length := len(text.encode(errors="surrogatepass"))) > self._most_bytes()
+        ):
+            raise self._too_long(length, field)
+
+    def _too_long(self, length: int, field: str) -> BadRequest:
+        most, longest = self._most_bytes(), self._gateway.max_model_len
+        return BadRequest(
+            f"{field} has {length} bytes of text; the model's length, {longest} tokens, holds "
+            f"{most} at most",
+            param=field,
+        )
+
+    def _check_prompt(self, ids: Sequence[int], field: str) -> None:
+        longest = self._gateway.max_model_len
+        if not ids:
+            raise BadRequest("the prompt is empty", param=field)
+        if len(ids) >= longest:
+            raise BadRequest(
+                f"prompt of {len(ids)} tokens with an answer exceeds {longest}, the longest that "
+                "the model holds",
+                param=field,
+            )
+        self.check_ids(ids, field)
+
+    def check_ids(self, ids: Sequence[int], field: str) -> None:
+        """Refuses a token without an embedding: tokenizers may have more tokens than the model."""
+        size = self._gateway.vocab_size
+        if not ids or (min(ids) >= 0 and max(ids) < size):
+            return
+        wrong = next(token_id for token_id in ids if not 0 <= token_id < size)
+        text = self._gateway.tokenizer.token_text(wrong) if 0 <= wrong < 1 << 31 else ""
+        name = f" ({shortened(text)!r})" if text else ""
+        raise BadRequest(
+            f"{field}: token id {wrong}{name} is not in [0, {size}), the model's vocabulary",
+            param=field,
+        )
+
+
+def _client(request: HttpRequest) -> str:
+    return request.client.host if request.client else ""
+
+
+def _text_length(value: object) -> int:
+    """Characters of all strings in a JSON value."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_text_length, value.values()))
+    return sum(map(_text_length, value)) if isinstance(value, list) else 0

@@ -1,0 +1,1 @@
+"""HTTP connections and bodies, who may ask, and what is refused."""

@@ -1,0 +1,105 @@
+"""`Answering`: what all routes have in common that answer with generated text."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from collections.abc import Callable, Mapping
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from ...messages import SamplingParams
+from ..answers.answer_format import Format
+from ..answers.event_id import check_answer_id
+from ..answers.event_stream import REQUEST_ID, answer_response, until_gone
+from ..bodies.openai_bodies import DEFAULT_CHAT_TOKENS, ChatBody, SamplingBody
+from ..gateway.gateway import Gateway
+from ..gateway.prompt_reader import PromptReader
+from ..http.access import owner_of
+from ..http.bad_request import BadRequest
+
+
+class Answering:
+    """From a checked body to the answer of the ring."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.prompts = PromptReader(gateway)
+
+    async def check_ready(self, request: HttpRequest) -> None:
+        """Raises `BadRequest` (503) if the pipeline cannot take a request, nor will in a moment."""
+        await self._await_ring(request)
+        if reason := self.gateway.broken():
+            raise BadRequest(reason, status=503)
+
+    async def find_adapter(
+        self, request: HttpRequest, model: str, others: Mapping[str, str]
+    ) -> str | None:
+        """The adapter that a body names, once its files are read; None is the base. Raises
+        `BadRequest` if the fields contradict each other."""
+        adapter = self.gateway.find_adapter(model, others)
+        await until_gone(request, self.gateway.await_adapter(adapter))
+        return adapter
+
+    async def answer_chat(self, request: HttpRequest, body: ChatBody, form: Format) -> Response:
+        """The answer to a chat."""
+        body.check()
+        await self.check_ready(request)
+        adapter = await self.find_adapter(request, body.model, body.adapters())
+        self.prompts.check_number(1, body.n)
+        prompt = await until_gone(request, self.prompts.read_chat(request, body, adapter))
+        defaults = self.gateway.defaults
+        room = max(1, self.gateway.max_model_len - len(prompt))
+        params = functools.partial(
+            body.params,
+            body.max_completion_tokens
+            or body.max_tokens
+            or min(defaults.max_new_tokens or DEFAULT_CHAT_TOKENS, room),
+            (body.top_logprobs or 0) if body.logprobs else None,
+            defaults=defaults,
+        )
+        return await self.answer(request, body, form, adapter, [prompt], params)
+
+    async def answer(
+        self,
+        request: HttpRequest,
+        body: SamplingBody,
+        form: Format,
+        adapter: str | None,
+        prompts: list[list[int]],
+        params: Callable[[int], SamplingParams],
+    ) -> Response:
+        """The answer, streamed or whole: n choices of each prompt, each its own request. `params`
+        makes the parameters of choice i."""
+        self.prompts.check_ids(body.stop_token_ids or [], "stop_token_ids")
+        if (count := len(prompts) * body.n) > 1:  # the router refuses a single one itself
+            self.gateway.check_room(count)
+        choices = [params(choice) for choice in range(body.n)]
+        return await self.accept(request, form, adapter, prompts, choices)
+
+    async def accept(
+        self,
+        request: HttpRequest,
+        form: Format,
+        adapter: str | None,
+        prompts: list[list[int]],
+        params: list[SamplingParams],
+    ) -> Response:
+        """The answer to requests, each of one prompt with one set of parameters."""
+        gateway = self.gateway
+        await self._await_ring(request)
+        answer = gateway.open_answer(form, owner_of(request), adapter, prompts, params)
+        sending = gateway.send_requests(answer)
+        return await answer_response(request, gateway.answers, answer, sending)
+
+    async def _await_ring(self, request: HttpRequest) -> None:
+        """Waits while a death in the ring is mended; not long, and not for a client that left."""
+        if self.gateway.broken():
+            await until_gone(request, self.gateway.await_ring())
+
+
+def answer_id(request: HttpRequest, prefix: str) -> str:
+    """The id that the client chose for its answer, or a new one."""
+    given = request.headers.get(REQUEST_ID)
+    return f"{prefix}-{secrets.token_hex(12)}" if given is None else check_answer_id(given)

@@ -1,0 +1,47 @@
+"""Answers to a path without a route, to a refusal and to a bug, in the format of all errors."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from ..http.bad_request import BadRequest, error_body, shortened
+
+log = logging.getLogger("server")
+
+HEADERS_OF_STATUS = {
+    401: {"www-authenticate": "Bearer"},
+    429: {"retry-after": "1"},
+    503: {"retry-after": "1"},
+}
+"""Headers that belong to a refusal."""
+
+
+async def answer_no_route(request: HttpRequest, error: Exception) -> Response:
+    """Answers an unknown path or a wrong method."""
+    assert isinstance(error, HTTPException)
+    path = shortened(request.scope["path"])  # `request.url` fails on some Host headers
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        reason = f"{request.method} {path} is not served; allowed: {allowed}"
+    else:
+        reason = f"no route {path}: docs/http.md lists the routes"
+    return JSONResponse(error_body(error.status_code, reason), error.status_code, error.headers)
+
+
+async def answer_bug(request: HttpRequest, error: Exception) -> Response:
+    """Answers after a bug: the answer and the log, which has the traceback, share an id."""
+    failure = f"e-{secrets.token_hex(6)}"
+    log.error("%s: %s %s failed", failure, request.method, request.scope["path"], exc_info=error)
+    reason = f"the server failed; its log has the reason under {failure}"
+    return JSONResponse(error_body(500, reason), 500)
+
+
+def answer_refusal(error: BadRequest) -> Response:
+    """Answers a refused request."""
+    body = error_body(error.status, error.reason, error.param)
+    return JSONResponse(body, error.status, HEADERS_OF_STATUS.get(error.status))
