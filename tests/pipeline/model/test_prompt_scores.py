@@ -16,7 +16,7 @@ from loraconsole.pipeline.model import prompt_scores
 from loraconsole.pipeline.model.prompt_scores import score_prompts
 
 LENGTHS = (1, 2, 5, 16, 33, 70)
-TOLERANCE: dict[str, float] = {"rtol": 0, "atol": 1e-4}
+TOLERANCE: dict[str, float] = {"rtol": 0, "atol": 1e-3 if torch.cuda.is_available() else 1e-4}
 
 
 def scoring(most: int) -> SamplingParams:
@@ -87,6 +87,28 @@ def test_logprobs_equal_transformers_whole_and_in_pieces(chunk: int, tmp_path: P
         assert other not in driver.pieces
         assert driver.tokens[number] == driver.tokens[other]
         assert all(map(torch.equal, driver.logits[number], driver.logits[other]))
+
+
+@pytest.mark.slow
+def test_kernels_that_read_pages_score_alike(tmp_path: Path) -> None:
+    """On a CPU in Triton's interpreter; steps without scores go on in their buckets."""
+    pytest.importorskip("triton")
+    model = save_model(tmp_path, "llama", num_hidden_layers=1)
+    runner, _ = start_runner(tmp_path)
+    if not torch.cuda.is_available():
+        runner.loaded.store.tables = runner.loaded.store.make_tables(8)
+        runner.compute.paged = runner.compute.make_paged()
+        assert runner.compute.paged is not None
+        buckets = runner.compute.paged.to_capture(8, with_adapters=True)
+        runner.compute.paged._captured = dict.fromkeys(buckets)
+    driver = ScoringDriver(runner)
+    prompts = prompts_of((1, 2, 18, 9))
+    numbers = [driver.add(prompt, scoring(3)) for prompt in prompts[:3]]
+    numbers.append(driver.add(prompts[3]))
+    driver.generate(numbers, 2, chunk=7)
+    for number, prompt in zip(numbers[:3], prompts, strict=False):
+        check(model, prompt, driver.pieces.get(number, []), 3)
+    assert numbers[3] not in driver.pieces
 
 
 def test_few_states_at_a_time_give_the_same(
