@@ -820,6 +820,8 @@ class TextDelta(Row, frozen=True):
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    stopped_by: str | int | None = None
+    """The stop string, or the id of the token, with which finish reason "stop" came."""
 
 
 class TextDeltas(Message, frozen=True):
