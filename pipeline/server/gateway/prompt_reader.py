@@ -26,7 +26,7 @@ class PromptReader:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._workers = TextWorkers()
+        self.workers = TextWorkers()
 
     def check_number(self, prompts: int, n: int) -> None:
         """Refuses a body of too many requests."""
@@ -57,7 +57,7 @@ class PromptReader:
             found = (
                 encode()
                 if length <= AT_ONCE
-                else await self._workers.run(length, _client(request), encode)
+                else await self.workers.run(length, _client(request), encode)
             )
         for ids in found:
             self._check_prompt(ids, field)
@@ -94,7 +94,7 @@ class PromptReader:
             most_characters=most,
         )
         length += sum(map(_text_length, body.documents or ()))
-        ids = await self._workers.run(length, _client(request), render)
+        ids = await self.workers.run(length, _client(request), render)
         self._check_prompt(ids, "messages")
         return ids
 

@@ -6,6 +6,7 @@ import functools
 import secrets
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -15,6 +16,7 @@ from ..answers.event_id import check_answer_id
 from ..answers.event_stream import REQUEST_ID, answer_response, until_gone
 from ..bodies.openai_bodies import DEFAULT_CHAT_TOKENS, ChatBody, SamplingBody
 from ..gateway.gateway import Gateway
+from ..gateway.grammar_reader import GrammarReader
 from ..gateway.prompt_reader import PromptReader
 from ..http.access import owner_of
 from ..http.bad_request import BadRequest
@@ -26,6 +28,7 @@ class Answering:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.prompts = PromptReader(gateway)
+        self.grammars = GrammarReader(gateway, self.prompts.workers)
 
     async def check_ready(self, request: HttpRequest) -> None:
         """Raises `BadRequest` (503) if the pipeline cannot take a request, nor will in a moment."""
@@ -75,7 +78,9 @@ class Answering:
         self.prompts.check_ids(body.stop_token_ids or [], "stop_token_ids")
         if (count := len(prompts) * body.n) > 1:  # the router refuses a single one itself
             self.gateway.check_room(count)
-        choices = [params(choice) for choice in range(body.n)]
+        reading = self.grammars.read(request, body.wanted_grammar())
+        grammar = await until_gone(request, reading)
+        choices = [replace(params(choice), grammar=grammar) for choice in range(body.n)]
         return await self.accept(request, form, adapter, prompts, choices)
 
     async def accept(

@@ -11,6 +11,11 @@ import pytest
 from loraconsole.pipeline.server.bodies.body import Body, decode_body
 from loraconsole.pipeline.server.bodies.field_table import OFF, Field, page_of
 from loraconsole.pipeline.server.bodies.generate_body import GenerateBody, GenerateParameters
+from loraconsole.pipeline.server.bodies.grammar_fields import (
+    JsonSchemaFormat,
+    ResponseFormat,
+    StructuredOutputs,
+)
 from loraconsole.pipeline.server.bodies.openai_bodies import ChatBody, CompletionBody, StreamOptions
 from loraconsole.pipeline.server.bodies.order_bodies import (
     AdapterBody,
@@ -28,6 +33,9 @@ LEAST: dict[type[Body], dict[str, Any]] = {
     ChatBody: {"messages": [{"role": "user", "content": "hi"}]},
     CompletionBody: {"prompt": "hi"},
     StreamOptions: {"include_obfuscation": False},
+    ResponseFormat: {"type": "json_object"},
+    JsonSchemaFormat: {"schema": {"type": "object"}},
+    StructuredOutputs: {"_backend": "xgrammar"},
     GenerateBody: {"inputs": "hi"},
     GenerateParameters: {},
     LoadBody: {"lora_name": "a", "lora_path": "/a"},
@@ -61,12 +69,28 @@ VALUES: dict[str, Any] = {
     "parameters": {"top_k": 3},
     "chat_template_kwargs": {"a": 1},
     "documents": [{"text": "a"}],
+    **{key: {"type": "null"} for key in ("json_schema", "guided_json", "json", "structural_tag")},
+    **dict.fromkeys(("regex", "ebnf", "grammar", "guided_regex", "guided_grammar"), "a"),
+    **dict.fromkeys(("guided_whitespace_pattern", "whitespace_pattern"), " "),
+    **{key: ["a"] for key in ("choice", "guided_choice", "triggers")},
+    **dict.fromkeys(("disable_any_whitespace", "disable_additional_properties"), True),
+    "response_format": {"type": "json_object"},
+    "structured_outputs": {"regex": "a"},
+    "json_object": True,
+    "value": {"type": "null"},
+    "schema": {"type": "null"},
+    "structures": [{"begin": "a"}],
+    "logprobs_mode": "processed_logprobs",
 }
 """A value of each honoured field that is not its default."""
 EACH = [(kind, name, field) for kind in LEAST for name, field in kind.table.items()]
 
 
 def value_of(kind: type[Body], name: str) -> Any:
+    if kind is ResponseFormat and name == "json_schema":
+        return {"schema": {}}
+    if kind is GenerateParameters and name == "grammar":
+        return {"type": "regex", "value": "a"}
     if name == "logprobs":
         return True if kind is ChatBody else 3
     return LEAST[kind].get(name) or VALUES[name]
@@ -79,6 +103,12 @@ def decode(kind: type[Body], **fields: Any) -> Body:
         return decode(CompletionBody, stream=True, stream_options=whole)
     if kind is GenerateParameters:
         return decode(GenerateBody, parameters=whole)
+    if kind is ResponseFormat:
+        return decode(CompletionBody, response_format=whole)
+    if kind is StructuredOutputs:
+        return decode(CompletionBody, structured_outputs=whole)
+    if kind is JsonSchemaFormat:
+        return decode(ResponseFormat, type="json_schema", json_schema=whole)
     return decode_body(json.dumps(whole).encode(), kind)
 
 
@@ -132,7 +162,8 @@ def test_zero_is_no_false_and_one_is_a_whole_number() -> None:
     with pytest.raises(BadRequest, match="prompt_logprobs"):
         decode(CompletionBody, prompt_logprobs=0)
     text = {"type": "text", "json_schema": None}
-    assert decode(CompletionBody, response_format=text) == decode(CompletionBody)
+    body = decode(CompletionBody, response_format=text)
+    assert isinstance(body, CompletionBody) and body.wanted_grammar() is None
     for nothing in ({}, {"include_usage": None}):
         assert decode(CompletionBody, stream_options=nothing) == decode(CompletionBody)
     assert decode(CompletionBody, typical_p=1) == decode(CompletionBody, typical_p=1.0)
