@@ -141,7 +141,8 @@ class OutputStream:
             self._search.add(hidden, is_shown=False, may_end=may_end)
         if finish_reason:
             self._search.add(self._text.flush(), may_end=may_end)
-        text, is_stopped = self._search.release(final=finish_reason is not None)
+        text, stop = self._search.release(final=finish_reason is not None)
+        stopped_by = token.token_id if stop is None and finish_reason == "stop" else stop
         delta = TextDelta(
             request_id=self._request.request_id,
             offset=self._offset,
@@ -149,7 +150,8 @@ class OutputStream:
             num_tokens=self._num_tokens,
             token_ids=(token.token_id,),
             logprobs=logprobs,
-            finish_reason="stop" if is_stopped else finish_reason,
+            finish_reason=finish_reason if stop is None else "stop",
+            stopped_by=stopped_by,
         )
         self._offset += len(text)
         return delta

@@ -135,6 +135,25 @@ class Refused(Message, frozen=True):
     reason: str
 
 
+class AnswerTimes(Row, frozen=True):
+    """How long a request that was answered spent in each phase, in seconds."""
+
+    queued_s: float
+    """Arrival to admission."""
+    prefill_s: float
+    """Admission to the first token."""
+    decode_s: float
+    """First token to the last."""
+    preemptions: int = 0
+
+
+class RequestsAnswered(Message, frozen=True):
+    """router -> server: the times of requests that have just ended with an answer, for /metrics.
+    Those that an earlier router had begun are left out: their times are not known here."""
+
+    times: tuple[AnswerTimes, ...]
+
+
 # --- console, server -> router: orders about adapters ---------------------------------------------
 
 
@@ -801,6 +820,8 @@ class TextDelta(Row, frozen=True):
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    stopped_by: str | int | None = None
+    """The stop string, or the id of the token, with which finish reason "stop" came."""
 
 
 class TextDeltas(Message, frozen=True):
@@ -906,6 +927,9 @@ class RouterStats(Message, frozen=True, kw_only=True):
     """Host time spent in the scheduler since start."""
     scheduling: SchedulerSettings = SchedulerSettings()
     """The present settings."""
+    max_adapters: int = 0
+    """Adapters that can be used in a step at once: as many as half of the pool holds, each as large
+    as the present ones on average, but not more than a step has rows. 0: not known yet."""
 
 
 class WorkerStats(Message, frozen=True, kw_only=True):
@@ -969,6 +993,8 @@ class Step(Message, frozen=True, kw_only=True):
     """Number of the steps behind `base_us`."""
     base_age_s: float = 0.0
     """Seconds since the newest of them."""
+    sampled: int = 0
+    """Rows of which a token was sampled: all that decode, and prompts that are complete."""
 
     @property
     def read_bytes(self) -> int:
@@ -1483,6 +1509,7 @@ ToServer: TypeAlias = (
     | TextDeltas
     | PromptScored
     | Refused
+    | RequestsAnswered
     | AdapterReply
     | AskText
 )

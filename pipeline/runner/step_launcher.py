@@ -128,7 +128,12 @@ class StepLauncher:
         host_us = microseconds_since(started)
         started = time.perf_counter()
         issued = self._queue.submit(work)
-        step = msgspec.structs.replace(step, host_us=host_us, launch_us=microseconds_since(started))
+        step = msgspec.structs.replace(
+            step,
+            host_us=host_us,
+            launch_us=microseconds_since(started),
+            sampled=len(sampling),
+        )
         compare = self._comparison(rows, step) if merged is None and not spans_layers else None
         numbers = [sequence.number for sequence in sampling]
         return PendingStep(issued, numbers, step, compare, scores)

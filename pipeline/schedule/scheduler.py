@@ -448,6 +448,7 @@ class Scheduler:
     def _preempt(self, sequence: Sequence, plan: StepDraft) -> None:
         """Preempts by recompute: frees the pages, keeps the tokens, queues it again by its age."""
         self.preemptions += 1
+        sequence.preemptions += 1
         self._release.append(sequence.number)
         plan.rows.pop(sequence.number, None)
         plan.prompts = [piece for piece in plan.prompts if piece[0] is not sequence]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from ..messages import (
+    AnswerTimes,
     BatchRow,
     Logprob,
     PromptLogprobs,
@@ -62,6 +63,9 @@ class Sequence:
         self.admitted_at: float | None = None
         """Time of its first admission; preemption does not change it."""
         self.first_token_at: float | None = None
+        self.is_continued = False
+        """Whether an earlier router had begun its answer."""
+        self.preemptions = 0
         self.is_charged = False
         """Whether its prompt was charged to its client, under a policy that counts."""
         self.stops: frozenset[int] = frozenset()
@@ -125,7 +129,17 @@ class Sequence:
         if self.request.params.logprobs is not None:
             self.logprobs.extend(resumed.logprobs)
         self.first_token_at = self.admitted_at = resumed.first_token_at or now
-        self.is_charged = True
+        self.is_charged = self.is_continued = True
+
+    def times(self, now: float) -> AnswerTimes | None:
+        """The phases of a sequence whose last token came at `now`; None if they are not known."""
+        admitted, first = self.admitted_at, self.first_token_at
+        if admitted is None or first is None or self.is_continued:
+            return None
+        arrived = self.request.arrived_at
+        return AnswerTimes(
+            max(0.0, admitted - arrived), first - admitted, now - first, self.preemptions
+        )
 
     def roll_back(self, num_tokens: int) -> None:
         """Forgets that `num_tokens` tokens were posted: their step was not answered. It may have

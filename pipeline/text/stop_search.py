@@ -52,15 +52,15 @@ class StopSearch:
             for search in self._stop:
                 search.add(text, may_end)
 
-    def release(self, *, final: bool = False) -> tuple[str, bool]:
-        """The text that can be released now, and whether a stop string ends it. `final`: no more
+    def release(self, *, final: bool = False) -> tuple[str, str | None]:
+        """The text that can be released now, and the stop string that ends it. `final`: no more
         text comes, so nothing is held back."""
         if (found := self._find()) is not None:
             at, stop = found
             text = self._shown[: at - self._released] + (stop if self._include else "")
             self._shown = ""
             self._places.clear()
-            return text, True
+            return text, stop
         keep = 0 if final else max((search.held for search in self._stop), default=0)
         marked = 0 if final else max((search.held for search in self._marked), default=0)
         while len(self._places) > marked:
@@ -70,7 +70,7 @@ class StopSearch:
             end = min(end, self._places[0] - self._released)
         text, self._shown = self._shown[:end], self._shown[end:]
         self._released += end
-        return text, False
+        return text, None
 
     def _find(self) -> tuple[int, str] | None:
         """The stop string that begins first, preceded by the number of shown characters before

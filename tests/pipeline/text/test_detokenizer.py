@@ -93,6 +93,7 @@ def test_nothing_of_a_stop_string_is_ever_sent(
 def test_the_first_of_several_stop_strings_wins(tokenizer: Tokenizer) -> None:
     deltas = feed(stream(tokenizer, "END", "\n\n"), tokenizer.encode("one\n\ntwo END"))
     assert text_of(deltas) == "one" and deltas[-1].finish_reason == "stop"
+    assert deltas[-1].stopped_by == "\n\n"
 
 
 def test_a_stop_string_within_the_least_number_of_tokens_is_text(tokenizer: Tokenizer) -> None:
@@ -123,7 +124,7 @@ def test_the_end_token_is_no_text(tokenizer: Tokenizer) -> None:
     ids = [*tokenizer.encode("fine"), tokenizer.encode("<|im_end|>")[0]]
     deltas = feed(stream(tokenizer), ids, finish_reason="stop")
     assert text_of(deltas) == "fine"
-    assert deltas[-1].num_tokens == len(ids)
+    assert deltas[-1].num_tokens == len(ids) and deltas[-1].stopped_by == ids[-1]
 
 
 def test_a_replay_says_nothing_twice(tokenizer: Tokenizer) -> None:
