@@ -67,6 +67,7 @@ class StepLauncher:
         host copies of the adapters are kept. Returns what the pages hold of the sequences, until
         the next step writes to them."""
         self._queue.synchronize()
+        self._compute.masks.forget()
         self._loaded.store.evict_all()
         kept = self.sequences.kept()
         self.sequences.clear()
@@ -113,6 +114,7 @@ class StepLauncher:
             ]
         for sequence in sampling:
             sequence.known += 1
+        constrained = live.constrained(sampling)
         clean = staging.add(unclean) if unclean else None
         num_slots = live.num_slots
         model = self._loaded.model if merged is None else merged.model
@@ -120,7 +122,7 @@ class StepLauncher:
             model = with_layer_spans(model, self._spans, self._settle)
         work = functools.partial(
             self._compute.issue,
-            *(staging, num_slots, admitted, clean, plan, choices, model),
+            *(staging, num_slots, admitted, clean, plan, choices, model, constrained),
             times=timer.is_on,
             keep_logits=keep_logits,
             most_likeliest=None if scores is None else scores.most,
