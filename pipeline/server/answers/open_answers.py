@@ -117,6 +117,7 @@ class OpenAnswers:
             request_id = stream.request.request_id
             del self.streams[request_id]
             if not stream.ended:
+                self._counters.ended.note_abandoned()
                 self._disown(request_id)
         self._journal.write(AnswerClosed(answer.form.answer_id))
 
@@ -153,6 +154,7 @@ class OpenAnswers:
         for request_id, stream in self.streams.items():
             if not stream.ended:
                 self._counters.errors += 1
+                self._counters.ended.note_refused(503)
                 stream.refuse(Refused(request_id, 503, reason))
 
     # -- over a change of server
@@ -240,6 +242,7 @@ def _ended(stream: Stream) -> ChoiceEnded:
         stream.tail,
         stream.finish_reason,
         tuple(stream.logprobs),
+        stream.stopped_by,
     )
 
 
@@ -247,5 +250,6 @@ def _restore_ended(stream: Stream, record: ChoiceEnded) -> None:
     stream.token_ids.extend(record.token_ids)
     stream.pieces += record.pieces
     stream.tail, stream.finish_reason = record.tail, record.finish_reason
+    stream.stopped_by = record.stopped_by
     stream.num_chars = len(stream.text)
     stream.logprobs += record.logprobs

@@ -52,7 +52,11 @@ class Stream:
         self.tail = ""
         """Text that came with the finish reason, after the last token."""
         self.finish_reason: str | None = None
+        self.stopped_by: str | int | None = None
+        """The stop string or the token that ended it."""
         self.refusal: Refused | None = None
+        self.choices: Sequence[Stream] = (self,)
+        """All choices of its prompt, itself too."""
         self._on_news = on_news
 
     def put(self, delta: TextDelta) -> bool:
@@ -73,7 +77,7 @@ class Stream:
         else:
             self.tail = text
         self.num_chars += len(text)
-        self.finish_reason = delta.finish_reason
+        self.finish_reason, self.stopped_by = delta.finish_reason, delta.stopped_by
         self._on_news()
         return True
 
@@ -115,6 +119,7 @@ class Stream:
             token_ids=tuple(self.token_ids[index : index + 1]) if index >= 0 else (),
             logprobs=tuple(logprobs),
             finish_reason=self.finish_reason if is_over else None,
+            stopped_by=self.stopped_by if is_over else None,
         )
 
     def to_resume(self) -> ResumeRequest:
@@ -145,6 +150,16 @@ class AnswerStreams:
             Stream(request, self._waker(index), is_restored=is_restored)
             for index, request in enumerate(requests)
         ]
+        for choices in self.by_prompt():
+            for stream in choices:
+                stream.choices = choices
+
+    def by_prompt(self) -> list[list[Stream]]:
+        """The choices of each prompt."""
+        found: dict[int, list[Stream]] = {}
+        for stream in self.streams:  # the choices of a prompt share it
+            found.setdefault(id(stream.request.prompt_ids), []).append(stream)
+        return list(found.values())
 
     def _waker(self, index: int) -> Callable[[], None]:
         def wake() -> None:
@@ -156,8 +171,7 @@ class AnswerStreams:
     @property
     def prompt_tokens(self) -> int:
         """Of all prompts; the choices of one share it."""
-        prompts = {id(stream.request.prompt_ids): stream.request for stream in self.streams}
-        return sum(len(request.prompt_ids) for request in prompts.values())
+        return sum(len(choices[0].request.prompt_ids) for choices in self.by_prompt())
 
     @property
     def output_tokens(self) -> int:
