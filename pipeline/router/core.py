@@ -30,6 +30,7 @@ from ..messages import (
     Ready,
     Refused,
     Request,
+    RequestsAnswered,
     Reset,
     Resume,
     ResumeRequest,
@@ -179,6 +180,7 @@ class RouterCore:
             case StopFound():
                 if sequence := self._finish(message.request_id):
                     self._streams.keep_ended(sequence, None)
+                    self._send_times([sequence], now)
             case AnswerHeard():
                 self._answer_is_heard(message.request_id, now)
             case WorkerReady():
@@ -260,7 +262,7 @@ class RouterCore:
             return
         sequence = self.scheduler.new_sequence(request, adapter)
         sequence.continue_after(resumed, now)
-        if sequence.remaining > 0:
+        if not sequence.is_complete:
             self._num_kept += self.scheduler.claim_kv(sequence)
             self.scheduler.add_sequence(sequence, now)
             self._streams.send_again(sequence)
@@ -317,8 +319,9 @@ class RouterCore:
 
     def _answer_is_heard(self, request_id: str, now: float) -> None:
         """Ends a request of which the server has the whole answer: a stop string ended it."""
-        if self._finish(request_id):
+        if sequence := self._finish(request_id):
             self.effects.write_line(Got(at=now, message=StopFound(request_id)))
+            self._send_times([sequence], now)
         self._streams.forget_ended(request_id)
 
     def _refuse(self, request_id: str, status: int, reason: str) -> None:
@@ -541,6 +544,8 @@ class RouterCore:
         if errors := [result.error for result in results if result.error]:
             self.fail_step(done.batch, errors[0], now)
             return None
+        for scored in self.scheduler.accept_scores(results[0]):
+            self.effects.send("detokenizer", scored)
         accepted = self.accept_tokens(results[0], now)
         if len(results) > 1:
             self._check_ranks(step, results, now)
@@ -558,6 +563,7 @@ class RouterCore:
         if self.scheduler.ended:
             with self._span("_handle_finish_req"):
                 self._keep_ended({token.request_id: token.finish_reason for token in accepted})
+                self._send_times(self.scheduler.ended, now)
         return accepted
 
     def refuse_undelivered(self, tokens: StreamTokens, reason: str, now: float) -> None:
@@ -589,6 +595,12 @@ class RouterCore:
         with self._span("_filter_batch" if scheduler.running else "_remove_batch"):
             for sequence in scheduler.ended:
                 self._streams.keep_ended(sequence, reasons[sequence.request.request_id])
+
+    def _send_times(self, answered: list[Sequence], now: float) -> None:
+        """Tells the server how long these sequences took, for its metrics."""
+        known = tuple(times for sequence in answered if (times := sequence.times(now)))
+        if known:
+            self.effects.send("server", RequestsAnswered(known))
 
     def fail_step(self, batch: Batch, error: str, now: float) -> None:
         """Refuses the requests of a step that raised in a worker; all others continue."""
@@ -649,4 +661,5 @@ class RouterCore:
             aborts=self.aborts,
             schedule_us=schedule_us,
             scheduling=scheduler.settings,
+            max_adapters=scheduler.residency.max_adapters(scheduler.limits.max_running),
         )

@@ -24,6 +24,7 @@ from ..messages import (
     ProcessTable,
     Ready,
     Refused,
+    RequestsAnswered,
     ServerStats,
     SpansReply,
     TextDeltas,
@@ -169,6 +170,9 @@ class Server(Process):
                             gateway.deliver_text(delta)
                 case Refused() as refused:
                     gateway.refuse_request(refused)
+                case RequestsAnswered(times=times):
+                    for each in times:
+                        gateway.counters.ended.note_times(each)
                 case AdapterReply() as reply:
                     gateway.take_reply(reply)
                 case AskText() as question:

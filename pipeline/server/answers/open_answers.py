@@ -123,6 +123,7 @@ class OpenAnswers:
             request_id = stream.request.request_id
             del self.streams[request_id]
             if not stream.ended:
+                self._counters.ended.note_abandoned()
                 self._disown(request_id)
         self._journal.write(AnswerClosed(answer.form.answer_id))
 
@@ -159,6 +160,7 @@ class OpenAnswers:
         for request_id, stream in self.streams.items():
             if not stream.ended:
                 self._counters.errors += 1
+                self._counters.ended.note_refused(503)
                 stream.refuse(Refused(request_id, 503, reason))
 
     # -- over a change of server

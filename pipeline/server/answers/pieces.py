@@ -1,4 +1,4 @@
-"""`Piece`: a part of an answer by what it is: text, reasoning, a tool call.
+"""`AnswerPiece`: a part of an answer by what it is: text, reasoning, a tool call.
 
 Knows no protocol.
 """
@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple, Protocol
 from .answer_format import Format
 
 
-class Piece(NamedTuple):
+class AnswerPiece(NamedTuple):
     """A part of an answer, in the order of the text."""
 
-    kind: Literal["text", "reasoning", "call", "arguments"]
+    kind: Literal["content", "reasoning", "call", "arguments"]
     """A call begins with its name; its arguments follow in parts."""
     text: str
     call_id: str = ""
@@ -22,14 +22,14 @@ class Piece(NamedTuple):
 class Splitter(Protocol):
     """Splits the text of one choice, as it comes, into pieces."""
 
-    def put(self, text: str, is_last: bool) -> list[Piece]: ...
+    def put(self, text: str, is_last: bool) -> list[AnswerPiece]: ...
 
 
 class PlainText:
     """All of it is text."""
 
-    def put(self, text: str, is_last: bool) -> list[Piece]:
-        return [Piece("text", text)] if text else []
+    def put(self, text: str, is_last: bool) -> list[AnswerPiece]:
+        return [AnswerPiece("content", text)] if text else []
 
 
 def make_splitter(form: Format) -> Splitter:

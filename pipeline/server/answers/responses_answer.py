@@ -13,7 +13,7 @@ from ...runtime.clock import unix_time
 from ..http.bad_request import BadRequest
 from .answer_format import LogprobQueue, chat_logprobs
 from .event_writer import EventWriter, data_lines
-from .pieces import Piece, make_splitter
+from .pieces import AnswerPiece, make_splitter
 from .streams import AnswerStreams, Stream
 
 Event: TypeAlias = tuple[str, dict[str, Any]]
@@ -136,12 +136,12 @@ class ResponseEvents:
         pieces = self._splitter.put(delta.text, delta.finish_reason is not None)
         self._reasoning_tokens += any(piece.kind == "reasoning" for piece in pieces)
         fresh = self._queue.take(delta) if self._details.with_logprobs else []
-        if any(piece.kind != "text" for piece in pieces):
+        if any(piece.kind != "content" for piece in pieces):
             fresh = []  # logprobs are those of the text
         events: list[Event] = []
         for piece in pieces:
-            events += self._put_piece(piece, fresh if piece.kind == "text" else [])
-            if piece.kind == "text":
+            events += self._put_piece(piece, fresh if piece.kind == "content" else [])
+            if piece.kind == "content":
                 fresh = []
         self._logprobs += _logprobs(fresh)  # of tokens without text of their own
         return events + self._end(delta.finish_reason) if delta.finish_reason else events
@@ -162,14 +162,14 @@ class ResponseEvents:
         place = {"item_id": self._open["id"], "output_index": len(self._output) - 1}
         return self._event(name, **place, **data)
 
-    def _put_piece(self, piece: Piece, logprobs: list[TokenLogprob]) -> list[Event]:
-        kind = {"text": "message", "reasoning": "reasoning"}.get(piece.kind, "function_call")
+    def _put_piece(self, piece: AnswerPiece, logprobs: list[TokenLogprob]) -> list[Event]:
+        kind = {"content": "message", "reasoning": "reasoning"}.get(piece.kind, "function_call")
         events: list[Event] = []
         if self._open is None or self._open["type"] != kind or piece.kind == "call":
             events = self._close("completed") + self._begin_item(kind, piece)
         assert self._open is not None
         match piece.kind:
-            case "text":
+            case "content":
                 new = _logprobs(logprobs)
                 self._logprobs += new
                 self._open["content"][0]["text"] += piece.text
@@ -195,7 +195,7 @@ class ResponseEvents:
                 )
         return events
 
-    def _begin_item(self, kind: str, piece: Piece) -> list[Event]:
+    def _begin_item(self, kind: str, piece: AnswerPiece) -> list[Event]:
         """Opens an item. Its id follows from the answer's, so that it is the same after a restart
         of the server."""
         base = self._form.answer_id.removeprefix("resp_")
@@ -259,7 +259,7 @@ class ResponseEvents:
         status = "incomplete" if self._incomplete else "completed"
         events: list[Event] = []
         if not self._output:  # an answer without any text
-            events += self._begin_item("message", Piece("text", ""))
+            events += self._begin_item("message", AnswerPiece("content", ""))
         events += self._close(status)
         self._status = status
         return [*events, self._event(f"response.{status}", response=self.object())]

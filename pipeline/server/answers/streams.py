@@ -55,6 +55,8 @@ class Stream:
         self.stopped_by: str | int | None = None
         """The stop string or the token that ended it."""
         self.refusal: Refused | None = None
+        self.choices: Sequence[Stream] = (self,)
+        """All choices of its prompt, itself too."""
         self._on_news = on_news
 
     def put(self, delta: TextDelta) -> bool:
@@ -158,6 +160,16 @@ class AnswerStreams:
             Stream(request, self._waker(index), is_restored=is_restored)
             for index, request in enumerate(requests)
         ]
+        for choices in self.by_prompt():
+            for stream in choices:
+                stream.choices = choices
+
+    def by_prompt(self) -> list[list[Stream]]:
+        """The choices of each prompt."""
+        found: dict[int, list[Stream]] = {}
+        for stream in self.streams:  # the choices of a prompt share it
+            found.setdefault(id(stream.request.prompt_ids), []).append(stream)
+        return list(found.values())
 
     def _waker(self, index: int) -> Callable[[], None]:
         def wake() -> None:
@@ -173,8 +185,7 @@ class AnswerStreams:
     @property
     def prompt_tokens(self) -> int:
         """Of all prompts; the choices of one share it."""
-        prompts = {id(stream.request.prompt_ids): stream.request for stream in self.streams}
-        return sum(len(request.prompt_ids) for request in prompts.values())
+        return sum(len(choices[0].request.prompt_ids) for choices in self.by_prompt())
 
     @property
     def output_tokens(self) -> int:

@@ -69,8 +69,7 @@ class Gateway:
     """The open requests and orders of one server, and its model's tokenizer and limits."""
 
     tokenizer: Tokenizer
-    """Set by the server before it is READY, as are the next two."""
-    max_model_len: int
+    """Set by the server before it is READY, as is the next."""
     vocab_size: int
 
     def __init__(self, process: Process) -> None:
@@ -79,6 +78,8 @@ class Gateway:
         self.incarnation = process.incarnation
         self.pipeline = PipelineState(process.config.process_names())
         self.counters = RequestCounters()
+        self.max_model_len = 0
+        """0 until the server has read the model."""
         self.defaults = NO_DEFAULTS
         """The model's sampling defaults, unless --generation-config is none."""
         self.chats: AdapterChats | None = None
@@ -125,6 +126,7 @@ class Gateway:
             return
         waiting = sum(not stream.num_tokens for stream in self.answers.streams.values())
         if waiting + count > most:
+            self.counters.queue_refusals += 1
             raise BadRequest(
                 f"the queue is full: {waiting} requests wait, {count} more would exceed {most}; "
                 "see --max-waiting",
@@ -185,14 +187,19 @@ class Gateway:
         if not stream.is_restored:
             if stream.last_token is None:
                 counters.ttft.observe((now - stream.arrived) * 1e3)
+                counters.ended.prompts_computed += len(stream.request.prompt_ids)
             else:
                 counters.inter_token.observe((now - stream.last_token) * 1e3)
         stream.last_token = now
+        if stream.ended:
+            counters.ended.note_answered(stream, (now - stream.arrived) * 1e3)
 
     def refuse_request(self, refused: Refused) -> None:
         """Ends a stream with the router's refusal."""
         if stream := self.answers.streams.get(refused.request_id):
             self.counters.errors += 1
+            self.counters.queue_refusals += refused.status == 429
+            self.counters.ended.note_refused(refused.status)
             stream.refuse(refused)
 
     def send_all_again(self) -> None:

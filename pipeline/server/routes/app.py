@@ -30,9 +30,7 @@ def make_app(gateway: Gateway) -> Starlette:
     """The routes over one `Gateway`."""
     access = Access(gateway.config, gateway.report)
     bodies = BodyReader(gateway.config.max_body_mib << 20)
-    metrics = Metrics(
-        gateway.pipeline, gateway.counters, gateway.answers.streams, gateway.broken, access
-    )
+    metrics = Metrics(gateway, access)
     answering = Answering(gateway)
     guard = RouteGuard(gateway, access)
     groups = (

@@ -17,6 +17,7 @@ from loraconsole.pipeline.messages import (
     AdapterRead,
     AdapterReply,
     AnswerHeard,
+    AnswerTimes,
     Batch,
     BatchRow,
     ChatWarning,
@@ -28,6 +29,7 @@ from loraconsole.pipeline.messages import (
     Ready,
     Refused,
     Request,
+    RequestsAnswered,
     Reset,
     ResumeRequest,
     SampledToken,
@@ -67,6 +69,40 @@ def test_a_step_is_finished_when_all_ranks_have_answered() -> None:
     tokens = core.finish_step(batch.step, NOW)
     assert tokens is not None and [t.token_id for t in tokens.tokens] == [7]
     assert not core.steps
+
+
+def test_the_server_gets_the_times_of_answers_but_not_of_what_was_given_up() -> None:
+    core = make_core()
+    for name, tokens in (("short", 2), ("stopped", 9), ("left", 9)):
+        core.handle_message(ask(name, tokens=tokens), NOW)
+    for planned, answered in ((NOW + 1, NOW + 3), (NOW + 3, NOW + 7)):
+        batch = core.plan_step(planned)
+        assert batch is not None
+        answer(core, batch)
+        sent(core)
+        core.finish_step(batch.step, answered)
+    assert sent(core, "server") == [RequestsAnswered((AnswerTimes(1.0, 2.0, 4.0),))]
+    core.handle_message(StopFound("stopped"), NOW + 8)
+    core.handle_message(Abort("left", "client gone"), NOW + 8)
+    assert sent(core, "server") == [RequestsAnswered((AnswerTimes(1.0, 2.0, 5.0),))]
+    core.handle_message(AnswerHeard("stopped"), NOW + 9)  # its times are known
+    assert sent(core, "server") == []
+
+
+def test_times_that_an_earlier_router_has_measured_are_not_made_up() -> None:
+    core = make_core()
+    params = SamplingParams(max_tokens=2)
+    request = Request(
+        request_id="old", adapter=None, prompt_ids=(1, 2), params=params, arrived_at=NOW - 60
+    )
+    core.handle_message(ResumeRequest(request=request, token_ids=(7,)), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    answer(core, batch)
+    sent(core)
+    tokens = core.finish_step(batch.step, NOW)
+    assert tokens is not None and tokens.tokens[0].finish_reason == "length"
+    assert sent(core, "server") == []
 
 
 def test_ranks_that_disagree_are_an_error_and_are_reset() -> None:

@@ -458,6 +458,7 @@ def test_pages_lost_to_others_make_the_youngest_give_way() -> None:
         batch = scheduler.next_batch(0.0)
         assert batch
         scheduler.accept_tokens(worker.run(batch), 0.0)
+    assert {s.request_id: s.preemptions for s in scheduler.sequences()} == {"old": 0, "young": 1}
     phases = {r.request_id: (r.phase, r.reason) for r in scheduler.view(0.0).requests}
     assert phases["old"][0] == "decode"
     assert phases["young"][0] == "waiting" and phases["young"][1].startswith(
@@ -824,6 +825,22 @@ def test_an_adapter_that_no_worker_could_place_gives_its_pages_back_and_fails() 
     assert [type(order) for order in scheduler.residency.orders] == [PlaceAdapter, EvictAdapter]
     assert scheduler.next_batch(0.0) is None
     scheduler.check()
+
+
+@pytest.mark.parametrize(
+    ("num_pages", "rows", "most"),
+    [(24, 8, 4), (24, 2, 2), (4, 8, 1), (0, 0, 0)],
+    ids=["half the pool", "the rows", "at least one", "no workers yet"],
+)
+def test_the_adapters_of_a_step_are_as_many_as_fit(num_pages: int, rows: int, most: int) -> None:
+    """They take 1, 3 and 5 pages: 3 on average."""
+    assert make_scheduler(num_pages).residency.max_adapters(rows) == most
+
+
+def test_before_an_adapter_is_read_each_row_of_a_step_may_have_one() -> None:
+    scheduler = Scheduler(AdapterRegistry({"sql": "/adapters/sql"}, now=0.0))
+    scheduler.reset(1, limits(24), 0.0)
+    assert scheduler.residency.max_adapters(8) == 8
 
 
 def test_an_adapter_larger_than_the_pool_fails() -> None:

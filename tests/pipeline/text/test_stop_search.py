@@ -66,6 +66,23 @@ def test_the_stop_string_that_begins_first_counts(pieces: Pieces, stop: list[str
         assert search.held == max(ends, default=0)
 
 
+@given(early=st.text("ab", max_size=8), late=st.text("ab", max_size=8), stop=STOPS)
+def test_a_stop_string_that_ends_too_early_does_not_count(
+    early: str, late: str, stop: list[str]
+) -> None:
+    """One that ends in the later text does, also if it begins in the earlier."""
+    search, text = StopSearch(stop), early + late
+    for character in early:
+        search.add(character, may_end=False)
+    left = search.release()[0]
+    search.add(late)
+    rest, is_stopped = search.release(final=True)
+    begins = [text.find(one, max(0, len(early) + 1 - len(one))) for one in stop]
+    begins = [at for at in begins if at >= 0]
+    assert is_stopped == bool(begins)
+    assert left + rest == text[: min(begins, default=len(text))]
+
+
 class CountedText(str):
     """A text that counts how often one of its characters is looked at."""
 
