@@ -691,7 +691,7 @@ class PromptLogprobs(Row, frozen=True):
     @property
     def most(self) -> int:
         """Likeliest tokens in each place."""
-        return len(self.likeliest) // len(self.ranks)
+        return len(self.likeliest) // (len(self.ranks) or 4)
 
     def after(self, skipped: int) -> PromptLogprobs:
         """Without the first `skipped` tokens."""

@@ -10,7 +10,7 @@ from collections import OrderedDict
 import numpy as np
 from llguidance.numpy import fill_next_token_bitmask
 
-from .matcher import compile_grammar, reason_of
+from .matcher import DEAD_END, compile_grammar, reason_of
 from .specification import GrammarRefused, json_schema_grammar, subschemas
 from .vocabulary import Vocabulary
 
@@ -71,4 +71,4 @@ class GrammarChecker:
 def readable(reason: str) -> str:
     """llguidance's reason in a line, without its excerpts."""
     reason = EXCERPT.sub(r"\1 ", reason.partition("\n   1 |")[0])
-    return NO_TEXT if reason == "NoExtensionBias" else " ".join(reason.split())
+    return NO_TEXT if reason == DEAD_END else " ".join(reason.split())
