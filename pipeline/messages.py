@@ -142,6 +142,8 @@ class LoadAdapter(Message, frozen=True, kw_only=True):
     path: str
     pinned: bool = False
     """Never evicted, even while no request uses it."""
+    replaces: bool = False
+    """An adapter of this name may be served: it is then reloaded, from `path`."""
 
 
 class ReloadAdapter(Message, frozen=True, kw_only=True):
