@@ -1033,6 +1033,11 @@ class AdapterView(Row, frozen=True):
     merged_bytes: int = 0
     """Memory of the copy of the weights that a merge of it makes, on each device."""
 
+    @property
+    def is_served(self) -> bool:
+        """Whether it answers requests: at once, or as soon as it is placed."""
+        return self.state in (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
+
 
 class AdapterTable(Message, frozen=True):
     """Every adapter that the router knows; on change and every two seconds."""
