@@ -11,11 +11,13 @@ import asyncio
 
 from .config import Config
 from .messages import (
+    NO_TOKEN,
     CloseStream,
     Introduce,
     Logprob,
     OpenStream,
     ProcessState,
+    PromptScored,
     Ready,
     StopFound,
     StreamToken,
@@ -63,6 +65,9 @@ class Detokenizer(Process):
                 case OpenStream() as request:
                     stream = OutputStream(request, self._tokenizer)
                     self._streams[request.request_id] = stream
+                case PromptScored() as scored:
+                    if scored.request_id in self._streams:
+                        self.outbox("server").send(scored)
                 case CloseStream(request_id=request_id):
                     self._streams.pop(request_id, None)
                 case Introduce():
@@ -121,19 +126,23 @@ class OutputStream:
         for one of an earlier router that is ahead of those sent again."""
         if token.index != self._num_tokens:
             return None
+        if token.token_id == NO_TOKEN:
+            return self._empty_end(token)
         self._num_tokens = token.index + 1
         finish_reason = token.finish_reason
         logprobs = self._logprobs(token)
         # The stop token is not part of the text, unless the request asks for it.
+        may_end = self._num_tokens > self._request.min_tokens
         if finish_reason != "stop" or self._request.include_stop_str_in_output:
-            self._search.add(self._text.push(token.token_id))
+            self._search.add(self._text.push(token.token_id), may_end=may_end)
             self._has_begun = self._has_begun or not self._is_left_out(token.token_id)
         if self._seeks_hidden and self._tokenizer.is_special(token.token_id):
             hidden = self._tokenizer.decode((token.token_id,), skip_special_tokens=False)
-            self._search.add(hidden, is_shown=False)
+            self._search.add(hidden, is_shown=False, may_end=may_end)
         if finish_reason:
-            self._search.add(self._text.flush())
-        text, is_stopped = self._search.release(final=finish_reason is not None)
+            self._search.add(self._text.flush(), may_end=may_end)
+        text, stop = self._search.release(final=finish_reason is not None)
+        stopped_by = token.token_id if stop is None and finish_reason == "stop" else stop
         delta = TextDelta(
             request_id=self._request.request_id,
             offset=self._offset,
@@ -141,10 +150,22 @@ class OutputStream:
             num_tokens=self._num_tokens,
             token_ids=(token.token_id,),
             logprobs=logprobs,
-            finish_reason="stop" if is_stopped else finish_reason,
+            finish_reason=finish_reason if stop is None else "stop",
+            stopped_by=stopped_by,
         )
         self._offset += len(text)
         return delta
+
+    def _empty_end(self, token: StreamToken) -> TextDelta:
+        """The delta of an answer without tokens."""
+        return TextDelta(
+            request_id=self._request.request_id,
+            offset=0,
+            text="",
+            num_tokens=0,
+            token_ids=(),
+            finish_reason=token.finish_reason,
+        )
 
     def _logprobs(self, token: StreamToken) -> tuple[TokenLogprob, ...]:
         """The token's logprobs. Called before its text is added, so its offset is the end of the

@@ -55,6 +55,20 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Special tokens are left out of the text."""
     include_stop_str_in_output: bool = False
     """The text ends with the stop string, or the stop token's text."""
+    min_tokens: int = 0
+    """Tokens before the first that may end the answer: until then the end tokens are not chosen,
+    and stop strings are not looked for."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, what is added to its logit)."""
+    allowed_token_ids: tuple[int, ...] | None = None
+    """The only tokens that may be chosen; None allows all."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Token sequences that the output must not contain: the last token of one is not chosen after
+    the others."""
+    prompt_logprobs: int | None = None
+    """How many alternatives to report beside each token of the prompt; None reports nothing."""
+    logprob_token_ids: tuple[int, ...] = ()
+    """The tokens that `logprobs` reports beside the chosen one, in place of the likeliest."""
 
     @property
     def penalizes(self) -> bool:
@@ -86,13 +100,24 @@ class ResumeRequest(Message, frozen=True, kw_only=True):
     logprobs: tuple[tuple[Logprob, ...], ...] = ()
     """Of each of these tokens, if the request asks for them."""
     first_token_at: float | None = None
+    prompt_logprobs: tuple[PromptLogprobs, ...] = ()
+    """Of the first tokens of the prompt, if the request asks for them."""
 
     @property
     def known_ids(self) -> tuple[int, ...]:
-        """The tokens to go on after. Those that lack their logprobs are computed again."""
+        """The tokens to go on after. Those that lack their logprobs, or those of the prompt, are
+        computed again."""
+        params = self.request.params
         lacks_logprobs = len(self.logprobs) != len(self.token_ids)
-        wants_logprobs = self.request.params.logprobs is not None
-        return () if wants_logprobs and lacks_logprobs else self.token_ids
+        if params.logprobs is not None and lacks_logprobs:
+            return ()
+        lacks_prompt = self.num_scored < len(self.request.prompt_ids)
+        return () if params.prompt_logprobs is not None and lacks_prompt else self.token_ids
+
+    @property
+    def num_scored(self) -> int:
+        """Tokens of the prompt whose logprobs are known; the first one never has any."""
+        return 1 + sum(piece.count for piece in self.prompt_logprobs)
 
 
 class Abort(Message, frozen=True):
@@ -444,6 +469,8 @@ class Admission(Row, frozen=True):
     request_id: str = ""
     arrived_at: float = 0.0
     """Of its request; with the id, they name what a `KeptSequence` is of."""
+    scored: int = 1
+    """First tokens of the prompt that need no logprobs any more, if the request asks for them."""
 
 
 class StepLimit(enum.Enum):
@@ -636,6 +663,47 @@ class SampledToken(Row, frozen=True):
     logprobs: tuple[Logprob, ...] = ()
 
 
+class PromptLogprobs(Row, frozen=True):
+    """log p of consecutive tokens of a prompt, each after the tokens before it, and of the
+    likeliest tokens in their places. Packed numbers, little-endian: a step may have ten thousand
+    tokens with 20 alternatives each."""
+
+    start: int
+    """Index of the first of them in the prompt; the prompt's first token has no logprob."""
+    logprobs: bytes
+    """float32 [count, 1 + most]: the token's own first, then the likeliest in order."""
+    likeliest: bytes
+    """int32 [count, most], ids of the likeliest tokens."""
+    ranks: bytes
+    """int32 [count]: 1 if no token is likelier than the prompt's own."""
+
+    @property
+    def count(self) -> int:
+        return len(self.ranks) // 4
+
+    @property
+    def most(self) -> int:
+        """Likeliest tokens in each place."""
+        return len(self.likeliest) // len(self.ranks)
+
+    def after(self, skipped: int) -> PromptLogprobs:
+        """Without the first `skipped` tokens."""
+        skipped = min(max(0, skipped), self.count)
+        return PromptLogprobs(
+            self.start + skipped,
+            self.logprobs[4 * skipped * (1 + self.most) :],
+            self.likeliest[4 * skipped * self.most :],
+            self.ranks[4 * skipped :],
+        )
+
+
+class SequenceLogprobs(Row, frozen=True):
+    """A piece of a prompt that a step has scored."""
+
+    sequence: int
+    piece: PromptLogprobs
+
+
 class Tokens(Message, frozen=True):
     """A worker's answer to a `Batch`: one token a sampling row, the same from every rank."""
 
@@ -648,6 +716,8 @@ class Tokens(Message, frozen=True):
     too, because the others may wait for it in the middle of the step."""
     busy_us: int = 0
     """Device time of the step (see `Step`); 0 with --no-step-times."""
+    prompt_logprobs: tuple[SequenceLogprobs, ...] = ()
+    """Of the requests that ask for them; from rank 0 alone."""
 
 
 # --- router -> detokenizer ----------------------------------------------------------------------
@@ -661,10 +731,13 @@ class OpenStream(RouterMessage, frozen=True, kw_only=True):
     logprobs: bool
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
+    min_tokens: int = 0
+    """Tokens within which no stop string ends the answer."""
 
 
 class StreamToken(Row, frozen=True):
-    """One accepted token. `index` counts output tokens from 0, so that repeats are recognised."""
+    """One accepted token. `index` counts output tokens from 0, so that repeats are recognised. An
+    answer without any token ends with index 0 and `NO_TOKEN`."""
 
     request_id: str
     index: int
@@ -677,6 +750,14 @@ class StreamTokens(Message, frozen=True):
     """The accepted tokens of one step."""
 
     tokens: tuple[StreamToken, ...]
+
+
+class PromptScored(Message, frozen=True):
+    """router -> detokenizer -> server: logprobs of a piece of a request's prompt. All pieces come
+    before the first token, and again after a restart."""
+
+    request_id: str
+    piece: PromptLogprobs
 
 
 class CloseStream(RouterMessage, frozen=True):
@@ -741,6 +822,8 @@ class TextDelta(Row, frozen=True):
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    stopped_by: str | int | None = None
+    """The stop string, or the id of the token, with which finish reason "stop" came."""
 
 
 class TextDeltas(Message, frozen=True):
@@ -1423,12 +1506,15 @@ ToWorker: TypeAlias = (
     | CheckAdapter
     | Batch
 )
-ToDetokenizer: TypeAlias = SpansOrder | Introduce | OpenStream | StreamTokens | CloseStream
+ToDetokenizer: TypeAlias = (
+    SpansOrder | Introduce | OpenStream | StreamTokens | PromptScored | CloseStream
+)
 ToServer: TypeAlias = (
     SpansOrder
     | SpansReply
     | Introduce
     | TextDeltas
+    | PromptScored
     | Refused
     | RequestsAnswered
     | AdapterReply

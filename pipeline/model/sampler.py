@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..messages import NO_TOKEN, SamplingParams
 from .compute_queue import sent
+from .token_rules import TokenRules
 
 MASK_64 = (1 << 64) - 1
 BLOCK = 128
@@ -24,6 +25,9 @@ BLOCK = 128
 and then within one block, instead of the whole vocabulary."""
 FEW = 256
 """Most probable tokens tried for top-p before sorting all: 0.2 ms a row instead of 4."""
+ONE = 1 << 48
+"""Probability 1 in the integers that top-p sums. Sums of integers do not depend on their order, so
+the same tokens are kept whatever else is in the batch."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,19 @@ class SampleRow:
     slot: int
     num_prompt: int
     known: int
+    rules: TokenRules | None = None
+    """What the request asks of its tokens beside their probabilities; None: nothing."""
 
     @property
     def takes_best(self) -> bool:
         """Whether only the most probable token is needed."""
         params = self.params
-        return params.temperature == 0 and params.logprobs is None and not params.penalizes
+        return (
+            params.temperature == 0
+            and params.logprobs is None
+            and self.rules is None
+            and not params.penalizes
+        )
 
 
 @dataclass(frozen=True)
@@ -51,11 +62,11 @@ class Sampled:
     logprob_rows: tuple[int, ...]
     """The rows that asked for log probabilities."""
     logprob_counts: tuple[int, ...]
-    """How many best tokens each of them asked for."""
+    """How many other tokens each of them asked for."""
     chosen_logprobs: Tensor
     """[len(logprob_rows)]"""
     best_logprobs: Tensor
-    """[len(logprob_rows), most asked for]"""
+    """[len(logprob_rows), most asked for]; of the likeliest tokens, or of those asked for by id"""
     best_ids: Tensor
 
     def to_host(self) -> Sampled:
@@ -85,21 +96,42 @@ def sample(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> Sample
 
     logits float32 [num_rows, vocab_size], overwritten; history int32 [num_slots, width] holds the
     known tokens of each slot. Log probabilities are natural and of the model's own distribution,
-    before penalties, temperature and truncation. A row with unusable logits gets `NO_TOKEN`.
+    before rules, penalties, temperature and truncation. A row with unusable logits gets `NO_TOKEN`.
     """
     least, largest = logits.aminmax(dim=-1)  # both NaN if any logit is
     is_usable = largest.isfinite() & (least < largest)
     asking = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
     index = _on(logits.device, asking)
     logprobs = logits[index].log_softmax(dim=-1) if asking else None
+    for i, row in enumerate(rows):
+        if row.rules is not None:
+            row.rules.apply_(logits[i], history[row.slot, : row.known], row.num_prompt)
     _penalize(logits, rows, history)
     token_ids = _choose(logits, rows).masked_fill_(~is_usable, NO_TOKEN)
     if logprobs is None:
         return replace(NOTHING_SAMPLED, token_ids=token_ids)
-    counts = tuple(min(rows[i].params.logprobs or 0, logits.shape[-1]) for i in asking)
-    best = logprobs.topk(max(1, *counts), dim=-1)
     chosen = logprobs.gather(1, token_ids[index][:, None].clamp(min=0))[:, 0]
-    return Sampled(token_ids, tuple(asking), counts, chosen, best.values, best.indices)
+    counts, values, ids = _reported(logprobs, [rows[i].params for i in asking])
+    return Sampled(token_ids, tuple(asking), counts, chosen, values, ids)
+
+
+def _reported(
+    logprobs: Tensor, params: Sequence[SamplingParams]
+) -> tuple[tuple[int, ...], Tensor, Tensor]:
+    """(How many tokens each row reports beside the chosen one, their logprobs, their ids): the
+    likeliest, or those that the request names. Both tensors [num_rows, most of any row]."""
+    size = logprobs.shape[-1]
+    likeliest = [0 if p.logprob_token_ids else min(p.logprobs or 0, size) for p in params]
+    counts = tuple(len(p.logprob_token_ids) or n for p, n in zip(params, likeliest, strict=True))
+    best = logprobs.topk(max(1, *likeliest), dim=-1)
+    wider = (0, max(0, max(counts) - best.values.shape[1]))
+    values, ids = F.pad(best.values, wider), F.pad(best.indices, wider)
+    for place, own in enumerate(params):
+        if named := own.logprob_token_ids:
+            index = _on(logprobs.device, named)
+            ids[place, : len(named)] = index
+            values[place, : len(named)] = logprobs[place, index]
+    return counts, values, ids
 
 
 def _choose(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
@@ -198,14 +230,16 @@ def _keep_top_p(scores: Tensor, top_p: list[float]) -> None:
     index = _on(scores.device, rows)
     some = scores if len(rows) == len(top_p) else scores[index]
     probabilities = some.softmax(dim=-1)
-    wanted = _on(scores.device, [top_p[i] for i in rows], torch.float)[:, None]
+    wanted = _on(scores.device, [int(top_p[i] * ONE) for i in rows])[:, None]
     best = probabilities.topk(min(FEW, probabilities.shape[-1]), dim=-1).values
+    sums = (best * ONE).long().cumsum(dim=-1)
     # A CPU may test the sums; on a GPU the test would wait for the device, and sorting is cheap.
-    if scores.is_cuda or bool((best.sum(dim=-1, keepdim=True) < wanted).any()):
+    if scores.is_cuda or bool((sums[:, -1:] < wanted).any()):
         best = probabilities.sort(dim=-1, descending=True).values
-    needed = best.cumsum(dim=-1) - best < wanted  # the sum of all better tokens is below p
-    count = needed.sum(dim=-1, keepdim=True).clamp_(min=1)
-    least = best.gather(1, count - 1)
+        sums = (best * ONE).long().cumsum(dim=-1)
+    # As many as have too small a sum, and the next one.
+    last = (sums < wanted).sum(dim=-1, keepdim=True).clamp_(max=best.shape[-1] - 1)
+    least = best.gather(1, last)
     scores[index] = some.masked_fill(probabilities < least, float("-inf"))
 
 

@@ -262,7 +262,7 @@ class RouterCore:
             return
         sequence = self.scheduler.new_sequence(request, adapter)
         sequence.continue_after(resumed, now)
-        if sequence.remaining > 0:
+        if not sequence.is_complete:
             self._num_kept += self.scheduler.claim_kv(sequence)
             self.scheduler.add_sequence(sequence, now)
             self._streams.send_again(sequence)
@@ -544,6 +544,8 @@ class RouterCore:
         if errors := [result.error for result in results if result.error]:
             self.fail_step(done.batch, errors[0], now)
             return None
+        for scored in self.scheduler.accept_scores(results[0]):
+            self.effects.send("detokenizer", scored)
         accepted = self.accept_tokens(results[0], now)
         if len(results) > 1:
             self._check_ranks(step, results, now)

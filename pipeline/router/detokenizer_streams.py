@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ..messages import CloseStream, OpenStream, Request, StreamToken, StreamTokens
+from ..messages import (
+    NO_TOKEN,
+    CloseStream,
+    OpenStream,
+    PromptScored,
+    Request,
+    StreamToken,
+    StreamTokens,
+)
 from ..schedule.sequence import Sequence
 from .effects import Effects
 
@@ -30,6 +38,7 @@ class DetokenizerStreams:
                 logprobs=request.params.logprobs is not None,
                 skip_special_tokens=request.params.skip_special_tokens,
                 include_stop_str_in_output=request.params.include_stop_str_in_output,
+                min_tokens=request.params.min_tokens,
             ),
         )
 
@@ -62,8 +71,13 @@ class DetokenizerStreams:
         """Sends a stream from its first token. `finish_reason` is set if the last token ends it."""
         request = sequence.request
         self.open_stream(request)
+        for piece in sequence.prompt_logprobs:
+            self._effects.send("detokenizer", PromptScored(request.request_id, piece))
         outputs = sequence.token_ids[sequence.num_prompt :]
         if not outputs:
+            if finish_reason:
+                end = StreamToken(request.request_id, 0, NO_TOKEN, (), finish_reason)
+                self._effects.send("detokenizer", StreamTokens((end,)))
             return
         logprobs = sequence.logprobs or [()] * len(outputs)
         tokens = [

@@ -11,9 +11,11 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..messages import Logprob, SampledToken, Step
+from ..messages import Logprob, SampledToken, SequenceLogprobs, Step
+from ..model.prompt_scores import PromptScores
 from ..model.sampler import Sampled
 from ..runtime.clock import unix_time
+from .scored_rows import ScoredRows
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class IssuedStep:
     the last with --no-step-times."""
     logits: Tensor | None = None
     """[num_samples, vocab_size]; None unless requested."""
+    scores: PromptScores | None = None
+    """Of the prompts that are scored; None if there are none."""
 
 
 class PendingStep:
@@ -39,16 +43,23 @@ class PendingStep:
         sequences: list[int],
         step: Step,
         compare: Callable[[Step], Step] | None,
+        scored: ScoredRows | None,
     ) -> None:
         """`compare` adds the time without adapters to the measured step; None if that is not
-        estimated for this step."""
+        estimated for this step. `scored`: whose prompts are scored; None: none are."""
         self._issued, self._sequences, self._step = issued, sequences, step
-        self._compare = compare
+        self._compare, self._scored = compare, scored
 
     @property
     def logits(self) -> Tensor | None:
         """After `wait`: the logits the tokens were chosen from; None unless requested."""
         return self._issued.result().logits
+
+    @property
+    def prompt_logprobs(self) -> tuple[SequenceLogprobs, ...]:
+        """After `wait`: the logprobs of the pieces of prompts that are scored."""
+        scores = self._issued.result().scores
+        return () if self._scored is None or scores is None else self._scored.pieces(scores)
 
     def wait(self) -> tuple[tuple[SampledToken, ...], Step]:
         """Blocks until the tokens are on the host. Re-raises an exception of the step."""

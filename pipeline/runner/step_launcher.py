@@ -21,12 +21,14 @@ from ..model.batch_torch import Staging, StepRow
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
 from ..model.sampler import SampleRow
+from ..model.token_rules import TokenRules
 from ..runtime.clock import unix_time
 from ..runtime.spans import Spans
 from .layer_spans import with_layer_spans
 from .live_sequences import LiveSequence, LiveSequences
 from .loaded_model import LoadedModel
 from .pending_step import PendingStep, microseconds_since
+from .scored_rows import ScoredRows
 from .step_bytes import StepBytes
 from .step_compute import AnyPlan, StepCompute
 from .step_timer import StepTimer, new_step
@@ -97,10 +99,18 @@ class StepLauncher:
         plan: AnyPlan | None = None
         sampling: list[LiveSequence] = []
         choices: list[SampleRow] = []
+        has_scores = live.has_scored and any(row.num_scores for row in rows)
+        scores = None
         if rows:
-            plan = self._compute.plan(rows, staging, may_replay=merged is None)
+            plan = self._compute.plan(
+                rows, staging, may_replay=merged is None, has_scores=has_scores
+            )
+            if has_scores:
+                scores = ScoredRows.of(plan.scored, by_slot)
             sampling = [by_slot[row.slot] for row in plan.samples]
-            choices = [SampleRow(s.params, s.slot, s.num_prompt, s.known) for s in sampling]
+            choices = [
+                SampleRow(s.params, s.slot, s.num_prompt, s.known, s.rules) for s in sampling
+            ]
         for sequence in sampling:
             sequence.known += 1
         clean = staging.add(unclean) if unclean else None
@@ -114,6 +124,7 @@ class StepLauncher:
             *(staging, num_slots, admitted, clean, plan, choices, model),
             times=times,
             keep_logits=keep_logits,
+            most_likeliest=None if scores is None else scores.most,
         )
         host_us = microseconds_since(started)
         started = time.perf_counter()
@@ -130,7 +141,8 @@ class StepLauncher:
                 self._compute.base_rows(len(rows)),
                 has_adapters=any(row.adapter is not None for row in rows),
             )
-        return PendingStep(issued, [sequence.number for sequence in sampling], step, compare)
+        numbers = [sequence.number for sequence in sampling]
+        return PendingStep(issued, numbers, step, compare, scores)
 
     def _choose_weights(self, rows: list[StepRow]) -> tuple[list[StepRow], MergedModel | None]:
         """If every row has the merged copy's adapter: the rows without it, and the copy. Otherwise
@@ -146,6 +158,7 @@ class StepLauncher:
         if adapter is not None and adapter not in self._loaded.store:
             raise ValueError(f"adapter {adapter!r} is not placed")
         sequence = self.sequences.admit(admission, adapter)
+        sequence.rules = TokenRules.of(admission.params, self._loaded.config.eos_token_ids)
         return sequence.slot, staging.add(admission.token_ids)
 
     def use_merged(self, merged: MergedModel | None) -> None:

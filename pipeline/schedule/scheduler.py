@@ -22,6 +22,7 @@ from ..messages import (
     BatchView,
     PageOwner,
     PoolMap,
+    PromptScored,
     Request,
     SchedulerSettings,
     StepLimit,
@@ -272,13 +273,16 @@ class Scheduler:
 
     def claim_kv(self, sequence: Sequence) -> bool:
         """Gives a sequence that is not queued yet the pages that hold its KV, if the workers have
-        kept any. Its last token is computed again in any case, for its logits."""
+        kept any. Its last token is computed again in any case, for its logits, and so is what has
+        computed logprobs of its prompt that were not delivered."""
         adapter = sequence.adapter
         key = None if adapter is self.registry.base else adapter.key
         kept = self._kept.claim(sequence.request, key)
         if kept is None:
             return False
         num_tokens = min(kept.computed, sequence.length - 1)
+        if sequence.lacks_scores:
+            num_tokens = min(num_tokens, sequence.num_scored - 1)
         num_pages = self.pool.pages_for(num_tokens)
         sequence.pages = list(kept.pages[:num_pages])
         sequence.num_scheduled = num_tokens
@@ -400,7 +404,7 @@ class Scheduler:
     def _schedule(self, sequence: Sequence, plan: StepDraft) -> None:
         """Gives a running sequence its row of this step, if it has something to compute."""
         pending = sequence.pending
-        if sequence.remaining <= 0 and pending <= 1:
+        if sequence.in_flight and sequence.remaining <= 0 and pending <= 1:
             return  # its last token is in flight
         decoding = pending == 1 and sequence.num_scheduled >= sequence.num_prompt
         num_tokens = 1 if decoding else min(pending, plan.budget)
@@ -538,6 +542,7 @@ class Scheduler:
                 sequence.num_scheduled,
                 sequence.request_id,
                 sequence.request.arrived_at,
+                sequence.num_scored,
             )
         )
         self.policy.on_leave(sequence, self.waiting)
@@ -617,6 +622,10 @@ class Scheduler:
                 continue
             token_ids = sequence.token_ids
             sequence.in_flight -= 1
+            if sequence.max_length == sequence.num_prompt:
+                accepted.append(StreamToken(sequence.request_id, 0, NO_TOKEN, (), "length"))
+                self._end(sequence)
+                continue
             token_ids.append(token_id)
             if sampled.logprobs:
                 sequence.logprobs.append(sampled.logprobs)
@@ -635,14 +644,29 @@ class Scheduler:
                 StreamToken(request_id, index, token_id, sampled.logprobs, finish_reason)
             )
             if finish_reason:
-                with self._span("_filter_runing_batch ..."):
-                    self.finish(request_id)
-                self.ended.append(sequence)
+                self._end(sequence)
             elif sequence.state is waiting:
                 self.reconsider()  # it was preempted with a step in flight, which is back now
         if served:
             self.policy.on_tokens(served)
         return accepted
+
+    def _end(self, sequence: Sequence) -> None:
+        """Ends a sequence whose last token has come."""
+        with self._span("_filter_runing_batch ..."):
+            self.finish(sequence.request_id)
+        self.ended.append(sequence)
+
+    def accept_scores(self, tokens: Tokens) -> list[PromptScored]:
+        """Records the logprobs of prompts that a step has computed. Returns the new ones. To be
+        called before the step's tokens are accepted, which end sequences."""
+        found = []
+        for scored in tokens.prompt_logprobs:
+            sequence = self._by_number.get(scored.sequence)
+            piece = sequence and sequence.add_scores(scored.piece)
+            if sequence and piece:
+                found.append(PromptScored(sequence.request_id, piece))
+        return found
 
     def _charge_prompts(self, tokens: Tokens) -> float:
         """Charges the prompts of a step that was answered, for the tokens that sample nothing.

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import enum
 
-from ..messages import AnswerTimes, BatchRow, Logprob, Request, RequestView, ResumeRequest
+from ..messages import (
+    AnswerTimes,
+    BatchRow,
+    Logprob,
+    PromptLogprobs,
+    Request,
+    RequestView,
+    ResumeRequest,
+)
 from ..runtime.wording import short_id
 from .adapter_registry import AdapterRecord
 
@@ -34,6 +42,9 @@ class Sequence:
         self.token_ids: list[int] = list(request.prompt_ids)
         self.logprobs: list[tuple[Logprob, ...]] = []
         """Of each output token, if the request asks for them."""
+        self.prompt_logprobs: list[PromptLogprobs] = []
+        """Of the first `num_scored` tokens of the prompt, if the request asks for them."""
+        self.num_scored = 1
         self.num_prompt = len(request.prompt_ids)
         self.max_length = self.num_prompt + request.params.max_tokens
         self.age = (request.arrived_at, number)
@@ -86,8 +97,32 @@ class Sequence:
         """(tokens held, tokens to come), an entry of `Demand`."""
         return self.length, self.remaining
 
+    @property
+    def lacks_scores(self) -> bool:
+        """Whether logprobs of the prompt are still to come."""
+        wants_scores = self.request.params.prompt_logprobs is not None
+        return wants_scores and self.num_scored < self.num_prompt
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to compute, none of it being in flight."""
+        return self.remaining <= 0 and not self.lacks_scores
+
+    def add_scores(self, piece: PromptLogprobs) -> PromptLogprobs | None:
+        """Adds logprobs of the prompt. Returns those that are new: a prompt that was preempted is
+        computed again. None if none are."""
+        fresh = piece.after(self.num_scored - piece.start)
+        if not fresh.count:
+            return None
+        assert fresh.start == self.num_scored, f"{fresh.start} after {self.num_scored}"
+        self.prompt_logprobs.append(fresh)
+        self.num_scored += fresh.count
+        return fresh
+
     def continue_after(self, resumed: ResumeRequest, now: float) -> None:
-        """Takes over the tokens that an earlier router has delivered."""
+        """Takes over the logprobs and tokens that an earlier router has delivered."""
+        for piece in resumed.prompt_logprobs:
+            self.add_scores(piece)
         if not resumed.known_ids:
             return
         self.token_ids.extend(resumed.known_ids)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -19,9 +19,10 @@ from starlette.types import Receive, Scope, Send
 from ...messages import TextDelta
 from ..http.bad_request import BadRequest, error_body
 from .answer_format import LogprobQueue, Usage, usage
-from .event_id import Delivered, nothing_of, write_event_id, write_place
+from .event_id import Delivered, nothing_of
+from .event_writer import EventWriter, data_lines
 from .open_answers import OpenAnswers
-from .streams import AnswerReader, AnswerStreams, ReadPlace
+from .streams import AnswerReader, AnswerStreams
 
 T = TypeVar("T")
 REQUEST_ID = "x-request-id"
@@ -81,7 +82,7 @@ async def answer_response(
         deltas = reader.deltas()
         first = await until_gone(request, anext(deltas))
         write = _slora_events if form.kind == "generate" else _openai_events
-        writer = _EventWriter(reader, delivered or nothing_of(answer), has_ids=has_ids)
+        writer = EventWriter(reader, delivered or nothing_of(answer), has_ids=has_ids)
         events = write(writer, chain(first, deltas))
         return EventStream(events, headers, stack.pop_all())
 
@@ -130,33 +131,8 @@ async def _whole_body(reader: AnswerReader) -> bytes:
     return msgspec.json.encode(body)
 
 
-class _EventWriter:
-    """Writes the events of one answer, each with its id if the client wants ids."""
-
-    def __init__(self, reader: AnswerReader, delivered: Delivered, *, has_ids: bool) -> None:
-        self.reader, self.delivered, self._has_ids = reader, delivered, has_ids
-        self._answer_id = reader.answer.form.answer_id
-        self._words = [write_place(ReadPlace())] * len(reader.places)
-
-    def advance(self, index: int) -> bool:
-        """Notes that a choice was read on; False if the client has it up to there."""
-        place = self.reader.places[index]
-        self._words[index] = write_place(place)
-        return place > self.delivered.places[index]
-
-    def event(self, data: Any, *, has_usage: bool = False) -> bytes:
-        if not self._has_ids:
-            return _data(data)
-        event_id = write_event_id(self._answer_id, self._words, has_usage=has_usage)
-        return b"id: " + event_id.encode() + b"\n" + _data(data)
-
-
-def _data(data: Any) -> bytes:
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
-
-
 async def _openai_events(
-    writer: _EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
+    writer: EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
 ) -> AsyncIterator[bytes]:
     """OpenAI's stream: a chunk per delta, the usage if requested, and [DONE]."""
     reader = writer.reader
@@ -179,7 +155,7 @@ async def _openai_events(
                     chunk["usage"] = so_far() if form.continuous_usage_stats else None
                 yield writer.event(chunk)
     except BadRequest as error:
-        yield _data(error_body(error.status, error.reason, error.param))
+        yield data_lines(error_body(error.status, error.reason, error.param))
         return
     if form.include_usage and not writer.delivered.has_usage:
         yield writer.event(form.last(so_far()), has_usage=True)
@@ -187,7 +163,7 @@ async def _openai_events(
 
 
 async def _slora_events(
-    writer: _EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
+    writer: EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
 ) -> AsyncIterator[bytes]:
     """S-LoRA's stream: one event per token; the whole text is never repeated."""
     try:
@@ -205,4 +181,4 @@ async def _slora_events(
                 {"token": token, "generated_text": None, "finished": finished, "details": None}
             )
     except BadRequest as error:
-        yield _data(error_body(error.status, error.reason, error.param))
+        yield data_lines(error_body(error.status, error.reason, error.param))

@@ -242,6 +242,7 @@ def _ended(stream: Stream) -> ChoiceEnded:
         stream.tail,
         stream.finish_reason,
         tuple(stream.logprobs),
+        stream.stopped_by,
     )
 
 
@@ -249,5 +250,6 @@ def _restore_ended(stream: Stream, record: ChoiceEnded) -> None:
     stream.token_ids.extend(record.token_ids)
     stream.pieces += record.pieces
     stream.tail, stream.finish_reason = record.tail, record.finish_reason
+    stream.stopped_by = record.stopped_by
     stream.num_chars = len(stream.text)
     stream.logprobs += record.logprobs

@@ -83,6 +83,7 @@ class ChoiceEnded(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
     tail: str
     finish_reason: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    stopped_by: str | int | None = None
 
 
 class AnswerClosed(msgspec.Struct, frozen=True, array_like=True, tag="closed"):

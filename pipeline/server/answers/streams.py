@@ -52,6 +52,8 @@ class Stream:
         self.tail = ""
         """Text that came with the finish reason, after the last token."""
         self.finish_reason: str | None = None
+        self.stopped_by: str | int | None = None
+        """The stop string or the token that ended it."""
         self.refusal: Refused | None = None
         self.choices: Sequence[Stream] = (self,)
         """All choices of its prompt, itself too."""
@@ -75,7 +77,7 @@ class Stream:
         else:
             self.tail = text
         self.num_chars += len(text)
-        self.finish_reason = delta.finish_reason
+        self.finish_reason, self.stopped_by = delta.finish_reason, delta.stopped_by
         self._on_news()
         return True
 
@@ -117,6 +119,7 @@ class Stream:
             token_ids=tuple(self.token_ids[index : index + 1]) if index >= 0 else (),
             logprobs=tuple(logprobs),
             finish_reason=self.finish_reason if is_over else None,
+            stopped_by=self.stopped_by if is_over else None,
         )
 
     def to_resume(self) -> ResumeRequest:

@@ -12,6 +12,7 @@ from made_tokenizers import MADE, write
 
 from loraconsole.pipeline.detokenizer import OutputStream
 from loraconsole.pipeline.messages import (
+    NO_TOKEN,
     Logprob,
     OpenStream,
     StreamToken,
@@ -92,6 +93,22 @@ def test_nothing_of_a_stop_string_is_ever_sent(
 def test_the_first_of_several_stop_strings_wins(tokenizer: Tokenizer) -> None:
     deltas = feed(stream(tokenizer, "END", "\n\n"), tokenizer.encode("one\n\ntwo END"))
     assert text_of(deltas) == "one" and deltas[-1].finish_reason == "stop"
+    assert deltas[-1].stopped_by == "\n\n"
+
+
+def test_a_stop_string_within_the_least_number_of_tokens_is_text(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("one two one two one two", False)
+    ended = {0: "one ", 2: "one two one ", 4: "one two one two one ", 6: "one two one two one two"}
+    for least in range(len(ids) + 1):
+        request = OpenStream(request_id="r", stop=("two",), logprobs=False, min_tokens=least)
+        deltas = feed(OutputStream(request, tokenizer), ids)
+        assert text_of(deltas) == ended[least - least % 2], least
+
+
+def test_an_answer_without_tokens_has_its_end_alone(tokenizer: Tokenizer) -> None:
+    output = stream(tokenizer)
+    delta = output.push(StreamToken("r", 0, NO_TOKEN, (), "length"))
+    assert delta == TextDelta("r", 0, "", 0, (), (), "length")
 
 
 def test_what_might_become_a_stop_string_is_held_until_it_cannot(tokenizer: Tokenizer) -> None:
@@ -107,7 +124,7 @@ def test_the_end_token_is_no_text(tokenizer: Tokenizer) -> None:
     ids = [*tokenizer.encode("fine"), tokenizer.encode("<|im_end|>")[0]]
     deltas = feed(stream(tokenizer), ids, finish_reason="stop")
     assert text_of(deltas) == "fine"
-    assert deltas[-1].num_tokens == len(ids)
+    assert deltas[-1].num_tokens == len(ids) and deltas[-1].stopped_by == ids[-1]
 
 
 def test_a_replay_says_nothing_twice(tokenizer: Tokenizer) -> None:
