@@ -21,6 +21,7 @@ from .generate_routes import GenerateRoutes
 from .model_routes import ModelRoutes
 from .peer_adapter_routes import PeerAdapterRoutes
 from .profiler_routes import ProfilerRoutes
+from .responses_routes import ResponsesRoutes
 from .route_guard import RouteGuard
 from .scheduler_routes import SchedulerRoutes
 from .status_routes import StatusRoutes
@@ -36,6 +37,7 @@ def make_app(gateway: Gateway) -> Starlette:
     groups = (
         ModelRoutes(gateway),
         CompletionRoutes(answering, bodies),
+        ResponsesRoutes(answering, bodies),
         GenerateRoutes(answering, bodies),
         AdapterRoutes(gateway, bodies),
         PeerAdapterRoutes(gateway, bodies),
