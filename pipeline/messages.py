@@ -138,6 +138,12 @@ class Refused(Message, frozen=True):
     request_id: str
     status: int
     reason: str
+    code: str = ""
+    """OpenAI's word for it, if it has one."""
+
+
+CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+"""OpenAI's code for a request that is too long, by which clients know that a shorter one may do."""
 
 
 class AnswerTimes(Row, frozen=True):

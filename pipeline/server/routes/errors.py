@@ -44,5 +44,5 @@ async def answer_bug(request: HttpRequest, error: Exception) -> Response:
 
 def answer_refusal(error: BadRequest, more: Mapping[str, object] | None = None) -> Response:
     """Answers a refused request; `more` are fields beside the error."""
-    body = error_body(error.status, error.reason, error.param) | dict(more or {})
+    body = error.body() | dict(more or {})
     return JSONResponse(body, error.status, HEADERS_OF_STATUS.get(error.status))
