@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ...messages import TextDelta
-from ..http.bad_request import BadRequest, error_body
+from ..http.bad_request import BadRequest
 from .answer_format import LogprobQueue, Usage, usage
 from .event_id import Delivered, nothing_of
 from .event_writer import EventWriter, data_lines
@@ -159,7 +159,7 @@ async def _openai_events(
                     chunk["usage"] = so_far() if form.continuous_usage_stats else None
                 yield writer.event(chunk)
     except BadRequest as error:
-        yield data_lines(error_body(error.status, error.reason, error.param))
+        yield data_lines(error.body())
         return
     if form.include_usage and not writer.delivered.has_usage:
         yield writer.event(form.last(so_far()), has_usage=True)
@@ -185,7 +185,7 @@ async def _slora_events(
                 {"token": token, "generated_text": None, "finished": finished, "details": None}
             )
     except BadRequest as error:
-        yield data_lines(error_body(error.status, error.reason, error.param))
+        yield data_lines(error.body())
 
 
 Events: TypeAlias = Callable[

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ...messages import Logprob, Refused, Request, ResumeRequest, TextDelta, TokenLogprob
 from ...runtime.clock import unix_time
-from ..http.bad_request import BadRequest
+from ..http.bad_request import MODEL_NOT_FOUND, BadRequest
 from .answer_format import Format
 
 TAKEN_AT_ONCE = 32
@@ -239,4 +239,5 @@ class AnswerReader:
 
 def _refused(refusal: Refused, form: Format) -> BadRequest:
     param = {404: "model", 400: form.prompt_field}.get(refusal.status)
-    return BadRequest(refusal.reason, status=refusal.status, param=param)
+    code = refusal.code or (MODEL_NOT_FOUND if refusal.status == 404 else "")
+    return BadRequest(refusal.reason, status=refusal.status, param=param, code=code)

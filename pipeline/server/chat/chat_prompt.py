@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...text.chat_template import MOST_CHARACTERS, RESERVED, ChatTemplate, TextError
+from ...text.chat_template import MOST_CHARACTERS, RESERVED, ChatTemplate, TextError, TooMuchText
 from ...text.tokenizer import Tokenizer
 from ..http.bad_request import BadRequest, shortened
 
@@ -116,6 +116,8 @@ def chat_prompt(
                 chat_template=chat_template,
                 most_characters=most_characters,
             )
+        except TooMuchText:
+            raise
         except TextError as error:
             raise BadRequest(str(error), param="messages") from error
 

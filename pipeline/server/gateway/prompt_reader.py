@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from starlette.requests import Request as HttpRequest
 
+from ...text.chat_template import TooMuchText
 from ..bodies.openai_bodies import ChatBody
 from ..chat.chat_prompt import chat_prompt
-from ..http.bad_request import BadRequest, shortened
+from ..http.bad_request import BadRequest, shortened, too_long
 from ..http.request_limits import TEXT_BYTES, TEXT_BYTES_PER_TOKEN
 from .gateway import Gateway
 from .text_workers import TextWorkers
@@ -72,15 +73,12 @@ class PromptReader:
         """The token ids of a conversation with `adapter`."""
         gateway = self._gateway
         if len(body.messages) > gateway.max_model_len:
-            raise BadRequest(
-                f"messages has {len(body.messages)} entries; the model's length is "
-                f"{gateway.max_model_len} tokens",
-                param="messages",
-            )
+            reason = f"messages has {len(body.messages)} entries"
+            raise too_long(gateway.max_model_len, reason, "messages")
         length = sum(map(_text_length, body.messages))
         most = self._most_bytes()
         if length > most:
-            raise self._too_long(length, "messages")
+            raise self._too_much_text(length, "messages")
         render = functools.partial(
             chat_prompt,
             gateway.tokenizer,
@@ -94,7 +92,10 @@ class PromptReader:
             most_characters=most,
         )
         length += sum(map(_text_length, body.documents or ()))
-        ids = await self.workers.run(length, _client(request), render)
+        try:
+            ids = await self.workers.run(length, _client(request), render)
+        except TooMuchText as error:
+            raise too_long(gateway.max_model_len, str(error), "messages") from error
         self._check_prompt(ids, "messages")
         return ids
 
@@ -111,26 +112,20 @@ class PromptReader:
         if 4 * len(text) > self._most_bytes() and (
             (length := len(text.encode(errors="surrogatepass"))) > self._most_bytes()
         ):
-            raise self._too_long(length, field)
+            raise self._too_much_text(length, field)
 
-    def _too_long(self, length: int, field: str) -> BadRequest:
+    def _too_much_text(self, length: int, field: str) -> BadRequest:
         most, longest = self._most_bytes(), self._gateway.max_model_len
-        return BadRequest(
-            f"{field} has {length} bytes of text; the model's length, {longest} tokens, holds "
-            f"{most} at most",
-            param=field,
-        )
+        reason = f"{field} has {length} bytes of text, and these hold {most} at most"
+        return too_long(longest, reason, field)
 
     def _check_prompt(self, ids: Sequence[int], field: str) -> None:
         longest = self._gateway.max_model_len
         if not ids:
             raise BadRequest("the prompt is empty", param=field)
         if len(ids) >= longest:
-            raise BadRequest(
-                f"prompt of {len(ids)} tokens with an answer exceeds {longest}, the longest that "
-                "the model holds",
-                param=field,
-            )
+            reason = f"a prompt of {len(ids)} tokens leaves no room for an answer"
+            raise too_long(longest, reason, field)
         self.check_ids(ids, field)
 
     def check_ids(self, ids: Sequence[int], field: str) -> None:

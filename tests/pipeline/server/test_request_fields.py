@@ -68,6 +68,7 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("model", "adapter_id", "lora_path", "lora_dir", "policy"), "a"),
     **{name: ["a", "b"] for name in ("stop", "stop_sequences")},
     **dict.fromkeys(("stream", "ignore_eos", "ignore_eos_token", "do_sample", "pinned"), True),
+    "load_inplace": True,
     **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), 0.5),
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), -0.5),
     **dict.fromkeys(("top_k", "seed", "max_tokens", "max_completion_tokens", "top_logprobs"), 3),
