@@ -22,8 +22,9 @@ from .answer_format import LogprobQueue, Usage, usage
 from .event_id import Delivered, nothing_of
 from .event_writer import EventWriter, data_lines
 from .open_answers import OpenAnswers
+from .prompt_part import UnsentTokens, complete_chunk, prompt_parts
 from .responses_answer import response_object, responses_events
-from .streams import AnswerReader, AnswerStreams
+from .streams import LOGPROBS_AT_ONCE, AnswerReader, AnswerStreams
 
 T = TypeVar("T")
 REQUEST_ID = "x-request-id"
@@ -118,7 +119,13 @@ async def _whole_body(reader: AnswerReader) -> bytes:
     """The unstreamed answer, once all choices have ended."""
     async for _ in reader.deltas():
         pass
-    return msgspec.json.encode(WHOLE[reader.answer.form.kind](reader.answer))
+    answer = reader.answer
+
+    def write() -> bytes:
+        return msgspec.json.encode(WHOLE[answer.form.kind](answer))
+
+    is_long = answer.num_prompt_logprobs > LOGPROBS_AT_ONCE
+    return await asyncio.to_thread(write) if is_long else write()
 
 
 def _slora_whole(answer: AnswerStreams) -> dict[str, Any]:
@@ -128,11 +135,18 @@ def _slora_whole(answer: AnswerStreams) -> dict[str, Any]:
 
 def _openai_whole(answer: AnswerStreams) -> dict[str, Any]:
     form, streams = answer.form, answer.streams
-    choices = [
-        form.choice(index, stream.text, stream.finish_reason, stream.logprobs)
-        for index, stream in enumerate(streams)
-    ]
-    return form.whole(choices, usage(answer.prompt_tokens, answer.output_tokens))
+    parts = prompt_parts(answer)
+    choices = []
+    for index, number in enumerate(answer.best()):
+        stream = streams[number]
+        choice = form.choice(index, stream.text, stream.finish_reason, stream.logprobs)
+        if parts:
+            parts[number].complete_choice(choice)
+        choices.append(choice)
+    whole = form.whole(choices, usage(answer.prompt_tokens, answer.output_tokens))
+    if parts and form.kind == "chat":
+        whole.update(parts[0].fields())
+    return whole
 
 
 async def _openai_events(
@@ -141,7 +155,9 @@ async def _openai_events(
     """OpenAI's stream: a chunk per delta, the usage if requested, and [DONE]."""
     reader = writer.reader
     form, prompt_tokens = reader.answer.form, reader.answer.prompt_tokens
+    parts = prompt_parts(reader.answer)
     queues: dict[int, LogprobQueue] = {}
+    unsent: dict[int, UnsentTokens] = {}
 
     def so_far() -> Usage:
         return usage(prompt_tokens, reader.output_tokens)
@@ -150,11 +166,18 @@ async def _openai_events(
         async for index, delta in deltas:
             first = index not in queues
             logprobs = queues.setdefault(index, LogprobQueue()).take(delta)
+            token_ids = unsent.setdefault(index, UnsentTokens()) if parts else None
+            if token_ids is not None:
+                token_ids.add(delta)
             if not writer.advance(index):
+                if token_ids is not None:
+                    token_ids.take()  # the client has them
                 continue
             # Held-back text gives empty deltas, which are of no use to a client.
             if first or delta.text or delta.finish_reason or logprobs:
                 chunk = form.chunk(index, delta, first, logprobs)
+                if token_ids is not None:
+                    await complete_chunk(chunk, parts[index], token_ids.take(), is_first=first)
                 if form.include_usage:
                     chunk["usage"] = so_far() if form.continuous_usage_stats else None
                 yield writer.event(chunk)
