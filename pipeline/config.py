@@ -270,6 +270,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(description="most requests of one body: its prompts times n; more get 400", ge=1),
     ] = 256
+    response_store_mib: Annotated[
+        int,
+        Meta(
+            description="memory for finished answers of /v1/responses, from which a request may go "
+            "on, MiB; 0: none is kept",
+            ge=0,
+            le=65536,
+        ),
+    ] = 64
     max_body_mib: Annotated[
         int, Meta(description="longest body of an HTTP request, MiB; more gets 413", ge=1, le=1024)
     ] = 16

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from ...messages import TextDelta, TokenLogprob, TokenText
+from .responses_form import ResponsesForm
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -98,11 +99,19 @@ def within(tokens: list[TokenLogprob], length: int) -> list[TokenLogprob]:
     ]
 
 
+PROMPT_FIELDS = {
+    "chat": "messages",
+    "text": "prompt",
+    "generate": "inputs",
+    "responses": "input",
+}
+
+
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """The form of an answer: the route's, and what the request asks for."""
 
-    kind: Literal["chat", "text", "generate"]
-    """OpenAI's chat or completions, or S-LoRA's routes."""
+    kind: Literal["chat", "text", "generate", "responses"]
+    """OpenAI's chat, completions or responses, or S-LoRA's routes."""
     answer_id: str
     """In the answer, in its events, and in its X-Request-Id header."""
     model: str
@@ -112,11 +121,13 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     is_streamed: bool
     include_usage: bool = False
     continuous_usage_stats: bool = False
+    responses: ResponsesForm | None = None
+    """Of the kind "responses"."""
 
     @property
     def prompt_field(self) -> str:
         """The field of the body that has the prompt."""
-        return {"chat": "messages", "text": "prompt", "generate": "inputs"}[self.kind]
+        return PROMPT_FIELDS[self.kind]
 
     @property
     def _head(self) -> dict[str, Any]:

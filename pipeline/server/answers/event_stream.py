@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -22,6 +22,7 @@ from .answer_format import LogprobQueue, Usage, usage
 from .event_id import Delivered, nothing_of
 from .event_writer import EventWriter, data_lines
 from .open_answers import OpenAnswers
+from .responses_answer import response_object, responses_events
 from .streams import AnswerReader, AnswerStreams
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ async def answer_response(
         # Waits for the first delta, since a refusal must not have status 200.
         deltas = reader.deltas()
         first = await until_gone(request, anext(deltas))
-        write = _slora_events if form.kind == "generate" else _openai_events
+        write = EVENTS[form.kind]
         writer = EventWriter(reader, delivered or nothing_of(answer), has_ids=has_ids)
         events = write(writer, chain(first, deltas))
         return EventStream(events, headers, stack.pop_all())
@@ -117,18 +118,21 @@ async def _whole_body(reader: AnswerReader) -> bytes:
     """The unstreamed answer, once all choices have ended."""
     async for _ in reader.deltas():
         pass
-    answer = reader.answer
+    return msgspec.json.encode(WHOLE[reader.answer.form.kind](reader.answer))
+
+
+def _slora_whole(answer: AnswerStreams) -> dict[str, Any]:
+    texts = [stream.text for stream in answer.streams]
+    return {"generated_text": texts, "count_output_tokens": answer.output_tokens}
+
+
+def _openai_whole(answer: AnswerStreams) -> dict[str, Any]:
     form, streams = answer.form, answer.streams
-    if form.kind == "generate":
-        texts = [stream.text for stream in streams]
-        tokens = answer.output_tokens
-        return msgspec.json.encode({"generated_text": texts, "count_output_tokens": tokens})
     choices = [
         form.choice(index, stream.text, stream.finish_reason, stream.logprobs)
         for index, stream in enumerate(streams)
     ]
-    body = form.whole(choices, usage(answer.prompt_tokens, answer.output_tokens))
-    return msgspec.json.encode(body)
+    return form.whole(choices, usage(answer.prompt_tokens, answer.output_tokens))
 
 
 async def _openai_events(
@@ -182,3 +186,22 @@ async def _slora_events(
             )
     except BadRequest as error:
         yield data_lines(error_body(error.status, error.reason, error.param))
+
+
+Events: TypeAlias = Callable[
+    [EventWriter, AsyncIterator[tuple[int, TextDelta]]], AsyncIterator[bytes]
+]
+EVENTS: Mapping[str, Events] = {
+    "chat": _openai_events,
+    "text": _openai_events,
+    "generate": _slora_events,
+    "responses": responses_events,
+}
+"""What writes a stream, by the kind of the answer."""
+WHOLE: Mapping[str, Callable[[AnswerStreams], Any]] = {
+    "chat": _openai_whole,
+    "text": _openai_whole,
+    "generate": _slora_whole,
+    "responses": response_object,
+}
+"""What makes a whole answer, by its kind."""

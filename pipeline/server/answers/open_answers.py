@@ -55,6 +55,8 @@ class OpenAnswers:
         """Requests that the router was last asked to end."""
         self._journal, self._post, self._report = journal, post, report
         self._counters = counters
+        self.on_ended: Callable[[AnswerStreams], None] = lambda answer: None
+        """Called when all choices of an answer have finished."""
         self.is_sealed = False
         """Whether the answers are left to the next server."""
         journal.live = self._records
@@ -80,8 +82,12 @@ class OpenAnswers:
 
     def _register(self, answer: AnswerStreams) -> None:
         self._answers[answer.form.answer_id] = answer
+        answer.on_ended = self._note_end
         for stream in answer.streams:
             self.streams[stream.request.request_id] = stream
+
+    def _note_end(self, answer: AnswerStreams) -> None:
+        self.on_ended(answer)
 
     def find(self, answer_id: str, owner: bytes) -> AnswerStreams:
         """The open answer with this id. Raises `BadRequest` (404), also for that of another

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ...messages import Logprob, Refused, Request, ResumeRequest, TextDelta, TokenLogprob
@@ -122,6 +122,14 @@ class Stream:
             stopped_by=self.stopped_by if is_over else None,
         )
 
+    def deltas(self) -> Iterator[TextDelta]:
+        """All of it so far, a token at a time."""
+        place, offset = ReadPlace(), 0
+        while delta := self.delta_after(place, offset):
+            yield delta
+            place = ReadPlace(delta.num_tokens, delta.finish_reason is not None)
+            offset += len(delta.text)
+
     def to_resume(self) -> ResumeRequest:
         """What a router needs that does not know the request."""
         return ResumeRequest(
@@ -146,6 +154,8 @@ class AnswerStreams:
         """`owner` tells the API key that it was asked for with."""
         self.form, self.owner = form, owner
         self.readers: list[AnswerReader] = []
+        self.on_ended: Callable[[AnswerStreams], None] = lambda answer: None
+        """Called when the last choice has finished."""
         self.streams = [
             Stream(request, self._waker(index), is_restored=is_restored)
             for index, request in enumerate(requests)
@@ -165,6 +175,10 @@ class AnswerStreams:
         def wake() -> None:
             for reader in self.readers:
                 reader.wake(index)
+            if self.streams[index].finish_reason is not None and all(
+                stream.finish_reason is not None for stream in self.streams
+            ):
+                self.on_ended(self)
 
         return wake
 

@@ -41,6 +41,11 @@ def decode_body(body: bytes, kind: type[BodyT]) -> BodyT:
         raise BadRequest("the body is nested too deeply") from error
     if not isinstance(raw, dict):
         raise BadRequest("the body is not a JSON object")
+    return convert_body(raw, kind)
+
+
+def convert_body(raw: dict[str, Any], kind: type[BodyT]) -> BodyT:
+    """Makes a body of its JSON object. Raises `BadRequest` naming the field."""
     return _convert(raw, kind, "")
 
 

@@ -1,25 +1,12 @@
 """Every field that a request body may have: honoured, harmless or refused by name.
 
-`docs/http.md` has these tables, which `python -m loraconsole.pipeline.server.bodies.request_fields`
-prints.
+`field_pages` makes the tables of docs/http.md of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from .field_table import Field, Table, harmless, honoured, only, page_of, refused
-
-ADAPTER: Table = {
-    "adapter_id": honoured(
-        "LoRAX: name or path of a registered adapter; `model` may not name another"
-    ),
-    "adapter_source": honoured(
-        "LoRAX: `local` or `hub`, which are the same here: a request loads nothing"
-    ),
-    "merged_adapters": refused("one request uses one adapter", None),
-    "api_token": harmless("LoRAX: for the download of an adapter; a request loads nothing"),
-}
+from .adapter_fields import ADAPTER, LORA_PATH
+from .field_table import Field, Table, harmless, honoured, only, refused
 
 STRUCTURED = "answers are not constrained; ask for the form in the prompt"
 TOOLS = "describe the functions in a message and parse the answer"
@@ -33,7 +20,7 @@ TEXT_ALONE = "for images, sound and video; only text is accepted"
 SAMPLING: Table = {
     "model": honoured("the base model, an adapter, or `base:adapter`; absent: the base model"),
     **ADAPTER,
-    "lora_path": honoured("SGLang: the same as `adapter_id`, one name for all prompts"),
+    **LORA_PATH,
     "lora_request": refused("name the adapter in model"),
     "temperature": honoured("0 to 100; 0 takes the most probable token"),
     "top_p": honoured("above 0, to 1"),
@@ -289,23 +276,3 @@ PROFILER: Table = {
     "layers": honoured("with the layers of every step"),
     "nvtx": honoured("as NVTX ranges too"),
 }
-
-PAGES: Mapping[str, Table] = {
-    "POST /v1/chat/completions": CHAT,
-    "POST /v1/completions": COMPLETION,
-    "stream_options": STREAM_OPTIONS,
-    "POST /generate, /generate_stream": GENERATE,
-    "parameters": PARAMETERS,
-    "POST /v1/load_lora_adapter, /load_lora_adapter": LOAD,
-    "POST /v1/unload_lora_adapter, /unload_lora_adapter": UNLOAD,
-    "POST /v1/adapters": ADAPTER_BODY,
-    "POST /v1/adapters/plan": PLAN,
-    "PUT /v1/scheduler": SCHEDULER,
-    "POST /profiler/start": PROFILER,
-}
-"""Tables of docs/http.md, by heading."""
-
-
-if __name__ == "__main__":
-    for heading, fields in PAGES.items():
-        print(f"### {heading}\n\n{page_of(fields)}\n")

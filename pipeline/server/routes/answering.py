@@ -27,6 +27,10 @@ class Answering:
         self.gateway = gateway
         self.prompts = PromptReader(gateway)
 
+    def model_named(self, model: str, others: Mapping[str, str]) -> str:
+        """The model of a request as its client named it; the base model's id if it did not."""
+        return model or next(iter(others.values()), self.gateway.config.model)
+
     async def check_ready(self, request: HttpRequest) -> None:
         """Raises `BadRequest` (503) if the pipeline cannot take a request, nor will in a moment."""
         await self._await_ring(request)
@@ -100,6 +104,6 @@ class Answering:
 
 
 def answer_id(request: HttpRequest, prefix: str) -> str:
-    """The id that the client chose for its answer, or a new one."""
+    """The id that the client chose for its answer, or a new one with this prefix."""
     given = request.headers.get(REQUEST_ID)
-    return f"{prefix}-{secrets.token_hex(12)}" if given is None else check_answer_id(given)
+    return f"{prefix}{secrets.token_hex(12)}" if given is None else check_answer_id(given)

@@ -20,6 +20,7 @@ from .errors import answer_bug, answer_no_route
 from .generate_routes import GenerateRoutes
 from .model_routes import ModelRoutes
 from .profiler_routes import ProfilerRoutes
+from .responses_routes import ResponsesRoutes
 from .route_guard import RouteGuard
 from .scheduler_routes import SchedulerRoutes
 from .status_routes import StatusRoutes
@@ -35,6 +36,7 @@ def make_app(gateway: Gateway) -> Starlette:
     groups = (
         ModelRoutes(gateway),
         CompletionRoutes(answering, bodies),
+        ResponsesRoutes(answering, bodies),
         GenerateRoutes(answering, bodies),
         AdapterRoutes(gateway, bodies),
         SchedulerRoutes(gateway, bodies),

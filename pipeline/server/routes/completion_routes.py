@@ -72,11 +72,10 @@ class CompletionRoutes:
         self, kind: Literal["chat", "text"], request: HttpRequest, body: SamplingBody
     ) -> Format:
         options = body.stream_options or StreamOptions()
-        named = body.model or next(iter(body.adapters().values()), self._gateway.config.model)
         return Format(
             kind=kind,
-            answer_id=answer_id(request, "chatcmpl" if kind == "chat" else "cmpl"),
-            model=named,
+            answer_id=answer_id(request, "chatcmpl-" if kind == "chat" else "cmpl-"),
+            model=self._answering.model_named(body.model, body.adapters()),
             created=int(unix_time()),
             is_streamed=body.stream,
             include_usage=options.include_usage,

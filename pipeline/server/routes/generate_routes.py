@@ -51,7 +51,7 @@ class GenerateRoutes:
         (prompt,) = await until_gone(request, reading)
         form = Format(
             kind="generate",
-            answer_id=answer_id(request, "gen"),
+            answer_id=answer_id(request, "gen-"),
             model=adapter or self._gateway.config.model,
             created=int(unix_time()),
             is_streamed=is_streamed,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from loraconsole.pipeline.server.bodies.body import Body, decode_body
+from loraconsole.pipeline.server.bodies.field_pages import PAGES
 from loraconsole.pipeline.server.bodies.field_table import OFF, Field, page_of
 from loraconsole.pipeline.server.bodies.generate_body import GenerateBody, GenerateParameters
 from loraconsole.pipeline.server.bodies.openai_bodies import ChatBody, CompletionBody, StreamOptions
@@ -20,7 +21,11 @@ from loraconsole.pipeline.server.bodies.order_bodies import (
     SchedulerBody,
     UnloadBody,
 )
-from loraconsole.pipeline.server.bodies.request_fields import PAGES
+from loraconsole.pipeline.server.bodies.responses_body import (
+    ResponsesBody,
+    ResponsesReasoning,
+    ResponsesText,
+)
 from loraconsole.pipeline.server.http.bad_request import BadRequest
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "http.md"
@@ -28,6 +33,9 @@ LEAST: dict[type[Body], dict[str, Any]] = {
     ChatBody: {"messages": [{"role": "user", "content": "hi"}]},
     CompletionBody: {"prompt": "hi"},
     StreamOptions: {"include_obfuscation": False},
+    ResponsesBody: {"input": "hi"},
+    ResponsesText: {},
+    ResponsesReasoning: {},
     GenerateBody: {"inputs": "hi"},
     GenerateParameters: {},
     LoadBody: {"lora_name": "a", "lora_path": "/a"},
@@ -38,6 +46,13 @@ LEAST: dict[type[Body], dict[str, Any]] = {
     ProfilerBody: {},
 }
 """What each body must have."""
+PARENTS: dict[type[Body], tuple[type[Body], dict[str, Any], str]] = {
+    StreamOptions: (CompletionBody, {"stream": True}, "stream_options"),
+    GenerateParameters: (GenerateBody, {}, "parameters"),
+    ResponsesText: (ResponsesBody, {}, "text"),
+    ResponsesReasoning: (ResponsesBody, {}, "reasoning"),
+}
+"""Objects that lie in another body: in which, with what beside them, under which name."""
 VALUES: dict[str, Any] = {
     **dict.fromkeys(("model", "adapter_id", "lora_path", "lora_dir", "policy"), "a"),
     **{name: ["a", "b"] for name in ("stop", "stop_sequences")},
@@ -61,6 +76,18 @@ VALUES: dict[str, Any] = {
     "parameters": {"top_k": 3},
     "chat_template_kwargs": {"a": 1},
     "documents": [{"text": "a"}],
+    **dict.fromkeys(("instructions", "previous_response_id", "user", "effort"), "a"),
+    **dict.fromkeys(("safety_identifier", "prompt_cache_key"), "a"),
+    "store": False,
+    "max_output_tokens": 3,
+    "text": {"format": {"type": "json_object"}},
+    "format": {"type": "json_object"},
+    "tools": [{"type": "function", "name": "f"}],
+    "tool_choice": "required",
+    "parallel_tool_calls": False,
+    "reasoning": {"effort": "low"},
+    "include": ["message.output_text.logprobs"],
+    "metadata": {"a": "b"},
 }
 """A value of each honoured field that is not its default."""
 EACH = [(kind, name, field) for kind in LEAST for name, field in kind.table.items()]
@@ -75,10 +102,9 @@ def value_of(kind: type[Body], name: str) -> Any:
 def decode(kind: type[Body], **fields: Any) -> Body:
     """A body with these fields more; a nested object lies in its parent."""
     whole = LEAST[kind] | fields
-    if kind is StreamOptions:
-        return decode(CompletionBody, stream=True, stream_options=whole)
-    if kind is GenerateParameters:
-        return decode(GenerateBody, parameters=whole)
+    if kind in PARENTS:
+        parent, beside, name = PARENTS[kind]
+        return decode(parent, **beside, **{name: whole})
     return decode_body(json.dumps(whole).encode(), kind)
 
 
@@ -121,7 +147,7 @@ def test_the_page_has_every_table_and_no_other() -> None:
     assert {id(table) for table in PAGES.values()} == tables
     for heading, table in PAGES.items():
         assert f"### {heading}\n\n{page_of(table)}\n" in text, (
-            "run: python -m loraconsole.pipeline.server.bodies.request_fields"
+            "run: python -m loraconsole.pipeline.server.bodies.field_pages"
         )
     rows = sum(line.startswith("| `") for line in text.partition("## Fields")[2].splitlines())
     assert rows == sum(map(len, PAGES.values()))

@@ -1,0 +1,47 @@
+"""The tables of fields as they stand in docs/http.md.
+
+`python -m loraconsole.pipeline.server.bodies.field_pages` prints them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .field_table import Table, page_of
+from .request_fields import (
+    ADAPTER_BODY,
+    CHAT,
+    COMPLETION,
+    GENERATE,
+    LOAD,
+    PARAMETERS,
+    PLAN,
+    PROFILER,
+    SCHEDULER,
+    STREAM_OPTIONS,
+    UNLOAD,
+)
+from .responses_fields import RESPONSES, RESPONSES_REASONING, RESPONSES_TEXT
+
+PAGES: Mapping[str, Table] = {
+    "POST /v1/chat/completions": CHAT,
+    "POST /v1/completions": COMPLETION,
+    "stream_options": STREAM_OPTIONS,
+    "POST /v1/responses": RESPONSES,
+    "text of /v1/responses": RESPONSES_TEXT,
+    "reasoning of /v1/responses": RESPONSES_REASONING,
+    "POST /generate, /generate_stream": GENERATE,
+    "parameters": PARAMETERS,
+    "POST /v1/load_lora_adapter, /load_lora_adapter": LOAD,
+    "POST /v1/unload_lora_adapter, /unload_lora_adapter": UNLOAD,
+    "POST /v1/adapters": ADAPTER_BODY,
+    "POST /v1/adapters/plan": PLAN,
+    "PUT /v1/scheduler": SCHEDULER,
+    "POST /profiler/start": PROFILER,
+}
+"""Tables of docs/http.md, by heading."""
+
+
+if __name__ == "__main__":
+    for heading, fields in PAGES.items():
+        print(f"### {heading}\n\n{page_of(fields)}\n")
