@@ -102,7 +102,8 @@ class OutputStream:
     def __init__(self, request: OpenStream, tokenizer: Tokenizer) -> None:
         self._request = request
         self._tokenizer = tokenizer
-        self._text = TextStream(tokenizer, request.skip_special_tokens)
+        self._shown = frozenset(request.shown_special_ids)
+        self._text = TextStream(tokenizer, request.skip_special_tokens, self._shown)
         marked = [stop for stop in request.stop if self._is_hidden(stop)]
         self._search = StopSearch(
             [stop for stop in request.stop if stop not in marked],
@@ -119,7 +120,7 @@ class OutputStream:
         """Whether this stop string contains a special token, so shown text never contains it."""
         if not self._request.skip_special_tokens:
             return False
-        return any(map(self._tokenizer.is_special, self._tokenizer.encode(stop, False)))
+        return any(map(self._is_left_out, self._tokenizer.encode(stop, False)))
 
     def push(self, token: StreamToken) -> TextDelta | None:
         """The delta of this token; None for a token seen before (sent again after a restart), and
@@ -136,7 +137,7 @@ class OutputStream:
         if finish_reason != "stop" or self._request.include_stop_str_in_output:
             self._search.add(self._text.push(token.token_id), may_end=may_end)
             self._has_begun = self._has_begun or not self._is_left_out(token.token_id)
-        if self._seeks_hidden and self._tokenizer.is_special(token.token_id):
+        if self._seeks_hidden and self._is_left_out(token.token_id):
             hidden = self._tokenizer.decode((token.token_id,), skip_special_tokens=False)
             self._search.add(hidden, is_shown=False, may_end=may_end)
         if finish_reason:
@@ -190,7 +191,8 @@ class OutputStream:
         return TokenText(token_id, text, data, entry.logprob)
 
     def _is_left_out(self, token_id: int) -> bool:
-        return self._request.skip_special_tokens and self._tokenizer.is_special(token_id)
+        is_skipped = self._request.skip_special_tokens and self._tokenizer.is_special(token_id)
+        return is_skipped and token_id not in self._shown
 
 
 if __name__ == "__main__":

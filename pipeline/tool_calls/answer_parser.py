@@ -22,6 +22,16 @@ class Reading(msgspec.Struct, frozen=True):
     reasoning_format: str = ""
     is_reasoning_open: bool = False
     """Whether the prompt ends inside the reasoning."""
+    is_parallel: bool = True
+    """Whether there may be several calls; else all but the first are left out."""
+    hides_reasoning: bool = False
+    """Whether the reasoning is left out."""
+
+    def keeps(self, piece: Piece) -> bool:
+        """Whether a piece belongs to the answer."""
+        if piece.kind == "reasoning":
+            return not self.hides_reasoning
+        return self.is_parallel or not piece.call
 
 
 class AnswerParser:
@@ -32,19 +42,23 @@ class AnswerParser:
 
     def __init__(self, reading: Reading) -> None:
         self._source = TextSource()
+        self._reading = reading
         self._steps = _read_answer(self._source, reading)
         self._spacing = _Spacing()
 
     def push(self, text: str) -> list[Piece]:
         """The pieces that this text completes."""
         self._source.rest += text
-        return joined(self._spacing.filter(self._advance()))
+        return self._kept(self._spacing.filter(self._advance()))
 
     def finish(self) -> list[Piece]:
         """The rest, at the end of the text."""
         self._source.is_whole = True
         pieces = [*self._spacing.filter(self._advance()), *self._spacing.finish()]
-        return joined(pieces)
+        return self._kept(pieces)
+
+    def _kept(self, pieces: Iterable[Piece]) -> list[Piece]:
+        return joined(piece for piece in pieces if self._reading.keeps(piece))
 
     def _advance(self) -> list[Piece]:
         found = []

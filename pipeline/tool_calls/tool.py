@@ -8,7 +8,7 @@ import msgspec
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """Its name and the JSON Schema of its arguments; {} allows any object."""
+    """Its name and the JSON Schema of its arguments; {} if it takes none."""
 
     name: str
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from ...messages import TextDelta, TokenLogprob, TokenText
+from ...tool_calls.answer_parser import Reading
 from .responses_form import ResponsesForm
 
 
@@ -123,6 +124,12 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     continuous_usage_stats: bool = False
     responses: ResponsesForm | None = None
     """Of the kind "responses"."""
+    reading: Reading | None = None
+    """How reasoning and tool calls are read from the text; None: all of it is content."""
+    is_function_call: bool = False
+    """Whether a call is answered in OpenAI's old form."""
+    is_named_call: bool = False
+    """Whether the request names the function that is called."""
 
     @property
     def prompt_field(self) -> str:
@@ -142,10 +149,14 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
             role = {"role": "assistant"} if first else {}
             choice["delta"] = {**role, "content": delta.text}
             choice["logprobs"] = chat_logprobs(logprobs) if logprobs else None
-            return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+            return self.chat_chunk(choice)
         choice["text"] = delta.text
         choice["logprobs"] = completion_logprobs(logprobs) if logprobs else None
         return {**self._head, "object": "text_completion", "choices": [choice]}
+
+    def chat_chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """An event of a chat's stream with this choice."""
+        return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
 
     def last(self, totals: Usage) -> dict[str, Any]:
         """The event with the usage of a stream; it has no choices."""

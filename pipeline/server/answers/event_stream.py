@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
@@ -16,9 +17,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ...messages import TextDelta
+from ...messages import TextDelta, TokenLogprob
 from ..http.bad_request import BadRequest, error_body
-from .answer_format import LogprobQueue, Usage, usage
+from .answer_format import Format, LogprobQueue, Usage, usage
+from .chat_parts import ParsedChunks, parsed_choice
 from .event_id import Delivered, nothing_of
 from .event_writer import EventWriter, data_lines
 from .open_answers import OpenAnswers
@@ -128,11 +130,28 @@ def _slora_whole(answer: AnswerStreams) -> dict[str, Any]:
 
 def _openai_whole(answer: AnswerStreams) -> dict[str, Any]:
     form, streams = answer.form, answer.streams
+    make = form.choice if form.reading is None else functools.partial(parsed_choice, form)
     choices = [
-        form.choice(index, stream.text, stream.finish_reason, stream.logprobs)
+        make(index, stream.text, stream.finish_reason, stream.logprobs)
         for index, stream in enumerate(streams)
     ]
     return form.whole(choices, usage(answer.prompt_tokens, answer.output_tokens))
+
+
+class _PlainChunks:
+    """The events of one choice of text."""
+
+    def __init__(self, form: Format, index: int) -> None:
+        self._form, self._index = form, index
+        self._has_begun = False
+
+    def chunk(self, delta: TextDelta, logprobs: list[TokenLogprob]) -> dict[str, Any] | None:
+        """The event of a delta; None if it has nothing for a client: held-back text gives empty
+        deltas."""
+        is_first, self._has_begun = not self._has_begun, True
+        if is_first or delta.text or delta.finish_reason or logprobs:
+            return self._form.chunk(self._index, delta, is_first, logprobs)
+        return None
 
 
 async def _openai_events(
@@ -142,19 +161,19 @@ async def _openai_events(
     reader = writer.reader
     form, prompt_tokens = reader.answer.form, reader.answer.prompt_tokens
     queues: dict[int, LogprobQueue] = {}
+    chunks: dict[int, _PlainChunks | ParsedChunks] = {}
 
     def so_far() -> Usage:
         return usage(prompt_tokens, reader.output_tokens)
 
     try:
         async for index, delta in deltas:
-            first = index not in queues
-            logprobs = queues.setdefault(index, LogprobQueue()).take(delta)
-            if not writer.advance(index):
-                continue
-            # Held-back text gives empty deltas, which are of no use to a client.
-            if first or delta.text or delta.finish_reason or logprobs:
-                chunk = form.chunk(index, delta, first, logprobs)
+            if index not in queues:
+                queues[index] = LogprobQueue()
+                make = _PlainChunks if form.reading is None else ParsedChunks
+                chunks[index] = make(form, index)
+            chunk = chunks[index].chunk(delta, queues[index].take(delta))
+            if writer.advance(index) and chunk:
                 if form.include_usage:
                     chunk["usage"] = so_far() if form.continuous_usage_stats else None
                 yield writer.event(chunk)

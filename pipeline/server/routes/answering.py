@@ -6,6 +6,7 @@ import functools
 import secrets
 from collections.abc import Callable, Mapping
 
+import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -52,16 +53,30 @@ class Answering:
         await self.check_ready(request)
         adapter = await self.find_adapter(request, body.model, body.adapters())
         self.prompts.check_number(1, body.n)
-        prompt = await until_gone(request, self.prompts.read_chat(request, body, adapter))
+        chat = await until_gone(request, self.prompts.read_chat(request, body, adapter))
+        prompt, plan = chat.token_ids, chat.plan
+        if plan.grammar:
+            raise BadRequest("calls cannot be forced yet: use auto", param="tool_choice")
         defaults = self.gateway.defaults
         room = max(1, self.gateway.max_model_len - len(prompt))
-        params = functools.partial(
+        choice_params = functools.partial(
             body.params,
             body.max_completion_tokens
             or body.max_tokens
             or min(defaults.max_new_tokens or DEFAULT_CHAT_TOKENS, room),
             (body.top_logprobs or 0) if body.logprobs else None,
             defaults=defaults,
+        )
+
+        def params(choice: int) -> SamplingParams:
+            shown = plan.shown_special_ids
+            return msgspec.structs.replace(choice_params(choice), shown_special_ids=shown)
+
+        form = msgspec.structs.replace(
+            form,
+            reading=plan.reading,
+            is_function_call=chat.tools is not None and chat.tools.is_old,
+            is_named_call=chat.tools is not None and chat.tools.is_named,
         )
         return await self.answer(request, body, form, adapter, [prompt], params)
 
