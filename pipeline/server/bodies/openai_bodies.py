@@ -12,6 +12,7 @@ from ..http.bad_request import BadRequest
 from . import request_fields
 from .body import Body
 from .field_table import Table
+from .grammar_fields import GrammarBody
 from .sampling_fields import make_seed, sampling_params, stop_strings
 from .thinking_fields import Thinking, read_thinking
 from .tool_fields import ChatTools, read_old_functions, read_tools
@@ -44,10 +45,13 @@ class StreamOptions(Body, frozen=True, kw_only=True):
     continuous_usage_stats: bool = False
 
 
-class SamplingBody(Body, frozen=True, kw_only=True):
+class SamplingBody(GrammarBody, frozen=True, kw_only=True):
     """Fields of both endpoints: OpenAI's, and additions common to other servers."""
 
-    nested: ClassVar[dict[str, type[Body]]] = {"stream_options": StreamOptions}
+    nested: ClassVar[dict[str, type[Body]]] = {
+        "stream_options": StreamOptions,
+        **GrammarBody.nested,
+    }
 
     model: Name = ""
     adapter_id: Name | None = None
@@ -107,6 +111,7 @@ class SamplingBody(Body, frozen=True, kw_only=True):
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=self.ignore_eos,
             logprobs=logprobs,
+            masked_logprobs=self.logprobs_mode == "processed_logprobs",
             skip_special_tokens=skip_special_tokens,
             include_stop_str_in_output=self.include_stop_str_in_output,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .adapter_fields import ADAPTER, LORA_PATH
 from .field_table import Field, Table, harmless, honoured, only, refused
+from .grammar_fields import GRAMMAR
 
 STRUCTURED = "answers are not constrained; ask for the form in the prompt"
 TOOLS = "/v1/chat/completions takes tools"
@@ -38,6 +39,7 @@ SAMPLING: Table = {
     "stream": honoured("server-sent events"),
     "stream_options": honoured("with `stream`; its fields are below"),
     "add_special_tokens": honoured("vLLM: whether the tokenizer adds its own, such as a BOS"),
+    **GRAMMAR,
     # Fields that would change the text or the tokens.
     "logit_bias": refused("change the prompt, or use stop"),
     "min_tokens": refused("ignore_eos with max_tokens fixes the length", 0),
@@ -66,19 +68,6 @@ SAMPLING: Table = {
     "truncation_side": refused(NO_PROMPT_CUT),
     "thinking_token_budget": refused("use max_tokens", -1),
     "prompt_embeds": refused("send the prompt as text or token ids"),
-    "response_format": refused(f'only {{"type": "text"}} is; {STRUCTURED}', {"type": "text"}),
-    "structured_outputs": refused(STRUCTURED),
-    "guided_json": refused(STRUCTURED),
-    "guided_regex": refused(STRUCTURED),
-    "guided_choice": refused(STRUCTURED),
-    "guided_grammar": refused(STRUCTURED),
-    "guided_decoding_backend": refused(STRUCTURED),
-    "guided_whitespace_pattern": refused(STRUCTURED),
-    "structural_tag": refused(STRUCTURED),
-    "json_schema": refused(STRUCTURED),
-    "regex": refused(STRUCTURED),
-    "ebnf": refused(STRUCTURED),
-    "grammar": refused(STRUCTURED),
     "tools": refused(TOOLS),
     "tool_choice": refused(TOOLS, "none", "auto"),
     "functions": refused(TOOLS),
@@ -237,8 +226,8 @@ PARAMETERS: Table = {
     "return_details": refused(DETAILS),
     "top_n_tokens": refused(DETAILS, 0),
     "return_k_alternatives": refused(DETAILS, 0),
-    "grammar": refused(STRUCTURED),
-    "response_format": refused(STRUCTURED),
+    "grammar": honoured("TGI: the answer's form, as response_format of a chat"),
+    "response_format": honoured("LoRAX: the answer's form, as in a chat"),
     "min_tokens": refused("ignore_eos with max_new_tokens fixes the length", 0),
 }
 

@@ -39,7 +39,7 @@ class PromptReader:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._workers = TextWorkers()
+        self.workers = TextWorkers()
 
     def check_number(self, prompts: int, n: int) -> None:
         """Refuses a body of too many requests."""
@@ -70,7 +70,7 @@ class PromptReader:
             found = (
                 encode()
                 if length <= AT_ONCE
-                else await self._workers.run(length, _client(request), encode)
+                else await self.workers.run(length, _client(request), encode)
             )
         for ids in found:
             self._check_prompt(ids, field)
@@ -98,7 +98,7 @@ class PromptReader:
         template = self._own_template(body) or gateway.adapter_chat(adapter).template
         read = functools.partial(self._read_chat, body, tools, template)
         length = _text_length([body.messages, given, body.documents or []])
-        found = await self._workers.run(length, _client(request), read)
+        found = await self.workers.run(length, _client(request), read)
         self._check_prompt(found.token_ids, "messages")
         return found
 
