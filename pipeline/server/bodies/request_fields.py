@@ -10,9 +10,8 @@ from .field_table import Field, Table, harmless, honoured, only, refused
 from .grammar_fields import GRAMMAR
 
 STRUCTURED = "answers are not constrained; ask for the form in the prompt"
-TOOLS = "describe the functions in a message and parse the answer"
+TOOLS = "/v1/chat/completions takes tools"
 ONE_LOGPROB = "logprobs (top_logprobs in a chat) cover the generated tokens only"
-NEVER_SPLIT = "the answer is one text, reasoning included"
 NO_PROMPT_CUT = "cut the prompt before it is sent"
 SAMPLERS = "the samplers are temperature, top_k, top_p, min_p and the three penalties"
 OWN_PROCESSES = "only for servers with separate prefill and decode"
@@ -137,18 +136,23 @@ CHAT: Table = {
     "prompt": refused("POST /v1/completions takes one"),
     "echo": refused("the client can repeat the last message itself"),
     "skip_special_tokens": only(True, "/v1/completions takes false"),
-    "chat_template": refused("the template is the model's or the adapter's own"),
-    "reasoning_effort": refused(
-        'use chat_template_kwargs {"reasoning_effort": …} if the template reads it'
+    "tools": honoured("functions that the model may call; see [tools](tools.md)"),
+    "tool_choice": honoured("none, auto, required, a function, or OpenAI's `allowed_tools`"),
+    "parallel_tool_calls": honoured("false: one call at most"),
+    "functions": honoured("OpenAI's old form of `tools`; answered as `function_call`"),
+    "function_call": honoured("with `functions`: none, auto, or a function"),
+    "chat_template": honoured(
+        "vLLM: a template of the request, with --trust-request-chat-template"
     ),
-    "enable_thinking": Field("refused", 'use chat_template_kwargs {"enable_thinking": …}', ()),
-    "thinking": Field(
-        "refused", "use chat_template_kwargs if the template reads such a switch", ()
+    "reasoning_effort": honoured(
+        "given to a chat template that reads it; none turns reasoning off"
     ),
-    "reasoning": refused("use chat_template_kwargs if the template reads such a switch"),
-    "include_reasoning": only(True, NEVER_SPLIT),
-    "separate_reasoning": refused(NEVER_SPLIT),
-    "stream_reasoning": harmless(NEVER_SPLIT),
+    "enable_thinking": honoured("turns reasoning on or off if the chat template can"),
+    "thinking": honoured('the same: true, false, or `{"type": "enabled"}`, disabled, auto'),
+    "reasoning": honoured("the same: `effort` as reasoning_effort, `enabled` as enable_thinking"),
+    "include_reasoning": honoured("vLLM: false leaves the reasoning out of the answer"),
+    "separate_reasoning": honoured("SGLang: false leaves it in the content, with its marks"),
+    "stream_reasoning": only(True, "it is streamed with the rest"),
     "verbosity": refused("ask for it in a message", "medium"),
     "modalities": refused("only text is answered", ["text"]),
     "audio": refused("only text is answered"),
