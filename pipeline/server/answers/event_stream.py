@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from ...messages import TextDelta
 from ..http.bad_request import BadRequest, error_body
 from .answer_format import LogprobQueue, Usage, usage
+from .anthropic_answer import anthropic_events, message_object
 from .event_id import Delivered, nothing_of
 from .event_writer import EventWriter, data_lines
 from .open_answers import OpenAnswers
@@ -196,6 +197,7 @@ EVENTS: Mapping[str, Events] = {
     "text": _openai_events,
     "generate": _slora_events,
     "responses": responses_events,
+    "messages": anthropic_events,
 }
 """What writes a stream, by the kind of the answer."""
 WHOLE: Mapping[str, Callable[[AnswerStreams], Any]] = {
@@ -203,5 +205,6 @@ WHOLE: Mapping[str, Callable[[AnswerStreams], Any]] = {
     "text": _openai_whole,
     "generate": _slora_whole,
     "responses": response_object,
+    "messages": message_object,
 }
 """What makes a whole answer, by its kind."""

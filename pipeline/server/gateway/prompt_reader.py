@@ -47,6 +47,19 @@ class PromptReader:
     ) -> list[list[int]]:
         """The token ids of each prompt, which is a text or has them already. `adds`: the tokenizer
         adds its own special tokens."""
+        found = await self.tokenize(request, prompts, field, adds)
+        for ids in found:
+            self._check_prompt(ids, field)
+        return found
+
+    async def tokenize(
+        self,
+        request: HttpRequest,
+        prompts: Sequence[str] | Sequence[list[int]],
+        field: str,
+        adds: bool,
+    ) -> list[list[int]]:
+        """As `read`, also of prompts that are too long for an answer."""
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
         found = [prompt for prompt in prompts if not isinstance(prompt, str)]
         if texts:
@@ -59,8 +72,6 @@ class PromptReader:
                 if length <= AT_ONCE
                 else await self._workers.run(length, _client(request), encode)
             )
-        for ids in found:
-            self._check_prompt(ids, field)
         return found
 
     def _encode(self, texts: Sequence[str], adds: bool) -> list[list[int]]:
@@ -70,6 +81,14 @@ class PromptReader:
         self, request: HttpRequest, body: ChatBody, adapter: str | None
     ) -> list[int]:
         """The token ids of a conversation with `adapter`."""
+        ids = await self.tokenize_chat(request, body, adapter)
+        self._check_prompt(ids, "messages")
+        return ids
+
+    async def tokenize_chat(
+        self, request: HttpRequest, body: ChatBody, adapter: str | None
+    ) -> list[int]:
+        """As `read_chat`, also of a conversation that is too long for an answer."""
         gateway = self._gateway
         if len(body.messages) > gateway.max_model_len:
             raise BadRequest(
@@ -94,9 +113,7 @@ class PromptReader:
             most_characters=most,
         )
         length += sum(map(_text_length, body.documents or ()))
-        ids = await self._workers.run(length, _client(request), render)
-        self._check_prompt(ids, "messages")
-        return ids
+        return await self._workers.run(length, _client(request), render)
 
     # -- checks
 

@@ -12,8 +12,8 @@ from starlette.responses import Response
 from ...text.tokenizer import TextError
 from ..gateway.gateway import Gateway
 from ..http.access import Access
-from ..http.bad_request import BadRequest
-from .errors import answer_bug, answer_refusal
+from ..http.bad_request import BadRequest, error_body
+from .errors import ErrorWriter, answer_bug, answer_refusal
 
 Handler: TypeAlias = Callable[[HttpRequest], Awaitable[Response]]
 
@@ -24,15 +24,17 @@ class RouteGuard:
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway, self._access = gateway, access
 
-    def user(self, handler: Handler) -> Handler:
-        """A user's route: any key is accepted."""
-        return self._guarded(handler, self._access.check_user)
+    def user(self, handler: Handler, write: ErrorWriter = error_body) -> Handler:
+        """A user's route: any key is accepted. `write` makes its errors."""
+        return self._guarded(handler, self._access.check_user, write)
 
     def operator(self, handler: Handler) -> Handler:
         """An operator's route: only the admin key is accepted."""
-        return self._guarded(handler, self._access.check_operator)
+        return self._guarded(handler, self._access.check_operator, error_body)
 
-    def _guarded(self, handler: Handler, check: Callable[[HttpRequest], None]) -> Handler:
+    def _guarded(
+        self, handler: Handler, check: Callable[[HttpRequest], None], write: ErrorWriter
+    ) -> Handler:
         """The handler, called if `check` does not refuse the request."""
 
         async def guarded(request: HttpRequest) -> Response:
@@ -45,9 +47,9 @@ class RouteGuard:
                 except ClientDisconnect:
                     raise BadRequest("the client has left", status=499) from None
             except BadRequest as error:
-                return answer_refusal(error)
+                return answer_refusal(error, write)
             except Exception as error:
                 self._gateway.counters.failures += 1
-                return await answer_bug(request, error)
+                return await answer_bug(request, error, write)
 
         return guarded

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from loraconsole.pipeline.server.bodies.anthropic_body import CountTokensBody, MessagesBody
 from loraconsole.pipeline.server.bodies.body import Body, decode_body
 from loraconsole.pipeline.server.bodies.field_pages import PAGES
 from loraconsole.pipeline.server.bodies.field_table import OFF, Field, page_of
@@ -35,6 +36,8 @@ LEAST: dict[type[Body], dict[str, Any]] = {
     StreamOptions: {"include_obfuscation": False},
     ResponsesBody: {"input": "hi"},
     ResponsesText: {},
+    MessagesBody: {"messages": [{"role": "user", "content": "hi"}]},
+    CountTokensBody: {"messages": [{"role": "user", "content": "hi"}]},
     ResponsesReasoning: {},
     GenerateBody: {"inputs": "hi"},
     GenerateParameters: {},
@@ -55,7 +58,7 @@ PARENTS: dict[type[Body], tuple[type[Body], dict[str, Any], str]] = {
 """Objects that lie in another body: in which, with what beside them, under which name."""
 VALUES: dict[str, Any] = {
     **dict.fromkeys(("model", "adapter_id", "lora_path", "lora_dir", "policy"), "a"),
-    **{name: ["a", "b"] for name in ("stop", "stop_sequences")},
+    **{name: ["a", "b"] for name in ("stop",)},
     **dict.fromkeys(("stream", "ignore_eos", "ignore_eos_token", "do_sample", "pinned"), True),
     **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), 0.5),
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), -0.5),
@@ -88,6 +91,11 @@ VALUES: dict[str, Any] = {
     "reasoning": {"effort": "low"},
     "include": ["message.output_text.logprobs"],
     "metadata": {"a": "b"},
+    "system": "a",
+    "thinking": {"type": "enabled"},
+    "stop_sequences": ["a", "b"],
+    "output_config": {"format": {"type": "json_object"}},
+    "output_format": {"type": "json_object"},
 }
 """A value of each honoured field that is not its default."""
 EACH = [(kind, name, field) for kind in LEAST for name, field in kind.table.items()]
@@ -96,6 +104,8 @@ EACH = [(kind, name, field) for kind in LEAST for name, field in kind.table.item
 def value_of(kind: type[Body], name: str) -> Any:
     if name == "logprobs":
         return True if kind is ChatBody else 3
+    if name == "tool_choice" and issubclass(kind, CountTokensBody):
+        return {"type": "any"}
     return LEAST[kind].get(name) or VALUES[name]
 
 
