@@ -127,7 +127,7 @@ class OutputStream:
         if token.index != self._num_tokens:
             return None
         if token.token_id == NO_TOKEN:
-            return self._empty_end(token)
+            return self._bare_end(token)
         self._num_tokens = token.index + 1
         finish_reason = token.finish_reason
         logprobs = self._logprobs(token)
@@ -156,15 +156,19 @@ class OutputStream:
         self._offset += len(text)
         return delta
 
-    def _empty_end(self, token: StreamToken) -> TextDelta:
-        """The delta of an answer without tokens."""
+    def _bare_end(self, token: StreamToken) -> TextDelta:
+        """The delta of an end without a token: the text that was held back."""
+        self._search.add(self._text.flush(), may_end=self._num_tokens > self._request.min_tokens)
+        text, stop = self._search.release(final=True)
+        self._offset += len(text)
         return TextDelta(
             request_id=self._request.request_id,
-            offset=0,
-            text="",
-            num_tokens=0,
+            offset=self._offset - len(text),
+            text=text,
+            num_tokens=self._num_tokens,
             token_ids=(),
-            finish_reason=token.finish_reason,
+            finish_reason=token.finish_reason if stop is None else "stop",
+            stopped_by=stop,
         )
 
     def _logprobs(self, token: StreamToken) -> tuple[TokenLogprob, ...]:

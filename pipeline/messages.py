@@ -69,6 +69,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How many alternatives to report beside each token of the prompt; None reports nothing."""
     logprob_token_ids: tuple[int, ...] = ()
     """The tokens that `logprobs` reports beside the chosen one, in place of the likeliest."""
+    grammar: str = ""
+    """The grammar of the answer, in llguidance's form; "" allows every text."""
+    masked_logprobs: bool = False
+    """Logprobs are those of the distribution that is sampled from, after the grammar, biases and
+    penalties and before temperature and truncation; False: the model's own."""
 
     @property
     def penalizes(self) -> bool:
@@ -650,15 +655,19 @@ class Logprob(Row, frozen=True):
 NO_TOKEN = -1
 """Replaces a token if none can be chosen: a logit is NaN, the largest is infinite, or all are equal
 (the result of a norm over states that overflow)."""
+END_OF_ANSWER = -2
+"""Replaces a token where a grammar is complete and no token of the model ends the answer."""
 
 
 class SampledToken(Row, frozen=True):
-    """The token chosen for a sequence, or `NO_TOKEN`. `logprobs`: the chosen token first, then the
-    likeliest in order."""
+    """The token chosen for a sequence, `NO_TOKEN` or `END_OF_ANSWER`. `logprobs`: the chosen token
+    first, then the likeliest in order."""
 
     sequence: int
     token_id: int
     logprobs: tuple[Logprob, ...] = ()
+    error: str = ""
+    """With `NO_TOKEN`: why the request's own settings allow no token."""
 
 
 class PromptLogprobs(Row, frozen=True):
@@ -682,7 +691,7 @@ class PromptLogprobs(Row, frozen=True):
     @property
     def most(self) -> int:
         """Likeliest tokens in each place."""
-        return len(self.likeliest) // len(self.ranks)
+        return len(self.likeliest) // (len(self.ranks) or 4)
 
     def after(self, skipped: int) -> PromptLogprobs:
         """Without the first `skipped` tokens."""
@@ -735,7 +744,7 @@ class OpenStream(RouterMessage, frozen=True, kw_only=True):
 
 class StreamToken(Row, frozen=True):
     """One accepted token. `index` counts output tokens from 0, so that repeats are recognised. An
-    answer without any token ends with index 0 and `NO_TOKEN`."""
+    answer that no token ends has a last one with `NO_TOKEN`."""
 
     request_id: str
     index: int

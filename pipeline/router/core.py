@@ -560,6 +560,8 @@ class RouterCore:
             self.effects.lines.append(Answered(at=now, step=tokens.step, stopped=stopped))
         for sequence in list(self.scheduler.broken):
             self._end_broken(sequence, now)
+        for sequence, reason in list(self.scheduler.stuck):
+            self._end_stuck(sequence, reason, now)
         if self.scheduler.ended:
             with self._span("_handle_finish_req"):
                 self._keep_ended({token.request_id: token.finish_reason for token in accepted})
@@ -587,6 +589,12 @@ class RouterCore:
         self.effects.write_line(Got(at=now, message=Abort(request_id, reason)))
         self._refuse(request_id, 500, reason)
         self._adapters_changed()
+
+    def _end_stuck(self, sequence: Sequence, reason: str, now: float) -> None:
+        """Ends a request whose own settings allow no further token."""
+        request_id = sequence.request.request_id
+        self.effects.write_line(Got(at=now, message=Abort(request_id, reason)))
+        self._refuse(request_id, 400, reason)
 
     def _keep_ended(self, reasons: dict[str, str | None]) -> None:
         """Keeps ended requests until the server has their text. The workers drop them with the next

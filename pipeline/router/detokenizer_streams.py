@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import msgspec
 
 from ..messages import (
-    NO_TOKEN,
     CloseStream,
     OpenStream,
     PromptScored,
@@ -74,16 +73,15 @@ class DetokenizerStreams:
         for piece in sequence.prompt_logprobs:
             self._effects.send("detokenizer", PromptScored(request.request_id, piece))
         outputs = sequence.token_ids[sequence.num_prompt :]
-        if not outputs:
-            if finish_reason:
-                end = StreamToken(request.request_id, 0, NO_TOKEN, (), finish_reason)
-                self._effects.send("detokenizer", StreamTokens((end,)))
-            return
+        has_bare_end = sequence.has_bare_end or not outputs
         logprobs = sequence.logprobs or [()] * len(outputs)
         tokens = [
             StreamToken(request.request_id, index, token_id, values)
             for index, (token_id, values) in enumerate(zip(outputs, logprobs, strict=True))
         ]
-        if finish_reason:
+        if finish_reason and has_bare_end:
+            tokens.append(sequence.bare_end(finish_reason))
+        elif finish_reason:
             tokens[-1] = msgspec.structs.replace(tokens[-1], finish_reason=finish_reason)
-        self._effects.send("detokenizer", StreamTokens(tuple(tokens)))
+        if tokens:
+            self._effects.send("detokenizer", StreamTokens(tuple(tokens)))

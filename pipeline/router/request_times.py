@@ -67,8 +67,8 @@ class RequestTimes:
     def note_tokens(self, tokens: Iterable[StreamToken], now: float) -> None:
         for token in tokens:
             request = self.by_id[token.request_id]
-            if token.token_id == NO_TOKEN:  # an answer without tokens
-                self._end(request, LENGTH, "", now)
+            if token.token_id == NO_TOKEN:  # an end without a token
+                self._end(request, token.finish_reason or LENGTH, "", now)
                 continue
             since, histogram = request.arrived_at, self.ttft
             if request.tokens:

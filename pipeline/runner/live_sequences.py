@@ -5,8 +5,10 @@ Knows no tensor and no adapter's weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..grammar.constraint import Constraint
 from ..messages import Admission, BatchRow, KeptSequence, SamplingParams
 from ..model.batch_torch import StepRow
 from ..model.page_pool import PAGE_SIZE, pages_for
@@ -34,6 +36,7 @@ class LiveSequence:
     rules: TokenRules | None = None
     scored: int = 0
     """First tokens of the prompt whose logprobs are known; 0: none are asked for."""
+    constraint: Constraint | None = None
 
     def advance(self, row: BatchRow, adapter: str | None, unclean: list[int]) -> StepRow:
         """Advances by one row, computed with `adapter`; new pages that the row does not fill are
@@ -75,6 +78,7 @@ class LiveSequences:
         self.num_slots = 0
         """Slots created since `clear`."""
         self._num_scored = 0
+        self._num_constrained = 0
 
     def __getitem__(self, number: int) -> LiveSequence:
         return self._live[number]
@@ -107,14 +111,25 @@ class LiveSequences:
         if admission.params.prompt_logprobs is not None:
             sequence.scored = admission.scored
             self._num_scored += 1
+        if admission.params.grammar:
+            output = admission.token_ids[admission.num_prompt :]
+            sequence.constraint = Constraint(admission.params, output)
+            self._num_constrained += 1
         self._live[admission.sequence] = sequence
         return sequence
+
+    def constrained(self, rows: Sequence[LiveSequence]) -> list[tuple[int, Constraint]]:
+        """The rows that have a constraint, by their place."""
+        if not self._num_constrained:
+            return []
+        return [(i, s.constraint) for i, s in enumerate(rows) if s.constraint is not None]
 
     def release(self, number: int) -> None:
         """Removes a sequence and frees its slot."""
         sequence = self._live.pop(number)
         self._num_scored -= sequence.scored > 0
         self._free_slots.append(sequence.slot)
+        self._num_constrained -= sequence.constraint is not None
 
     def kept(self) -> tuple[KeptSequence, ...]:
         """What the pages hold of each request, once all launched steps are done."""
@@ -129,4 +144,4 @@ class LiveSequences:
         self._live.clear()
         self._num_scored = 0
         self._free_slots.clear()
-        self.num_slots = 0
+        self.num_slots = self._num_constrained = 0

@@ -14,7 +14,7 @@ from .live_sequences import LiveSequence
 
 
 @dataclass(frozen=True)
-class ScoredPiece:
+class PromptPiece:
     """A piece of one prompt: the index of its first scored token, how many there are, and how many
     of the likeliest are asked for."""
 
@@ -28,7 +28,7 @@ class ScoredPiece:
 class ScoredRows:
     """The pieces of a step, in the order of its scores."""
 
-    scored: tuple[ScoredPiece, ...]
+    scored: tuple[PromptPiece, ...]
 
     @classmethod
     def of(cls, rows: Sequence[StepRow], by_slot: Mapping[int, LiveSequence]) -> ScoredRows:
@@ -38,7 +38,7 @@ class ScoredRows:
             sequence = by_slot[row.slot]
             most = sequence.params.prompt_logprobs or 0
             start, count = row.scores_from + 1, row.num_scores
-            found.append(ScoredPiece(sequence.number, start, count, most))
+            found.append(PromptPiece(sequence.number, start, count, most))
         return cls(tuple(found))
 
     @property

@@ -18,8 +18,9 @@ from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
 from ..model.page_pool import pages_for
 from ..model.prompt_scores import PromptScores, score_prompts
-from ..model.sampler import NOTHING_SAMPLED, SampleRow, sample
+from ..model.sampler import NOTHING_SAMPLED, SampleRow, TokenMask, sample
 from ..runtime.spans import Spans
+from .grammar_masks import ConstrainedRows, GrammarMasks, token_mask
 from .loaded_model import LoadedModel
 from .pending_step import IssuedStep, microseconds_since
 
@@ -37,10 +38,16 @@ class StepCompute:
     """Computes steps over one loaded model. Constructed, and `issue` called, in the queue."""
 
     def __init__(
-        self, loaded: LoadedModel, queue: ComputeQueue, spans: Spans, max_rows: int
+        self,
+        loaded: LoadedModel,
+        queue: ComputeQueue,
+        spans: Spans,
+        masks: GrammarMasks,
+        max_rows: int,
     ) -> None:
         """`max_rows`: maximum rows of a step, used on a GPU."""
         self._loaded, self._queue, self._spans = loaded, queue, spans
+        self.masks = masks
         width = loaded.max_model_len + 1  # a token may be sampled after the last position
         slots = FIRST_SLOTS
         if queue.device.type == "cuda":  # never reallocated: graphs hold its address
@@ -99,6 +106,7 @@ class StepCompute:
         plan: AnyPlan | None,
         choices: Sequence[SampleRow],
         model: Llama,
+        constrained: ConstrainedRows,
         *,
         times: bool,
         keep_logits: bool,
@@ -107,8 +115,10 @@ class StepCompute:
         """Issues a step: inputs, forward pass, sampling, tokens back. Runs in the queue.
 
         `admitted`: (slot, ticket of its tokens) of each new sequence. `clean`: ticket of the pages
-        to zero first. `most_likeliest`: how many tokens are reported in each place of the prompts
-        that are scored; None: there are none.
+        to zero first. `constrained`: the rows of `choices` with a grammar. With such rows it waits
+        on a GPU for the tokens of the step before, while the device computes this one.
+        `most_likeliest`: how many tokens are reported in each place of the prompts that are scored;
+        None: there are none.
         """
         on_gpu = self._queue.device.type == "cuda"
         events: tuple[torch.cuda.Event, ...] = ()
@@ -127,6 +137,10 @@ class StepCompute:
         if clean is not None and self.paged is None:  # our kernels never read past a length
             self._loaded.pool.clean(tensors[clean])
         sampled, kept, scores = NOTHING_SAMPLED, None, None
+        computing = self.masks.start(constrained) if constrained else None
+        mask: TokenMask | None = None
+        errors: dict[int, str] = {}
+        waited_us = 0
         if plan is not None:
             with self._spans.span("forward"):
                 result = self._forward(plan, tensors, model)
@@ -135,8 +149,15 @@ class StepCompute:
             if result.best is not None and all(row.takes_best for row in choices):
                 sampled = replace(NOTHING_SAMPLED, token_ids=result.best)
             elif choices:
+                if computing is not None:
+                    began = time.perf_counter()
+                    with self._spans.span("await masks"):
+                        masks = computing.result()
+                    waited_us = microseconds_since(began)
+                    mask = token_mask(constrained, masks, self._queue.device)
+                    errors = {constrained[at][0]: error for at, error in masks.errors.items()}
                 with self._spans.span("sample"):
-                    sampled = sample(result.logits.float(), choices, self._history)
+                    sampled = sample(result.logits.float(), choices, self._history, mask)
                 # The next step may be launched already: it must find a valid token id.
                 token_ids = sampled.token_ids.int().clamp(min=0)
                 self._history.view(-1).index_copy_(0, result.places.long(), token_ids)
@@ -148,7 +169,10 @@ class StepCompute:
             scores = scores and scores.to_host()
             events[-1].record()
         busy_us = microseconds_since(started) if times else 0
-        return IssuedStep(sampled, busy_us=busy_us, events=events, logits=kept, scores=scores)
+        issued = IssuedStep(sampled, 0, busy_us, events, kept, scores, errors, waited_us)
+        if constrained:
+            self.masks.add_step(issued, constrained)
+        return issued
 
     def _score(self, result: StepResult, model: Llama, most_likeliest: int) -> PromptScores:
         assert result.scored is not None and result.score_history is not None

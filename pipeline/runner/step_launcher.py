@@ -16,7 +16,7 @@ import msgspec
 import torch
 
 from ..config import Config
-from ..messages import Admission, Batch, KeptSequence, Message, SyncPoint
+from ..messages import Admission, Batch, KeptSequence, Message, Step, SyncPoint
 from ..model.batch_torch import Staging, StepRow
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
@@ -67,6 +67,7 @@ class StepLauncher:
         host copies of the adapters are kept. Returns what the pages hold of the sequences, until
         the next step writes to them."""
         self._queue.synchronize()
+        self._compute.masks.forget()
         self._loaded.store.evict_all()
         kept = self.sequences.kept()
         self.sequences.clear()
@@ -99,9 +100,9 @@ class StepLauncher:
         plan: AnyPlan | None = None
         sampling: list[LiveSequence] = []
         choices: list[SampleRow] = []
-        has_scores = live.has_scored and any(row.num_scores for row in rows)
-        scores = None
+        scores: ScoredRows | None = None
         if rows:
+            has_scores = live.has_scored and any(row.num_scores for row in rows)
             plan = self._compute.plan(
                 rows, staging, may_replay=merged is None, has_scores=has_scores
             )
@@ -113,16 +114,16 @@ class StepLauncher:
             ]
         for sequence in sampling:
             sequence.known += 1
+        constrained = live.constrained(sampling)
         clean = staging.add(unclean) if unclean else None
         num_slots = live.num_slots
         model = self._loaded.model if merged is None else merged.model
         if spans_layers:
             model = with_layer_spans(model, self._spans, self._settle)
-        times = timer.is_on
         work = functools.partial(
             self._compute.issue,
-            *(staging, num_slots, admitted, clean, plan, choices, model),
-            times=times,
+            *(staging, num_slots, admitted, clean, plan, choices, model, constrained),
+            times=timer.is_on,
             keep_logits=keep_logits,
             most_likeliest=None if scores is None else scores.most,
         )
@@ -135,14 +136,16 @@ class StepLauncher:
             launch_us=microseconds_since(started),
             sampled=len(sampling),
         )
-        compare = None
-        if times and merged is None and not spans_layers and rows and step.phase == "decode":
-            compare = timer.compare(
-                self._compute.base_rows(len(rows)),
-                has_adapters=any(row.adapter is not None for row in rows),
-            )
+        compare = self._comparison(rows, step) if merged is None and not spans_layers else None
         numbers = [sequence.number for sequence in sampling]
         return PendingStep(issued, numbers, step, compare, scores)
+
+    def _comparison(self, rows: list[StepRow], step: Step) -> Callable[[Step], Step] | None:
+        """For a timed step that only decodes: what adds the time that the base alone would take."""
+        if not self._timer.is_on or not rows or step.phase != "decode":
+            return None
+        has_adapters = any(row.adapter is not None for row in rows)
+        return self._timer.compare(self._compute.base_rows(len(rows)), has_adapters=has_adapters)
 
     def _choose_weights(self, rows: list[StepRow]) -> tuple[list[StepRow], MergedModel | None]:
         """If every row has the merged copy's adapter: the rows without it, and the copy. Otherwise

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ..messages import (
+    END_OF_ANSWER,
     NO_TOKEN,
     AdapterState,
     Admission,
@@ -122,6 +123,7 @@ class Scheduler:
         self.ended: list[Sequence] = []
         """Sequences whose last token came in the last `accept_tokens`."""
         self.broken: list[Sequence] = []
+        self.stuck: list[tuple[Sequence, str]] = []
         """Sequences without a usable logit in the last `accept_tokens`; the caller ends them."""
         self.refused: list[tuple[Sequence, str]] = []
         """Sequences that the policy has ended, and why; the caller reports and clears them."""
@@ -598,11 +600,13 @@ class Scheduler:
         """Records a step's sampled tokens and ends complete sequences.
 
         A token of a sequence that has ended was sampled past its stop and is discarded. Sequences
-        for which no token could be chosen are in `broken`.
+        for which no token could be chosen are in `broken`, those whose own settings allow none in
+        `stuck`, with the reason.
         """
         accepted: list[StreamToken] = []
         self.ended.clear()
         self.broken.clear()
+        self.stuck.clear()
         price_us = self._charge_prompts(tokens)
         live, waiting = self._by_number.get, SequenceState.WAITING
         served: list[Sequence] = []  # with those that cannot go on: they were computed
@@ -616,6 +620,9 @@ class Scheduler:
                 continue
             tally, token_id = sequence.tally, sampled.token_id
             tally.device_us += price_us
+            if sampled.error:
+                self.stuck.append((sequence, sampled.error))
+                continue
             if token_id == NO_TOKEN:
                 tally.broken += 1
                 self.broken.append(sequence)
@@ -623,7 +630,12 @@ class Scheduler:
             token_ids = sequence.token_ids
             sequence.in_flight -= 1
             if sequence.max_length == sequence.num_prompt:
-                accepted.append(StreamToken(sequence.request_id, 0, NO_TOKEN, (), "length"))
+                accepted.append(sequence.bare_end("length"))
+                self._end(sequence)
+                continue
+            if token_id == END_OF_ANSWER:
+                sequence.has_bare_end = True
+                accepted.append(sequence.bare_end("stop"))
                 self._end(sequence)
                 continue
             token_ids.append(token_id)

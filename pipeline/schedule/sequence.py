@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from ..messages import (
+    NO_TOKEN,
     AnswerTimes,
     BatchRow,
     Logprob,
@@ -12,6 +13,7 @@ from ..messages import (
     Request,
     RequestView,
     ResumeRequest,
+    StreamToken,
 )
 from ..runtime.wording import short_id
 from .adapter_registry import AdapterRecord
@@ -70,6 +72,8 @@ class Sequence:
         """Whether its prompt was charged to its client, under a policy that counts."""
         self.stops: frozenset[int] = frozenset()
         """Tokens that end it."""
+        self.has_bare_end = False
+        """Whether its answer has ended without an end token."""
         self.decode_row = BatchRow(number, 1)
         """Its row in decode steps that need no new page."""
 
@@ -107,6 +111,10 @@ class Sequence:
     def is_complete(self) -> bool:
         """Whether nothing is left to compute, none of it being in flight."""
         return self.remaining <= 0 and not self.lacks_scores
+
+    def bare_end(self, finish_reason: str) -> StreamToken:
+        """The end of its answer, if no token ends it."""
+        return StreamToken(self.request_id, self.num_output, NO_TOKEN, (), finish_reason)
 
     def add_scores(self, piece: PromptLogprobs) -> PromptLogprobs | None:
         """Adds logprobs of the prompt. Returns those that are new: a prompt that was preempted is

@@ -377,7 +377,11 @@ class Shift:
 
     def ask(self) -> None:
         self.number += 1
-        params = SamplingParams(max_tokens=self.rng.randint(1, 20), stop_token_ids=(11,))
+        params = SamplingParams(
+            max_tokens=self.rng.randint(0, 20),
+            stop_token_ids=(11,),
+            prompt_logprobs=self.rng.choice((None, None, 2)),
+        )
         self.give(
             Request(
                 request_id=f"r{self.number}",
