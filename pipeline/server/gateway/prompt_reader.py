@@ -60,6 +60,19 @@ class PromptReader:
     ) -> list[list[int]]:
         """The token ids of each prompt, which is a text or has them already. `adds`: the tokenizer
         adds its own special tokens."""
+        found = await self.tokenize(request, prompts, field, adds)
+        for ids in found:
+            self._check_prompt(ids, field)
+        return found
+
+    async def tokenize(
+        self,
+        request: HttpRequest,
+        prompts: Sequence[str] | Sequence[list[int]],
+        field: str,
+        adds: bool,
+    ) -> list[list[int]]:
+        """As `read`, also of prompts that are too long for an answer."""
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
         found = [prompt for prompt in prompts if not isinstance(prompt, str)]
         if texts:
@@ -72,8 +85,6 @@ class PromptReader:
                 if length <= AT_ONCE
                 else await self.workers.run(length, _client(request), encode)
             )
-        for ids in found:
-            self._check_prompt(ids, field)
         return found
 
     def _encode(self, texts: Sequence[str], adds: bool) -> list[list[int]]:
@@ -82,7 +93,15 @@ class PromptReader:
     async def read_chat(
         self, request: HttpRequest, body: ChatBody, adapter: str | None
     ) -> ReadChat:
-        """A conversation with `adapter`."""
+        """A conversation with `adapter`, with room for an answer."""
+        found = await self.tokenize_chat(request, body, adapter)
+        self._check_prompt(found.token_ids, "messages")
+        return found
+
+    async def tokenize_chat(
+        self, request: HttpRequest, body: ChatBody, adapter: str | None
+    ) -> ReadChat:
+        """As `read_chat`, also of a conversation that is too long for an answer."""
         gateway = self._gateway
         if len(body.messages) > gateway.max_model_len:
             reason = f"messages has {len(body.messages)} entries"
@@ -96,11 +115,9 @@ class PromptReader:
         read = functools.partial(self._read_chat, body, tools, template)
         length = _text_length([body.messages, given, body.documents or []])
         try:
-            found = await self.workers.run(length, _client(request), read)
+            return await self.workers.run(length, _client(request), read)
         except TooMuchText as error:
             raise too_long(gateway.max_model_len, str(error), "messages") from error
-        self._check_prompt(found.token_ids, "messages")
-        return found
 
     def _own_template(self, body: ChatBody) -> ChatTemplate | None:
         """The request's template. Raises `BadRequest` if it may not bring one."""
