@@ -16,6 +16,7 @@ from ..answers.event_stream import REQUEST_ID, answer_response, until_gone
 from ..bodies.openai_bodies import DEFAULT_CHAT_TOKENS, ChatBody, SamplingBody
 from ..gateway.gateway import Gateway
 from ..gateway.prompt_reader import PromptReader
+from ..gateway.token_params import TokenParams
 from ..http.access import owner_of
 from ..http.bad_request import BadRequest
 
@@ -26,6 +27,7 @@ class Answering:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.prompts = PromptReader(gateway)
+        self._tokens = TokenParams(gateway, self.prompts)
 
     def model_named(self, model: str, others: Mapping[str, str]) -> str:
         """The model of a request as its client named it; the base model's id if it did not."""
@@ -52,14 +54,15 @@ class Answering:
         await self.check_ready(request)
         adapter = await self.find_adapter(request, body.model, body.adapters())
         self.prompts.check_number(1, body.n)
-        prompt = await until_gone(request, self.prompts.read_chat(request, body, adapter))
-        defaults = self.gateway.defaults
-        room = max(1, self.gateway.max_model_len - len(prompt))
+        defaults, longest = self.gateway.defaults, self.gateway.max_model_len
+        default = defaults.max_new_tokens or DEFAULT_CHAT_TOKENS
+        most = body.max_completion_tokens or body.max_tokens
+        truncation = body.truncation(longest, most or default)
+        reading = self.prompts.read_chat(request, body, adapter, truncation)
+        prompt = await until_gone(request, reading)
         params = functools.partial(
             body.params,
-            body.max_completion_tokens
-            or body.max_tokens
-            or min(defaults.max_new_tokens or DEFAULT_CHAT_TOKENS, room),
+            most or min(default, max(1, longest - len(prompt))),
             (body.top_logprobs or 0) if body.logprobs else None,
             defaults=defaults,
         )
@@ -76,10 +79,10 @@ class Answering:
     ) -> Response:
         """The answer, streamed or whole: n choices of each prompt, each its own request. `params`
         makes the parameters of choice i."""
-        self.prompts.check_ids(body.stop_token_ids or [], "stop_token_ids")
-        if (count := len(prompts) * body.n) > 1:  # the router refuses a single one itself
+        number = body.num_candidates
+        if (count := len(prompts) * number) > 1:  # the router refuses a single one itself
             self.gateway.check_room(count)
-        choices = [params(choice) for choice in range(body.n)]
+        choices = self._tokens.complete([params(choice) for choice in range(number)], body)
         return await self.accept(request, form, adapter, prompts, choices)
 
     async def accept(
