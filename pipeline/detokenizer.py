@@ -101,8 +101,9 @@ class OutputStream:
     def __init__(self, request: OpenStream, tokenizer: Tokenizer) -> None:
         self._request = request
         self._tokenizer = tokenizer
-        self._text = TextStream(tokenizer, request.skip_special_tokens)
-        self._words = TokenWords(tokenizer, request.skip_special_tokens)
+        shown = frozenset(request.shown_special_ids)
+        self._text = TextStream(tokenizer, request.skip_special_tokens, shown)
+        self._words = TokenWords(tokenizer, request.skip_special_tokens, shown)
         marked = [stop for stop in request.stop if self._is_hidden(stop)]
         self._search = StopSearch(
             [stop for stop in request.stop if stop not in marked],
@@ -119,7 +120,7 @@ class OutputStream:
         """Whether this stop string contains a special token, so shown text never contains it."""
         if not self._request.skip_special_tokens:
             return False
-        return any(map(self._tokenizer.is_special, self._tokenizer.encode(stop, False)))
+        return any(map(self._words.is_left_out, self._tokenizer.encode(stop, False)))
 
     def push(self, token: StreamToken) -> TextDelta | None:
         """The delta of this token; None for a token seen before (sent again after a restart), and
@@ -135,8 +136,9 @@ class OutputStream:
         may_end = self._num_tokens > self._request.min_tokens
         if finish_reason != "stop" or self._request.include_stop_str_in_output:
             self._search.add(self._text.push(token.token_id), may_end=may_end)
-            self._has_begun = self._has_begun or not self._words.is_left_out(token.token_id)
-        if self._seeks_hidden and self._tokenizer.is_special(token.token_id):
+            is_left_out = self._words.is_left_out(token.token_id)
+            self._has_begun = self._has_begun or not is_left_out
+        if self._seeks_hidden and self._words.is_left_out(token.token_id):
             hidden = self._tokenizer.decode((token.token_id,), skip_special_tokens=False)
             self._search.add(hidden, is_shown=False, may_end=may_end)
         if finish_reason:

@@ -7,14 +7,21 @@ from .tokenizer import HALF_CHARACTER, Tokenizer
 
 
 class TokenWords:
-    """The tokens of one text. `skip_special_tokens`: special ones are left out of it."""
+    """The tokens of one text. `skip_special_tokens`: special ones are left out of it, but for those
+    in `shown`."""
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
-        self._tokenizer, self._skips = tokenizer, skip_special_tokens
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        skip_special_tokens: bool,
+        shown: frozenset[int] = frozenset(),
+    ) -> None:
+        self._tokenizer, self._skips, self._shown = tokenizer, skip_special_tokens, shown
 
     def is_left_out(self, token_id: int) -> bool:
         """Whether the text does not have this token."""
-        return self._skips and self._tokenizer.is_special(token_id)
+        is_skipped = self._skips and self._tokenizer.is_special(token_id)
+        return is_skipped and token_id not in self._shown
 
     def entry(self, token_id: int, logprob: float, *, is_first: bool) -> TokenText:
         """A token of the text; `is_first`: no token of the text is before it."""

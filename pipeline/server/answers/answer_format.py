@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from ...messages import TextDelta, TokenLogprob, TokenText
+from ...tool_calls.answer_parser import Reading
 from .responses_form import ResponsesForm
 
 
@@ -138,6 +139,12 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     """Logprobs are computed for `best_of` alone."""
     num_best: int = 0
     """With `best_of`: how many choices of each prompt are answered, the likeliest ones; 0: all."""
+    reading: Reading | None = None
+    """How reasoning and tool calls are read from the text; None: all of it is content."""
+    is_function_call: bool = False
+    """Whether a call is answered in OpenAI's old form."""
+    is_named_call: bool = False
+    """Whether the request names the function that is called."""
 
     @property
     def shows_prompt(self) -> bool:
@@ -153,7 +160,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     def _head(self) -> dict[str, Any]:
         return {"id": self.answer_id, "created": self.created, "model": self.model}
 
-    def _chat_logprobs(self, tokens: list[TokenLogprob]) -> dict[str, Any] | None:
+    def chat_logprobs_of(self, tokens: list[TokenLogprob]) -> dict[str, Any] | None:
         if not tokens or self.hides_logprobs:
             return None
         return chat_logprobs(tokens, by_id=self.names_tokens_by_id)
@@ -171,11 +178,15 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         if self.kind == "chat":
             role = {"role": "assistant"} if first else {}
             choice["delta"] = {**role, "content": delta.text}
-            choice["logprobs"] = self._chat_logprobs(logprobs)
-            return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+            choice["logprobs"] = self.chat_logprobs_of(logprobs)
+            return self.chat_chunk(choice)
         choice["text"] = delta.text
         choice["logprobs"] = self._completion_logprobs(logprobs)
         return {**self._head, "object": "text_completion", "choices": [choice]}
+
+    def chat_chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """An event of a chat's stream with this choice."""
+        return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
 
     def last(self, totals: Usage) -> dict[str, Any]:
         """The event with the usage of a stream; it has no choices."""
@@ -189,7 +200,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason}
         if self.kind == "chat":
             choice["message"] = {"role": "assistant", "content": text, "refusal": None}
-            choice["logprobs"] = self._chat_logprobs(logprobs)
+            choice["logprobs"] = self.chat_logprobs_of(logprobs)
         else:
             choice["text"] = text
             choice["logprobs"] = self._completion_logprobs(within(logprobs, len(text)))

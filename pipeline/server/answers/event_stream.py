@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
@@ -16,9 +17,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ...messages import TextDelta
-from ..http.bad_request import BadRequest, error_body
-from .answer_format import LogprobQueue, Usage, usage
+from ...messages import TextDelta, TokenLogprob
+from ..http.bad_request import BadRequest
+from .answer_format import Format, LogprobQueue, Usage, usage
+from .chat_parts import ParsedChunks, parsed_choice
 from .event_id import Delivered, nothing_of
 from .event_writer import EventWriter, data_lines
 from .open_answers import OpenAnswers
@@ -135,11 +137,12 @@ def _slora_whole(answer: AnswerStreams) -> dict[str, Any]:
 
 def _openai_whole(answer: AnswerStreams) -> dict[str, Any]:
     form, streams = answer.form, answer.streams
+    make = form.choice if form.reading is None else functools.partial(parsed_choice, form)
     parts = prompt_parts(answer)
     choices = []
     for index, number in enumerate(answer.best()):
         stream = streams[number]
-        choice = form.choice(index, stream.text, stream.finish_reason, stream.logprobs)
+        choice = make(index, stream.text, stream.finish_reason, stream.logprobs)
         if parts:
             parts[number].complete_choice(choice)
         choices.append(choice)
@@ -147,6 +150,22 @@ def _openai_whole(answer: AnswerStreams) -> dict[str, Any]:
     if parts and form.kind == "chat":
         whole.update(parts[0].fields())
     return whole
+
+
+class _PlainChunks:
+    """The events of one choice of text."""
+
+    def __init__(self, form: Format, index: int) -> None:
+        self._form, self._index = form, index
+        self._has_begun = False
+
+    def chunk(self, delta: TextDelta, logprobs: list[TokenLogprob]) -> dict[str, Any] | None:
+        """The event of a delta; None if it has nothing for a client: held-back text gives empty
+        deltas."""
+        is_first, self._has_begun = not self._has_begun, True
+        if is_first or delta.text or delta.finish_reason or logprobs:
+            return self._form.chunk(self._index, delta, is_first, logprobs)
+        return None
 
 
 async def _openai_events(
@@ -157,6 +176,7 @@ async def _openai_events(
     form, prompt_tokens = reader.answer.form, reader.answer.prompt_tokens
     parts = prompt_parts(reader.answer)
     queues: dict[int, LogprobQueue] = {}
+    chunks: dict[int, _PlainChunks | ParsedChunks] = {}
     unsent: dict[int, UnsentTokens] = {}
 
     def so_far() -> Usage:
@@ -164,25 +184,25 @@ async def _openai_events(
 
     try:
         async for index, delta in deltas:
-            first = index not in queues
-            logprobs = queues.setdefault(index, LogprobQueue()).take(delta)
-            token_ids = unsent.setdefault(index, UnsentTokens()) if parts else None
-            if token_ids is not None:
-                token_ids.add(delta)
+            if is_first := index not in queues:
+                queues[index] = LogprobQueue()
+                make = _PlainChunks if form.reading is None else ParsedChunks
+                chunks[index] = make(form, index)
+                unsent[index] = UnsentTokens()
+            chunk = chunks[index].chunk(delta, queues[index].take(delta))
+            if parts:
+                unsent[index].add(delta)
             if not writer.advance(index):
-                if token_ids is not None:
-                    token_ids.take()  # the client has them
-                continue
-            # Held-back text gives empty deltas, which are of no use to a client.
-            if first or delta.text or delta.finish_reason or logprobs:
-                chunk = form.chunk(index, delta, first, logprobs)
-                if token_ids is not None:
-                    await complete_chunk(chunk, parts[index], token_ids.take(), is_first=first)
+                unsent[index].take()  # the client has them
+            elif chunk:
+                if parts:
+                    token_ids = unsent[index].take()
+                    await complete_chunk(chunk, parts[index], token_ids, is_first=is_first)
                 if form.include_usage:
                     chunk["usage"] = so_far() if form.continuous_usage_stats else None
                 yield writer.event(chunk)
     except BadRequest as error:
-        yield data_lines(error_body(error.status, error.reason, error.param))
+        yield data_lines(error.body())
         return
     if form.include_usage and not writer.delivered.has_usage:
         yield writer.event(form.last(so_far()), has_usage=True)
@@ -208,7 +228,7 @@ async def _slora_events(
                 {"token": token, "generated_text": None, "finished": finished, "details": None}
             )
     except BadRequest as error:
-        yield data_lines(error_body(error.status, error.reason, error.param))
+        yield data_lines(error.body())
 
 
 Events: TypeAlias = Callable[

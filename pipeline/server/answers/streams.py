@@ -24,7 +24,7 @@ from ...messages import (
 )
 from ...runtime.clock import unix_time
 from ...text.tokenizer import Tokenizer
-from ..http.bad_request import BadRequest
+from ..http.bad_request import MODEL_NOT_FOUND, BadRequest
 from .answer_format import Format
 
 TAKEN_AT_ONCE = 32
@@ -299,4 +299,5 @@ class AnswerReader:
 
 def _refused(refusal: Refused, form: Format) -> BadRequest:
     param = {404: "model", 400: form.prompt_field}.get(refusal.status)
-    return BadRequest(refusal.reason, status=refusal.status, param=param)
+    code = refusal.code or (MODEL_NOT_FOUND if refusal.status == 404 else "")
+    return BadRequest(refusal.reason, status=refusal.status, param=param, code=code)

@@ -10,8 +10,8 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias
 from msgspec import Meta
 
 from ..http.bad_request import BadRequest
-from .body import Body
 from .field_table import Table, honoured
+from .grammar_fields import GrammarBody
 from .value_types import TokenId, TopLogprobs
 
 MOST_BIASED = 4096
@@ -52,8 +52,8 @@ class Truncation(NamedTuple):
         return ids[-self.most :] if self.side == "left" else ids[: self.most]
 
 
-class TokenFields(Body, frozen=True, kw_only=True):
-    """The honoured fields of `TOKEN_FIELDS`."""
+class TokenFields(GrammarBody, frozen=True, kw_only=True):
+    """The honoured fields of `TOKEN_FIELDS`, and those of grammars."""
 
     logit_bias: Annotated[dict[str, Bias], Meta(max_length=MOST_BIASED)] | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
@@ -41,7 +42,7 @@ async def answer_bug(request: HttpRequest, error: Exception) -> Response:
     return JSONResponse(error_body(500, reason), 500)
 
 
-def answer_refusal(error: BadRequest) -> Response:
-    """Answers a refused request."""
-    body = error_body(error.status, error.reason, error.param)
+def answer_refusal(error: BadRequest, more: Mapping[str, object] | None = None) -> Response:
+    """Answers a refused request; `more` are fields beside the error."""
+    body = error.body() | dict(more or {})
     return JSONResponse(body, error.status, HEADERS_OF_STATUS.get(error.status))

@@ -10,6 +10,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from ...text.tokenizer import TextError
+from ..answers.event_id import is_answer_id
+from ..answers.event_stream import REQUEST_ID
 from ..gateway.gateway import Gateway
 from ..http.access import Access
 from ..http.bad_request import BadRequest
@@ -36,18 +38,26 @@ class RouteGuard:
         """The handler, called if `check` does not refuse the request."""
 
         async def guarded(request: HttpRequest) -> Response:
-            try:
-                try:
-                    check(request)
-                    return await handler(request)
-                except TextError as error:
-                    raise BadRequest(str(error)) from error
-                except ClientDisconnect:
-                    raise BadRequest("the client has left", status=499) from None
-            except BadRequest as error:
-                return answer_refusal(error)
-            except Exception as error:
-                self._gateway.counters.failures += 1
-                return await answer_bug(request, error)
+            response = await self._answer(request, handler, check)
+            if is_answer_id(given := request.headers.get(REQUEST_ID, "")):
+                response.headers.setdefault(REQUEST_ID, given)
+            return response
 
         return guarded
+
+    async def _answer(
+        self, request: HttpRequest, handler: Handler, check: Callable[[HttpRequest], None]
+    ) -> Response:
+        try:
+            try:
+                check(request)
+                return await handler(request)
+            except TextError as error:
+                raise BadRequest(str(error)) from error
+            except ClientDisconnect:
+                raise BadRequest("the client has left", status=499) from None
+        except BadRequest as error:
+            return answer_refusal(error)
+        except Exception as error:
+            self._gateway.counters.failures += 1
+            return await answer_bug(request, error)
