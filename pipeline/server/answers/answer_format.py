@@ -108,14 +108,15 @@ PROMPT_FIELDS = {
     "text": "prompt",
     "generate": "inputs",
     "responses": "input",
+    "messages": "messages",
 }
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """The form of an answer: the route's, and what the request asks for."""
 
-    kind: Literal["chat", "text", "generate", "responses"]
-    """OpenAI's chat, completions or responses, or S-LoRA's routes."""
+    kind: Literal["chat", "text", "generate", "responses", "messages"]
+    """OpenAI's chat, completions or responses, S-LoRA's routes, or Anthropic's messages."""
     answer_id: str
     """In the answer, in its events, and in its X-Request-Id header."""
     model: str

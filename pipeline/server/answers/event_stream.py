@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from ...messages import TextDelta, TokenLogprob
 from ..http.bad_request import BadRequest
 from .answer_format import Format, LogprobQueue, Usage, usage
+from .anthropic_answer import anthropic_events, message_object
 from .chat_parts import ParsedChunks, parsed_choice
 from .event_id import Delivered, nothing_of
 from .event_writer import EventWriter, data_lines
@@ -239,6 +240,7 @@ EVENTS: Mapping[str, Events] = {
     "text": _openai_events,
     "generate": _slora_events,
     "responses": responses_events,
+    "messages": anthropic_events,
 }
 """What writes a stream, by the kind of the answer."""
 WHOLE: Mapping[str, Callable[[AnswerStreams], Any]] = {
@@ -246,5 +248,6 @@ WHOLE: Mapping[str, Callable[[AnswerStreams], Any]] = {
     "text": _openai_whole,
     "generate": _slora_whole,
     "responses": response_object,
+    "messages": message_object,
 }
 """What makes a whole answer, by its kind."""

@@ -70,10 +70,29 @@ class PromptReader:
         """The token ids of each prompt, which is a text or has them already. `adds`: the tokenizer
         adds its own special tokens. `suffix`: the text that comes after the answer. `has_answer`:
         a token is to fit beside the prompt."""
+        times = 1 if truncation is None else CUT_TIMES
+        found = await self.tokenize(request, prompts, field, adds, suffix=suffix, times=times)
+        if truncation is not None:
+            found = [truncation.cut(ids) for ids in found]
+        for ids in found:
+            self._check_prompt(ids, field, has_answer)
+        return found
+
+    async def tokenize(
+        self,
+        request: HttpRequest,
+        prompts: Sequence[str] | Sequence[list[int]],
+        field: str,
+        adds: bool,
+        *,
+        suffix: str = "",
+        times: int = 1,
+    ) -> list[list[int]]:
+        """As `read`, also of prompts that are too long for an answer: of `times` the text that the
+        model holds."""
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
         found = [prompt for prompt in prompts if not isinstance(prompt, str)]
         if texts:
-            times = 1 if truncation is None else CUT_TIMES
             for text in texts:
                 self._check_bytes(text, field, times)
             self._check_bytes(suffix, "suffix")
@@ -86,10 +105,6 @@ class PromptReader:
             )
         elif suffix:
             raise BadRequest("suffix needs prompts that are texts", param="suffix")
-        if truncation is not None:
-            found = [truncation.cut(ids) for ids in found]
-        for ids in found:
-            self._check_prompt(ids, field, has_answer)
         return found
 
     def _encode(
@@ -115,7 +130,17 @@ class PromptReader:
         adapter: str | None,
         truncation: Truncation | None = None,
     ) -> ReadChat:
-        """A conversation with `adapter`."""
+        """A conversation with `adapter`, with room for an answer."""
+        found = await self.tokenize_chat(request, body, adapter)
+        if truncation is not None:
+            found = found._replace(token_ids=truncation.cut(found.token_ids))
+        self._check_prompt(found.token_ids, "messages")
+        return found
+
+    async def tokenize_chat(
+        self, request: HttpRequest, body: ChatBody, adapter: str | None
+    ) -> ReadChat:
+        """As `read_chat`, also of a conversation that is too long for an answer."""
         gateway = self._gateway
         if len(body.messages) > gateway.max_model_len:
             reason = f"messages has {len(body.messages)} entries"
@@ -129,13 +154,9 @@ class PromptReader:
         read = functools.partial(self._read_chat, body, tools, template)
         length = _text_length([body.messages, given, body.documents or []])
         try:
-            found = await self.workers.run(length, _client(request), read)
+            return await self.workers.run(length, _client(request), read)
         except TooMuchText as error:
             raise too_long(gateway.max_model_len, str(error), "messages") from error
-        if truncation is not None:
-            found = found._replace(token_ids=truncation.cut(found.token_ids))
-        self._check_prompt(found.token_ids, "messages")
-        return found
 
     def _own_template(self, body: ChatBody) -> ChatTemplate | None:
         """The request's template. Raises `BadRequest` if it may not bring one."""

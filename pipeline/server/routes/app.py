@@ -15,6 +15,7 @@ from ..http.body_reader import BodyReader
 from ..http.browser_guard import guard_middleware
 from .adapter_routes import AdapterRoutes
 from .answering import Answering
+from .anthropic_routes import AnthropicRoutes
 from .completion_routes import CompletionRoutes
 from .errors import answer_bug, answer_no_route
 from .generate_routes import GenerateRoutes
@@ -38,6 +39,7 @@ def make_app(gateway: Gateway) -> Starlette:
         ModelRoutes(gateway),
         CompletionRoutes(answering, bodies),
         ResponsesRoutes(answering, bodies),
+        AnthropicRoutes(answering, bodies),
         GenerateRoutes(answering, bodies),
         AdapterRoutes(gateway, bodies),
         PeerAdapterRoutes(gateway, bodies),
