@@ -116,7 +116,7 @@ class PromptReader:
 
     def _too_much_text(self, length: int, field: str) -> BadRequest:
         most, longest = self._most_bytes(), self._gateway.max_model_len
-        reason = f"{field} has {length} bytes of text, and these hold {most} at most"
+        reason = f"{field} has {length} bytes of text; at most {most} can fit"
         return too_long(longest, reason, field)
 
     def _check_prompt(self, ids: Sequence[int], field: str) -> None:
@@ -124,7 +124,7 @@ class PromptReader:
         if not ids:
             raise BadRequest("the prompt is empty", param=field)
         if len(ids) >= longest:
-            reason = f"a prompt of {len(ids)} tokens leaves no room for an answer"
+            reason = f"its {len(ids)} tokens leave no room for an answer"
             raise too_long(longest, reason, field)
         self.check_ids(ids, field)
 
