@@ -74,6 +74,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     masked_logprobs: bool = False
     """Logprobs are those of the distribution that is sampled from, after the grammar, biases and
     penalties and before temperature and truncation; False: the model's own."""
+    shown_special_ids: tuple[int, ...] = ()
+    """Special tokens that are not left out of the text: marks of tool calls and reasoning."""
 
     @property
     def penalizes(self) -> bool:
@@ -748,6 +750,8 @@ class OpenStream(RouterMessage, frozen=True, kw_only=True):
     include_stop_str_in_output: bool = False
     min_tokens: int = 0
     """Tokens within which no stop string ends the answer."""
+    shown_special_ids: tuple[int, ...] = ()
+    """Special tokens that are not left out."""
 
 
 class StreamToken(Row, frozen=True):

@@ -74,7 +74,7 @@ class Gateway:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self.config = process.config
+        self.config, self.run = process.config, process.run
         self.incarnation = process.incarnation
         self.pipeline = PipelineState(process.config.process_names())
         self.counters = RequestCounters()

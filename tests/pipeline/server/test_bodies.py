@@ -44,7 +44,7 @@ COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
         ({"stream": True, "stream_options": 3}, "stream_options", "Expected"),
         ({"logit_bias": {"5": 1.0}}, "logit_bias", "not supported"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "text"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type", "yaml"),
         ({"top_logprobs": 3}, "top_logprobs", "needs logprobs"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "<= 20"),
         ({"stop": [""]}, "stop", "none of them empty"),

@@ -12,6 +12,11 @@ from loraconsole.pipeline.server.bodies.body import Body, decode_body
 from loraconsole.pipeline.server.bodies.field_pages import PAGES
 from loraconsole.pipeline.server.bodies.field_table import OFF, Field, page_of
 from loraconsole.pipeline.server.bodies.generate_body import GenerateBody, GenerateParameters
+from loraconsole.pipeline.server.bodies.grammar_fields import (
+    JsonSchemaFormat,
+    ResponseFormat,
+    StructuredOutputs,
+)
 from loraconsole.pipeline.server.bodies.openai_bodies import ChatBody, CompletionBody, StreamOptions
 from loraconsole.pipeline.server.bodies.order_bodies import (
     AdapterBody,
@@ -36,6 +41,9 @@ LEAST: dict[type[Body], dict[str, Any]] = {
     ResponsesBody: {"input": "hi"},
     ResponsesText: {},
     ResponsesReasoning: {},
+    ResponseFormat: {"type": "json_object"},
+    JsonSchemaFormat: {"schema": {"type": "object"}},
+    StructuredOutputs: {"_backend": "xgrammar"},
     GenerateBody: {"inputs": "hi"},
     GenerateParameters: {},
     LoadBody: {"lora_name": "a", "lora_path": "/a"},
@@ -51,6 +59,9 @@ PARENTS: dict[type[Body], tuple[type[Body], dict[str, Any], str]] = {
     GenerateParameters: (GenerateBody, {}, "parameters"),
     ResponsesText: (ResponsesBody, {}, "text"),
     ResponsesReasoning: (ResponsesBody, {}, "reasoning"),
+    ResponseFormat: (CompletionBody, {}, "response_format"),
+    StructuredOutputs: (CompletionBody, {}, "structured_outputs"),
+    JsonSchemaFormat: (ResponseFormat, {"type": "json_schema"}, "json_schema"),
 }
 """Objects that lie in another body: in which, with what beside them, under which name."""
 VALUES: dict[str, Any] = {
@@ -85,16 +96,37 @@ VALUES: dict[str, Any] = {
     "format": {"type": "json_object"},
     "tools": [{"type": "function", "name": "f"}],
     "tool_choice": "required",
-    "parallel_tool_calls": False,
+    **dict.fromkeys(("parallel_tool_calls", "include_reasoning", "separate_reasoning"), False),
+    "functions": [{"name": "f"}],
+    **dict.fromkeys(("function_call", "reasoning_effort"), "none"),
+    "enable_thinking": True,
+    "thinking": {"type": "enabled"},
+    "chat_template": "{{ messages }}",
     "reasoning": {"effort": "low"},
     "include": ["message.output_text.logprobs"],
     "metadata": {"a": "b"},
+    **{key: {"type": "null"} for key in ("json_schema", "guided_json", "json", "structural_tag")},
+    **dict.fromkeys(("regex", "ebnf", "grammar", "guided_regex", "guided_grammar"), "a"),
+    **dict.fromkeys(("guided_whitespace_pattern", "whitespace_pattern"), " "),
+    **{key: ["a"] for key in ("choice", "guided_choice", "triggers")},
+    **dict.fromkeys(("disable_any_whitespace", "disable_additional_properties"), True),
+    "response_format": {"type": "json_object"},
+    "structured_outputs": {"regex": "a"},
+    "json_object": True,
+    "value": {"type": "null"},
+    "schema": {"type": "null"},
+    "structures": [{"begin": "a"}],
+    "logprobs_mode": "processed_logprobs",
 }
 """A value of each honoured field that is not its default."""
 EACH = [(kind, name, field) for kind in LEAST for name, field in kind.table.items()]
 
 
 def value_of(kind: type[Body], name: str) -> Any:
+    if kind is ResponseFormat and name == "json_schema":
+        return {"schema": {}}
+    if kind is GenerateParameters and name == "grammar":
+        return {"type": "regex", "value": "a"}
     if name == "logprobs":
         return True if kind is ChatBody else 3
     return LEAST[kind].get(name) or VALUES[name]
@@ -159,7 +191,8 @@ def test_zero_is_no_false_and_one_is_a_whole_number() -> None:
     with pytest.raises(BadRequest, match="prompt_logprobs"):
         decode(CompletionBody, prompt_logprobs=0)
     text = {"type": "text", "json_schema": None}
-    assert decode(CompletionBody, response_format=text) == decode(CompletionBody)
+    body = decode(CompletionBody, response_format=text)
+    assert isinstance(body, CompletionBody) and body.wanted_grammar() is None
     for nothing in ({}, {"include_usage": None}):
         assert decode(CompletionBody, stream_options=nothing) == decode(CompletionBody)
     assert decode(CompletionBody, typical_p=1) == decode(CompletionBody, typical_p=1.0)
