@@ -225,7 +225,7 @@ class PromptReader:
     def _too_much_text(self, length: int, field: str, times: int = 1) -> BadRequest:
         most, longest = times * self._most_bytes(), self._gateway.max_model_len
         cut = f", {times} times over, if the prompt is cut" if times > 1 else ""
-        reason = f"{field} has {length} bytes of text, and these hold {most} at most{cut}"
+        reason = f"{field} has {length} bytes of text; at most {most} can fit{cut}"
         return too_long(longest, reason, field)
 
     def _check_prompt(self, ids: Sequence[int], field: str, has_answer: bool = True) -> None:
@@ -233,8 +233,8 @@ class PromptReader:
         if not ids:
             raise BadRequest("the prompt is empty", param=field)
         if len(ids) > longest - has_answer:
-            rest = " leaves no room for an answer" if has_answer else " is too long"
-            raise too_long(longest, f"a prompt of {len(ids)} tokens{rest}", field)
+            rest = "leave no room for an answer" if has_answer else "are too many"
+            raise too_long(longest, f"its {len(ids)} tokens {rest}", field)
         self.check_ids(ids, field)
 
     def check_ids(self, ids: Sequence[int], field: str) -> None:
