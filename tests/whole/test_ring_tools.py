@@ -223,16 +223,40 @@ def test_reasoning_is_separate_hidden_or_part_of_the_text(client: openai.OpenAI)
     assert "".join(delta.content or "" for delta in deltas) == "Four."
 
 
-def test_strict_tools_are_held_to_their_schemas_once_a_call_begins(client: openai.OpenAI) -> None:
-    strict: list[Any] = [{"type": "function", "function": WEATHER | {"strict": True}}]
-    begun = {"role": "assistant", "content": "I look. <tool_call>\n"}
-    body: dict[str, Any] = {"add_generation_prompt": False, "continue_final_message": True}
-    answer = client.chat.completions.create(
-        **GREEDY | {"messages": [*ASKED, begun]}, tools=strict, extra_body=body
-    )
-    assert answer.choices[0].finish_reason in ("stop", "length")  # the call began in the prompt
-    free = client.chat.completions.create(**GREEDY, tools=strict)
-    assert free.choices[0].message.content or free.choices[0].message.tool_calls
+def turn(city: str, weather: str) -> list[Any]:
+    """A question that was answered by a call without a unit."""
+    function = {"name": "get_weather", "arguments": json.dumps({"city": city})}
+    return [
+        {"role": "user", "content": f"What is the weather in {city}?"},
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "a", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "a", "content": weather},
+        {"role": "assistant", "content": f"It is {weather} in {city}."},
+    ]
+
+
+def test_a_call_of_the_models_own_choice_follows_the_schema_of_a_strict_tool(
+    client: openai.OpenAI,
+) -> None:
+    before = [*turn("Rome", "sunny"), *turn("Oslo", "rainy"), *turn("Berlin", "cloudy")]
+    parameters = {
+        "type": "object",
+        "properties": {"unit": {"enum": ["C", "F"]}, "city": {"type": "string"}},
+        "required": ["unit", "city"],
+        "additionalProperties": False,
+    }
+    for strict in (False, True):
+        function: Any = {"name": "get_weather", "parameters": parameters, "strict": strict}
+        answer = client.chat.completions.create(
+            **GREEDY | {"messages": [*before, *ASKED]},
+            tools=[{"type": "function", "function": function}],
+        )
+        ((name, arguments),) = calls(answer)
+        assert name == "get_weather"
+        assert arguments["city"] == "Paris"
+        assert arguments.keys() == ({"unit", "city"} if strict else {"city"})
 
 
 def test_a_client_that_comes_back_gets_the_same_deltas_from_there(ring: Ring) -> None:
