@@ -140,6 +140,12 @@ class Refused(Message, frozen=True):
     request_id: str
     status: int
     reason: str
+    code: str = ""
+    """OpenAI's word for it, if it has one."""
+
+
+CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+"""OpenAI's code for a request that is too long, by which clients know that a shorter one may do."""
 
 
 class AnswerTimes(Row, frozen=True):
@@ -174,6 +180,8 @@ class LoadAdapter(Message, frozen=True, kw_only=True):
     path: str
     pinned: bool = False
     """Never evicted, even while no request uses it."""
+    replaces: bool = False
+    """An adapter of this name may be served: it is then reloaded, from `path`."""
 
 
 class ReloadAdapter(Message, frozen=True, kw_only=True):
@@ -1126,6 +1134,11 @@ class AdapterView(Row, frozen=True):
     """How often it lost its pages to others."""
     merged_bytes: int = 0
     """Memory of the copy of the weights that a merge of it makes, on each device."""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it answers requests: at once, or as soon as it is placed."""
+        return self.state in (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
 
 
 class AdapterTable(Message, frozen=True):

@@ -173,8 +173,7 @@ class ChatTemplate:
                 length += len(piece)
                 if length > most_characters:
                     raise TooMuchText(
-                        f"the chat as text has more than {most_characters} characters, which do "
-                        "not fit the model's length"
+                        f"the chat as text has more than the {most_characters} characters that fit"
                     )
                 pieces.append(piece)
         except TooMuchText:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...messages import TextDelta, TokenLogprob
-from .answer_format import Format, chat_logprobs
+from .answer_format import Format
 from .pieces import AnswerPiece, make_splitter
 
 
@@ -62,7 +62,7 @@ def parsed_choice(
         "index": index,
         "finish_reason": chat_finish_reason(form, finish_reason, has_call=has_call),
         "message": chat_message(form, pieces),
-        "logprobs": chat_logprobs(logprobs) if logprobs else None,
+        "logprobs": form.chat_logprobs_of(logprobs),
     }
 
 
@@ -88,7 +88,7 @@ class ParsedChunks:
             "index": self._index,
             "finish_reason": reason,
             "delta": {**role, **self._delta(pieces)},
-            "logprobs": chat_logprobs(logprobs) if logprobs else None,
+            "logprobs": self._form.chat_logprobs_of(logprobs),
         }
         return self._form.chat_chunk(choice)
 

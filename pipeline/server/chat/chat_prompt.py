@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...text.chat_template import MOST_CHARACTERS, RESERVED, ChatTemplate, TextError
+from ...text.chat_template import MOST_CHARACTERS, RESERVED, ChatTemplate, TextError, TooMuchText
 from ...text.tokenizer import Tokenizer
 from ...tool_calls.tools_prompt import as_plain_text, tools_prompt, with_prompt
 from ..http.bad_request import BadRequest, shortened
@@ -142,6 +142,8 @@ def chat_prompt(
                 chat_template=chat_template,
                 most_characters=most_characters,
             )
+        except TooMuchText:
+            raise
         except TextError as error:
             raise BadRequest(str(error), param="messages") from error
 

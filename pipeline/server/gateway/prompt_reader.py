@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from starlette.requests import Request as HttpRequest
 
-from ...text.chat_template import ChatTemplate
+from ...text.chat_template import ChatTemplate, TooMuchText
 from ..bodies.openai_bodies import ChatBody
 from ..bodies.tool_fields import ChatTools
 from ..chat.answer_plan import AnswerPlan, find_formats, plan_answer
 from ..chat.chat_prompt import chat_prompt
 from ..chat.thinking_variables import thinking_variables
-from ..http.bad_request import BadRequest, shortened
+from ..http.bad_request import BadRequest, shortened, too_long
 from ..http.request_limits import TEXT_BYTES, TEXT_BYTES_PER_TOKEN
 from .gateway import Gateway
 from .text_workers import TextWorkers
@@ -60,6 +60,19 @@ class PromptReader:
     ) -> list[list[int]]:
         """The token ids of each prompt, which is a text or has them already. `adds`: the tokenizer
         adds its own special tokens."""
+        found = await self.tokenize(request, prompts, field, adds)
+        for ids in found:
+            self._check_prompt(ids, field)
+        return found
+
+    async def tokenize(
+        self,
+        request: HttpRequest,
+        prompts: Sequence[str] | Sequence[list[int]],
+        field: str,
+        adds: bool,
+    ) -> list[list[int]]:
+        """As `read`, also of prompts that are too long for an answer."""
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
         found = [prompt for prompt in prompts if not isinstance(prompt, str)]
         if texts:
@@ -72,8 +85,6 @@ class PromptReader:
                 if length <= AT_ONCE
                 else await self.workers.run(length, _client(request), encode)
             )
-        for ids in found:
-            self._check_prompt(ids, field)
         return found
 
     def _encode(self, texts: Sequence[str], adds: bool) -> list[list[int]]:
@@ -82,25 +93,31 @@ class PromptReader:
     async def read_chat(
         self, request: HttpRequest, body: ChatBody, adapter: str | None
     ) -> ReadChat:
-        """A conversation with `adapter`."""
+        """A conversation with `adapter`, with room for an answer."""
+        found = await self.tokenize_chat(request, body, adapter)
+        self._check_prompt(found.token_ids, "messages")
+        return found
+
+    async def tokenize_chat(
+        self, request: HttpRequest, body: ChatBody, adapter: str | None
+    ) -> ReadChat:
+        """As `read_chat`, also of a conversation that is too long for an answer."""
         gateway = self._gateway
         if len(body.messages) > gateway.max_model_len:
-            raise BadRequest(
-                f"messages has {len(body.messages)} entries; the model's length is "
-                f"{gateway.max_model_len} tokens",
-                param="messages",
-            )
+            reason = f"messages has {len(body.messages)} entries"
+            raise too_long(gateway.max_model_len, reason, "messages")
         tools = body.chat_tools()
         given = list(tools.given) if tools else []
         for field, value in (("messages", body.messages), ("tools", given)):
             if (length := _text_length(value)) > self._most_bytes():
-                raise self._too_long(length, field)
+                raise self._too_much_text(length, field)
         template = self._own_template(body) or gateway.adapter_chat(adapter).template
         read = functools.partial(self._read_chat, body, tools, template)
         length = _text_length([body.messages, given, body.documents or []])
-        found = await self.workers.run(length, _client(request), read)
-        self._check_prompt(found.token_ids, "messages")
-        return found
+        try:
+            return await self.workers.run(length, _client(request), read)
+        except TooMuchText as error:
+            raise too_long(gateway.max_model_len, str(error), "messages") from error
 
     def _own_template(self, body: ChatBody) -> ChatTemplate | None:
         """The request's template. Raises `BadRequest` if it may not bring one."""
@@ -164,26 +181,20 @@ class PromptReader:
         if 4 * len(text) > self._most_bytes() and (
             (length := len(text.encode(errors="surrogatepass"))) > self._most_bytes()
         ):
-            raise self._too_long(length, field)
+            raise self._too_much_text(length, field)
 
-    def _too_long(self, length: int, field: str) -> BadRequest:
+    def _too_much_text(self, length: int, field: str) -> BadRequest:
         most, longest = self._most_bytes(), self._gateway.max_model_len
-        return BadRequest(
-            f"{field} has {length} bytes of text; the model's length, {longest} tokens, holds "
-            f"{most} at most",
-            param=field,
-        )
+        reason = f"{field} has {length} bytes of text, and these hold {most} at most"
+        return too_long(longest, reason, field)
 
     def _check_prompt(self, ids: Sequence[int], field: str) -> None:
         longest = self._gateway.max_model_len
         if not ids:
             raise BadRequest("the prompt is empty", param=field)
         if len(ids) >= longest:
-            raise BadRequest(
-                f"prompt of {len(ids)} tokens with an answer exceeds {longest}, the longest that "
-                "the model holds",
-                param=field,
-            )
+            reason = f"a prompt of {len(ids)} tokens leaves no room for an answer"
+            raise too_long(longest, reason, field)
         self.check_ids(ids, field)
 
     def check_ids(self, ids: Sequence[int], field: str) -> None:

@@ -174,8 +174,8 @@ def test_adapters_are_named_in_any_of_their_fields() -> None:
 def test_orders_refuse_what_they_do_not_know() -> None:
     load = {"lora_name": "a", "lora_path": "/a", "lora_int_id": 3}
     assert decode_body(json.dumps(load).encode(), LoadBody).lora_name == "a"
-    with pytest.raises(BadRequest, match="reload"):
-        decode_body(json.dumps(load | {"load_inplace": True}).encode(), LoadBody)
+    with pytest.raises(BadRequest, match="mixtures of experts"):
+        decode_body(json.dumps(load | {"is_3d_lora_weight": True}).encode(), LoadBody)
     with pytest.raises(BadRequest, match="did you mean policy"):
         decode_body(b'{"polcy": "lifo"}', SchedulerBody)
     with pytest.raises(BadRequest, match="max_wait_tokens"):

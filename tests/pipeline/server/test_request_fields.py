@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from loraconsole.pipeline.server.bodies.anthropic_body import CountTokensBody, MessagesBody
 from loraconsole.pipeline.server.bodies.body import Body, decode_body
 from loraconsole.pipeline.server.bodies.field_pages import PAGES
 from loraconsole.pipeline.server.bodies.field_table import OFF, Field, page_of
@@ -40,6 +41,8 @@ LEAST: dict[type[Body], dict[str, Any]] = {
     StreamOptions: {"include_obfuscation": False},
     ResponsesBody: {"input": "hi"},
     ResponsesText: {},
+    MessagesBody: {"messages": [{"role": "user", "content": "hi"}]},
+    CountTokensBody: {"messages": [{"role": "user", "content": "hi"}]},
     ResponsesReasoning: {},
     ResponseFormat: {"type": "json_object"},
     JsonSchemaFormat: {"schema": {"type": "object"}},
@@ -66,8 +69,9 @@ PARENTS: dict[type[Body], tuple[type[Body], dict[str, Any], str]] = {
 """Objects that lie in another body: in which, with what beside them, under which name."""
 VALUES: dict[str, Any] = {
     **dict.fromkeys(("model", "adapter_id", "lora_path", "lora_dir", "policy"), "a"),
-    **{name: ["a", "b"] for name in ("stop", "stop_sequences")},
+    **{name: ["a", "b"] for name in ("stop",)},
     **dict.fromkeys(("stream", "ignore_eos", "ignore_eos_token", "do_sample", "pinned"), True),
+    "load_inplace": True,
     **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), 0.5),
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), -0.5),
     **dict.fromkeys(("top_k", "seed", "max_tokens", "max_completion_tokens", "top_logprobs"), 3),
@@ -116,6 +120,10 @@ VALUES: dict[str, Any] = {
     "schema": {"type": "null"},
     "structures": [{"begin": "a"}],
     "logprobs_mode": "processed_logprobs",
+    "system": "a",
+    "stop_sequences": ["a", "b"],
+    "output_config": {"format": {"type": "json_object"}},
+    "output_format": {"type": "json_object"},
 }
 """A value of each honoured field that is not its default."""
 EACH = [(kind, name, field) for kind in LEAST for name, field in kind.table.items()]
@@ -128,6 +136,8 @@ def value_of(kind: type[Body], name: str) -> Any:
         return {"type": "regex", "value": "a"}
     if name == "logprobs":
         return True if kind is ChatBody else 3
+    if name == "tool_choice" and issubclass(kind, CountTokensBody):
+        return {"type": "any"}
     return LEAST[kind].get(name) or VALUES[name]
 
 
