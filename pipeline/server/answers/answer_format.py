@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from ...messages import TextDelta, TokenLogprob, TokenText
+from .generate_form import GenerateForm, SglangForm
 from .responses_form import ResponsesForm
 
 
@@ -105,14 +106,16 @@ PROMPT_FIELDS = {
     "generate": "inputs",
     "responses": "input",
     "messages": "messages",
+    "sglang": "text",
 }
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """The form of an answer: the route's, and what the request asks for."""
 
-    kind: Literal["chat", "text", "generate", "responses", "messages"]
-    """OpenAI's chat, completions or responses, S-LoRA's routes, or Anthropic's messages."""
+    kind: Literal["chat", "text", "generate", "responses", "messages", "sglang"]
+    """OpenAI's chat, completions or responses; S-LoRA's, TGI's and LoRAX's routes; Anthropic's
+    messages; SGLang's native route."""
     answer_id: str
     """In the answer, in its events, and in its X-Request-Id header."""
     model: str
@@ -124,6 +127,10 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     continuous_usage_stats: bool = False
     responses: ResponsesForm | None = None
     """Of the kind "responses"."""
+    generate: GenerateForm | None = None
+    """Of the kind "generate"; None is S-LoRA's."""
+    sglang: SglangForm | None = None
+    """Of the kind "sglang"."""
 
     @property
     def prompt_field(self) -> str:

@@ -110,7 +110,7 @@ def test_a_stop_token_that_the_model_cannot_say_is_refused(ring: Ring) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v1/absent", 404), ("POST", "/v1/responses", 404), ("GET", "/v1/completions", 405)],
+    [("GET", "/v1/absent", 404), ("POST", "/v1/moderations", 404), ("GET", "/v1/completions", 405)],
 )
 def test_unknown_routes_and_methods_have_openais_error(
     ring: Ring, method: str, path: str, status: int
