@@ -22,7 +22,6 @@ from typing import Any
 os.environ |= {
     "OPENAI_API_KEY": "none",
     "ANTHROPIC_API_KEY": "none",
-    "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LANGSMITH_TRACING": "false",

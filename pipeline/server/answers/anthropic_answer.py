@@ -43,7 +43,7 @@ async def anthropic_events(
                 yield writer.events(events)
             events = []
     except BadRequest as error:
-        yield data_lines(anthropic_error_body(error.status, error.reason), "error")
+        yield data_lines(anthropic_error_body(error), "error")
 
 
 class MessageEvents:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ...messages import TextDelta, TokenLogprob, TokenText
-from ..http.bad_request import BadRequest, error_body
+from ..http.bad_request import BadRequest
 from .event_writer import EventWriter, data_lines
 from .generate_form import GenerateForm
 from .streams import AnswerStreams, Stream
@@ -65,7 +65,7 @@ async def generate_events(
                 event["details"] = _details(stream, form)
             yield writer.event(event)
     except BadRequest as error:
-        yield data_lines(error_body(error.status, error.reason, error.param))
+        yield data_lines(error.body())
 
 
 def _streamed_token(delta: TextDelta, form: GenerateForm) -> dict[str, Any]:

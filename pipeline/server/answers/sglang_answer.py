@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ...messages import TextDelta, TokenLogprob, TokenText
-from ..http.bad_request import BadRequest, error_body
+from ..http.bad_request import BadRequest
 from .event_writer import EventWriter, data_lines
 from .generate_form import SglangForm
 from .streams import AnswerStreams, Stream
@@ -43,7 +43,7 @@ async def sglang_events(
             event = _choice(form, index, stream, texts[index], delta.num_tokens, is_last=is_last)
             yield writer.event({**event, "index": index} if form.is_batch else event)
     except BadRequest as error:
-        yield data_lines(error_body(error.status, error.reason, error.param))
+        yield data_lines(error.body())
         return
     yield b"data: [DONE]\n\n"
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from ...grammar.wanted_grammar import WantedGrammar
 from ...messages import SamplingParams
 from ...model_files.generation_config import NO_DEFAULTS, GenerationDefaults
 from ..http.bad_request import BadRequest
 from . import request_fields
 from .body import Body
 from .field_table import Table
+from .grammar_fields import ResponseFormat, only_one
 from .sampling_fields import make_seed, sampling_params, stop_strings
 from .value_types import (
     Count,
@@ -40,6 +42,10 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
     """S-LoRA's (TGI's, LoRAX's) parameters."""
 
     table: ClassVar[Table] = request_fields.PARAMETERS
+    nested: ClassVar[dict[str, type[Body]]] = {
+        "grammar": ResponseFormat,
+        "response_format": ResponseFormat,
+    }
 
     do_sample: bool = False
     temperature: Temperature | None = None
@@ -64,6 +70,15 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
     details: bool = False
     top_n_tokens: TopLogprobs | None = None
     return_k_alternatives: TopLogprobs | None = None
+    grammar: ResponseFormat | None = None
+    response_format: ResponseFormat | None = None
+
+    def wanted_grammar(self) -> WantedGrammar | None:
+        """The form that it asks for; None: any text. Raises `BadRequest`."""
+        named = {"grammar": self.grammar, "response_format": self.response_format}
+        return only_one(
+            one.wanted(f"parameters.{name}") for name, one in named.items() if one is not None
+        )
 
     def params(
         self, defaults: GenerationDefaults = NO_DEFAULTS, style: Style = "slora"

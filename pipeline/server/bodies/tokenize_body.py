@@ -41,6 +41,7 @@ class TokenizeBody(_ModelBody, frozen=True, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
+    chat_template: str | None = None
     documents: list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
 
@@ -53,7 +54,7 @@ class TokenizeBody(_ModelBody, frozen=True, kw_only=True):
         """The chat whose prompt is wanted. Raises `BadRequest` naming the field."""
         names = (
             *("messages", "add_special_tokens", "add_generation_prompt", "continue_final_message"),
-            *("chat_template_kwargs", "documents", "tools"),
+            *("chat_template", "chat_template_kwargs", "documents", "tools"),
         )
         return convert_body({name: getattr(self, name) for name in names}, ChatBody)
 

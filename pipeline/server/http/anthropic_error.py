@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .bad_request import BadRequest
+
 ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -15,7 +17,8 @@ ERROR_TYPES = {
 }
 
 
-def anthropic_error_body(status: int, reason: str, param: str | None = None) -> dict[str, Any]:
-    """Anthropic's error object; it has no field for `param`, which the reason names."""
-    kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": reason}}
+def anthropic_error_body(error: BadRequest) -> dict[str, Any]:
+    """Anthropic's error object; it has no place for the field, which the reason names."""
+    usual = "invalid_request_error" if error.status < 500 else "api_error"
+    kind = ERROR_TYPES.get(error.status, usual)
+    return {"type": "error", "error": {"type": kind, "message": error.reason}}

@@ -53,5 +53,5 @@ class AnthropicRoutes:
             chat = body.chat(read_messages(body.system, body.messages))
             adapter = await answering.find_served(request, chat.model, chat.adapters())
             reading = answering.prompts.tokenize_chat(request, chat, adapter)
-            prompt = await until_gone(request, reading)
-        return JSONResponse({"input_tokens": len(prompt)})
+            read = await until_gone(request, reading)
+        return JSONResponse({"input_tokens": len(read.token_ids)})

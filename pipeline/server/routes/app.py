@@ -20,6 +20,7 @@ from .completion_routes import CompletionRoutes
 from .errors import answer_bug, answer_no_route
 from .generate_routes import GenerateRoutes
 from .model_routes import ModelRoutes
+from .peer_adapter_routes import PeerAdapterRoutes
 from .profiler_routes import ProfilerRoutes
 from .responses_routes import ResponsesRoutes
 from .route_guard import RouteGuard
@@ -43,6 +44,7 @@ def make_app(gateway: Gateway) -> Starlette:
         TokenRoutes(answering, bodies),
         GenerateRoutes(answering, bodies),
         AdapterRoutes(gateway, bodies),
+        PeerAdapterRoutes(gateway, bodies),
         SchedulerRoutes(gateway, bodies),
         ProfilerRoutes(gateway, bodies),
     )

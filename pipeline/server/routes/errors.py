@@ -15,8 +15,8 @@ from ..http.bad_request import BadRequest, error_body, shortened
 
 log = logging.getLogger("server")
 
-ErrorWriter: TypeAlias = Callable[[int, str, str | None], dict[str, Any]]
-"""Makes the body of an error of its status, its reason and the field, in a protocol's shape."""
+ErrorWriter: TypeAlias = Callable[[BadRequest], dict[str, Any]]
+"""Makes the body of a refusal in a protocol's shape."""
 
 HEADERS_OF_STATUS = {
     401: {"www-authenticate": "Bearer"},
@@ -39,16 +39,15 @@ async def answer_no_route(request: HttpRequest, error: Exception) -> Response:
 
 
 async def answer_bug(
-    request: HttpRequest, error: Exception, write: ErrorWriter = error_body
+    request: HttpRequest, error: Exception, write: ErrorWriter = BadRequest.body
 ) -> Response:
     """Answers after a bug: the answer and the log, which has the traceback, share an id."""
     failure = f"e-{secrets.token_hex(6)}"
     log.error("%s: %s %s failed", failure, request.method, request.scope["path"], exc_info=error)
     reason = f"the server failed; its log has the reason under {failure}"
-    return JSONResponse(write(500, reason, None), 500)
+    return JSONResponse(write(BadRequest(reason, status=500)), 500)
 
 
-def answer_refusal(error: BadRequest, write: ErrorWriter = error_body) -> Response:
+def answer_refusal(error: BadRequest, write: ErrorWriter = BadRequest.body) -> Response:
     """Answers a refused request."""
-    body = write(error.status, error.reason, error.param)
-    return JSONResponse(body, error.status, HEADERS_OF_STATUS.get(error.status))
+    return JSONResponse(write(error), error.status, HEADERS_OF_STATUS.get(error.status))

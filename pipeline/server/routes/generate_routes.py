@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -86,6 +87,9 @@ class GenerateRoutes:
             (whole,) = await until_gone(request, reading)
             kept = [whole[-parameters.truncate :]]
             (prompt,) = await prompts.read(request, kept, "inputs", adds=True)
+        wanted = body.parameters.wanted_grammar()
+        grammar = await until_gone(request, self._answering.grammars.read(request, wanted))
+        params = replace(params, grammar=grammar)
         form = Format(
             kind="generate",
             answer_id=answer_id(request, "gen-"),

@@ -37,7 +37,7 @@ class TokenRoutes:
         adapter = await self._answering.find_served(request, body.model, body.adapters())
         if body.messages is not None:
             reading = prompts.tokenize_chat(request, body.chat(), adapter)
-            found = [await until_gone(request, reading)]
+            found = [(await until_gone(request, reading)).token_ids]
         else:
             texts = body.prompt if isinstance(body.prompt, list) else [body.prompt or ""]
             adds = body.add_special_tokens is not False
