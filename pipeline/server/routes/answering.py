@@ -16,12 +16,12 @@ from ..answers.answer_format import Format
 from ..answers.event_id import check_answer_id
 from ..answers.event_stream import REQUEST_ID, answer_response, until_gone
 from ..bodies.openai_bodies import DEFAULT_CHAT_TOKENS, ChatBody, SamplingBody
-from ..gateway.gateway import Gateway
+from ..gateway.gateway import AskedChoice, Gateway
 from ..gateway.grammar_reader import GrammarReader
 from ..gateway.prompt_reader import PromptReader
 from ..gateway.token_params import TokenParams
 from ..http.access import owner_of
-from ..http.bad_request import BadRequest
+from ..http.bad_request import BadRequest, shortened
 
 
 class Answering:
@@ -50,6 +50,20 @@ class Answering:
         `BadRequest` if the fields contradict each other."""
         adapter = self.gateway.find_adapter(model, others)
         await until_gone(request, self.gateway.await_adapter(adapter))
+        return adapter
+
+    async def find_served(
+        self, request: HttpRequest, model: str, others: Mapping[str, str]
+    ) -> str | None:
+        """As `find_adapter`, for what the router does not hear of. Raises `BadRequest` (404) for an
+        adapter that is not registered."""
+        adapter = await self.find_adapter(request, model, others)
+        table = self.gateway.pipeline.adapters
+        if adapter is not None and not any(
+            view.name == adapter for view in (table.adapters if table else ())
+        ):
+            reason = f"no adapter {shortened(adapter)!r} is registered"
+            raise BadRequest(reason, status=404, param="model")
         return adapter
 
     async def answer_chat(self, request: HttpRequest, body: ChatBody, form: Format) -> Response:
@@ -122,9 +136,18 @@ class Answering:
         params: list[SamplingParams],
     ) -> Response:
         """The answer to requests, each of one prompt with one set of parameters."""
+        asked = [
+            AskedChoice(adapter, prompt, each) for prompt in map(tuple, prompts) for each in params
+        ]
+        return await self.accept_choices(request, form, asked)
+
+    async def accept_choices(
+        self, request: HttpRequest, form: Format, asked: list[AskedChoice]
+    ) -> Response:
+        """The answer to these choices."""
         gateway = self.gateway
         await self._await_ring(request)
-        answer = gateway.open_answer(form, owner_of(request), adapter, prompts, params)
+        answer = gateway.open_answer(form, owner_of(request), asked)
         sending = gateway.send_requests(answer)
         return await answer_response(request, gateway.answers, answer, sending)
 

@@ -32,6 +32,8 @@ from loraconsole.pipeline.server.bodies.responses_body import (
     ResponsesReasoning,
     ResponsesText,
 )
+from loraconsole.pipeline.server.bodies.sglang_body import SglangBody, SglangSampling
+from loraconsole.pipeline.server.bodies.tokenize_body import DetokenizeBody, TokenizeBody
 from loraconsole.pipeline.server.http.bad_request import BadRequest
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "http.md"
@@ -41,6 +43,10 @@ LEAST: dict[type[Body], dict[str, Any]] = {
     StreamOptions: {"include_obfuscation": False},
     ResponsesBody: {"input": "hi"},
     ResponsesText: {},
+    TokenizeBody: {},
+    SglangBody: {"text": "hi"},
+    SglangSampling: {},
+    DetokenizeBody: {"tokens": [1]},
     MessagesBody: {"messages": [{"role": "user", "content": "hi"}]},
     CountTokensBody: {"messages": [{"role": "user", "content": "hi"}]},
     ResponsesReasoning: {},
@@ -129,6 +135,16 @@ VALUES: dict[str, Any] = {
     "structures": [{"begin": "a"}],
     "logprobs_mode": "processed_logprobs",
     "system": "a",
+    "input_ids": [1],
+    "sampling_params": {"top_k": 3},
+    "rid": "a",
+    **dict.fromkeys(("return_logprob", "return_text_in_logprobs", "no_stop_trim"), True),
+    **dict.fromkeys(("top_logprobs_num", "min_new_tokens", "sampling_seed"), 3),
+    **dict.fromkeys(("truncate", "top_n_tokens", "return_k_alternatives"), 3),
+    **dict.fromkeys(("details", "return_full_text"), True),
+    "prompt": "a",
+    "messages": [],
+    "return_token_strs": True,
     "stop_sequences": ["a", "b"],
     "output_config": {"format": {"type": "json_object"}},
     "output_format": {"type": "json_object"},
