@@ -26,9 +26,14 @@ def compile_grammar(text: str, vocabulary: Vocabulary) -> LLMatcher:
     return LLMatcher(vocabulary.library, text, log_level=0, limits=LIMITS)
 
 
+DEAD_END = "no token of the model continues the text"
+"""For llguidance's reason NoExtensionBias."""
+
+
 def reason_of(error: str) -> str:
     """llguidance's reason, without the state of its parser."""
-    return error.partition("<non-verbose/>")[0].partition("\n<state>")[0].strip()
+    reason = error.partition("<non-verbose/>")[0].partition("\n<state>")[0].strip()
+    return DEAD_END if reason == "NoExtensionBias" else reason
 
 
 class Matcher:

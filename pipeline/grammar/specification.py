@@ -21,7 +21,7 @@ MOST_CHARACTERS = 64 * 1024
 WHITESPACE = r"[ \n\r\t]{1,32}"
 """White space between the parts of a JSON text. Without a bound, small models write line ends until
 their answer is cut."""
-HEAD = '%llguidance {"no_forcing": true}\n'
+TAIL = '\n%llguidance {"no_forcing": true}\n'
 """Leaves the choice of tokens to the model where the text is fixed: llguidance would take the
 longest, with which models are not trained."""
 
@@ -60,12 +60,17 @@ class GrammarRefused(ValueError):
 
 
 def json_schema_grammar(
-    schema: Any, *, whitespace: str | None = None, is_compact: bool = False
+    schema: Any,
+    *,
+    whitespace: str | None = None,
+    is_compact: bool = False,
+    is_closed: bool = False,
 ) -> str:
     """The grammar of the JSON texts that a schema (an object, true, or either as text) describes.
 
     `whitespace` is a regular expression for the white space between their parts, `is_compact`
-    allows none. Raises `GrammarRefused`.
+    allows none. `is_closed` forbids properties that an object's schema does not name, unless it
+    has additionalProperties. Raises `GrammarRefused`.
     """
     if isinstance(schema, str):
         schema = _parsed(schema)
@@ -74,10 +79,15 @@ def json_schema_grammar(
     if not isinstance(schema, dict):
         raise GrammarRefused(f"a schema is a JSON object, not {_short(schema)}")
     usable = enforceable(schema)
+    if is_closed:
+        for _, part in subschemas(usable):
+            if isinstance(part.get("properties"), dict):
+                part.setdefault("additionalProperties", False)
     options: dict[str, Any] = {"whitespace_pattern": whitespace or WHITESPACE}
     if is_compact:
         options = {"whitespace_flexible": False}
-    usable["x-guidance"] = options | usable.get("x-guidance", {})
+    own = usable.get("x-guidance")
+    usable["x-guidance"] = options | (own if isinstance(own, dict) else {})
     return _checked(f"start: %json {json.dumps(usable, ensure_ascii=False)}")
 
 
@@ -90,7 +100,7 @@ def _parsed(schema: str) -> Any:
     try:
         return json.loads(schema)
     except (ValueError, RecursionError) as error:
-        raise GrammarRefused(f"the schema is not JSON: {error}") from error
+        raise GrammarRefused(f"it is not JSON: {error}") from error
 
 
 def enforceable(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,10 +177,20 @@ def own_grammar(text: str) -> str:
         raise GrammarRefused(str(error)) from error
 
 
-def structural_tag_grammar(tag: Mapping[str, Any], special: frozenset[str] = frozenset()) -> str:
+def lark_grammar(text: str) -> str:
+    """The same of a text that is written here, in Lark. Raises `GrammarRefused` if it is too
+    long."""
+    return _checked(text)
+
+
+def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> str:
     """The grammar of a text in which each trigger begins a part that follows a schema:
-    `{"triggers": […], "structures": [{"begin", "schema", "end"}]}`. `special` are the texts of
-    special tokens. Raises `GrammarRefused`."""
+    `{"triggers": […], "structures": [{"begin", "schema", "end"}]}`, or that as text. `special` are
+    the texts of special tokens. Raises `GrammarRefused`."""
+    if isinstance(tag, str):
+        tag = _parsed(tag)
+    if not isinstance(tag, dict):
+        raise GrammarRefused(f"a structural tag is a JSON object, not {_short(tag)}")
     triggers, structures = tag.get("triggers"), tag.get("structures")
     if not isinstance(triggers, list) or not isinstance(structures, list) or not structures:
         raise GrammarRefused("a structural tag has a list of triggers and one of structures")
@@ -201,7 +221,7 @@ def _are_texts(values: Any) -> bool:
 def _checked(text: str) -> str:
     if len(text) > MOST_CHARACTERS:
         raise _too_long(text)
-    return HEAD + text
+    return text + TAIL
 
 
 def _too_long(text: str) -> GrammarRefused:

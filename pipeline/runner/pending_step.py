@@ -18,8 +18,8 @@ from ..runtime.clock import unix_time
 from .scored_rows import ScoredRows
 
 NO_CANDIDATE = (
-    "the grammar allows no token that the request's other fields (allowed_token_ids, bad_words, "
-    "logit_bias) leave"
+    "no token continues the answer in its grammar; if allowed_token_ids, bad_words or logit_bias "
+    "are set, they may rule out the rest"
 )
 """Why a row has no token though its grammar goes on."""
 

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from ...messages import Request, SamplingParams, TokenLogprob
+from ...messages import PromptLogprobs, Request, SamplingParams, TokenLogprob
 from ...run_directory import REQUEST_JOURNAL
 from .answer_format import Format
 
@@ -84,6 +84,7 @@ class ChoiceEnded(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
     finish_reason: str
     logprobs: tuple[TokenLogprob, ...] = ()
     stopped_by: str | int | None = None
+    prompt_logprobs: tuple[PromptLogprobs, ...] = ()
 
 
 class AnswerClosed(msgspec.Struct, frozen=True, array_like=True, tag="closed"):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .anthropic_fields import COUNT_TOKENS, MESSAGES
 from .field_table import Table, page_of
+from .grammar_fields import JSON_SCHEMA, RESPONSE_FORMAT, STRUCTURED_OUTPUTS
 from .request_fields import (
     ADAPTER_BODY,
     CHAT,
@@ -27,9 +29,14 @@ PAGES: Mapping[str, Table] = {
     "POST /v1/chat/completions": CHAT,
     "POST /v1/completions": COMPLETION,
     "stream_options": STREAM_OPTIONS,
+    "response_format": RESPONSE_FORMAT,
+    "json_schema": JSON_SCHEMA,
+    "structured_outputs": STRUCTURED_OUTPUTS,
     "POST /v1/responses": RESPONSES,
     "text of /v1/responses": RESPONSES_TEXT,
     "reasoning of /v1/responses": RESPONSES_REASONING,
+    "POST /v1/messages": MESSAGES,
+    "POST /v1/messages/count_tokens": COUNT_TOKENS,
     "POST /generate, /generate_stream": GENERATE,
     "parameters": PARAMETERS,
     "POST /v1/load_lora_adapter, /load_lora_adapter": LOAD,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ...grammar.wanted_grammar import WantedGrammar
 from ...messages import SamplingParams
 from ...model_files.generation_config import NO_DEFAULTS, GenerationDefaults
 from ..http.bad_request import BadRequest
 from . import request_fields
 from .body import Body
 from .field_table import Table
+from .grammar_fields import ResponseFormat, only_one
 from .sampling_fields import make_seed, sampling_params, stop_strings
 from .value_types import (
     Count,
@@ -31,6 +33,10 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
     """S-LoRA's (TGI's, LoRAX's) parameters."""
 
     table: ClassVar[Table] = request_fields.PARAMETERS
+    nested: ClassVar[dict[str, type[Body]]] = {
+        "grammar": ResponseFormat,
+        "response_format": ResponseFormat,
+    }
 
     do_sample: bool = False
     temperature: Temperature | None = None
@@ -50,6 +56,15 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
     adapter_id: Name | None = None
     """LoRAX's name for S-LoRA's `lora_dir`."""
     adapter_source: Source | None = None
+    grammar: ResponseFormat | None = None
+    response_format: ResponseFormat | None = None
+
+    def wanted_grammar(self) -> WantedGrammar | None:
+        """The form that it asks for; None: any text. Raises `BadRequest`."""
+        named = {"grammar": self.grammar, "response_format": self.response_format}
+        return only_one(
+            one.wanted(f"parameters.{name}") for name, one in named.items() if one is not None
+        )
 
     def params(self, defaults: GenerationDefaults = NO_DEFAULTS) -> SamplingParams:
         """The parameters: greedy unless `do_sample`. Raises `BadRequest` on bad stop strings, and

@@ -12,7 +12,10 @@ from ..http.bad_request import BadRequest
 from . import request_fields
 from .body import Body
 from .field_table import Table
+from .grammar_fields import GrammarBody
 from .sampling_fields import make_seed, sampling_params, stop_strings
+from .thinking_fields import Thinking, read_thinking
+from .tool_fields import ChatTools, read_old_functions, read_tools
 from .value_types import (
     Count,
     Name,
@@ -42,10 +45,13 @@ class StreamOptions(Body, frozen=True, kw_only=True):
     continuous_usage_stats: bool = False
 
 
-class SamplingBody(Body, frozen=True, kw_only=True):
+class SamplingBody(GrammarBody, frozen=True, kw_only=True):
     """Fields of both endpoints: OpenAI's, and additions common to other servers."""
 
-    nested: ClassVar[dict[str, type[Body]]] = {"stream_options": StreamOptions}
+    nested: ClassVar[dict[str, type[Body]]] = {
+        "stream_options": StreamOptions,
+        **GrammarBody.nested,
+    }
 
     model: Name = ""
     adapter_id: Name | None = None
@@ -105,6 +111,7 @@ class SamplingBody(Body, frozen=True, kw_only=True):
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=self.ignore_eos,
             logprobs=logprobs,
+            masked_logprobs=self.logprobs_mode == "processed_logprobs",
             skip_special_tokens=skip_special_tokens,
             include_stop_str_in_output=self.include_stop_str_in_output,
         )
@@ -123,11 +130,40 @@ class ChatBody(SamplingBody, frozen=True, kw_only=True):
     documents: list[dict[str, Any]] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool = False
+    tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool = True
+    functions: list[Any] | None = None
+    function_call: str | dict[str, Any] | None = None
+    reasoning_effort: Annotated[str, Meta(max_length=32)] | None = None
+    enable_thinking: bool | None = None
+    thinking: bool | dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+    include_reasoning: bool = True
+    separate_reasoning: bool = True
+    chat_template: str | None = None
 
     def check(self) -> None:
         super().check()
         if self.top_logprobs and not self.logprobs:
             raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+        if self.tools and self.functions:
+            raise BadRequest(
+                "functions is the old name of tools: send one of them", param="functions"
+            )
+
+    def chat_tools(self) -> ChatTools | None:
+        """The tools; None if there are none. Raises `BadRequest` naming the field."""
+        if self.functions:
+            return read_old_functions(self.functions, self.function_call)
+        read_old_functions(None, self.function_call)
+        return read_tools(self.tools, self.tool_choice, is_parallel=self.parallel_tool_calls)
+
+    def chat_thinking(self) -> Thinking:
+        """What it says of the model's reasoning. Raises `BadRequest` naming the field."""
+        return read_thinking(
+            self.reasoning_effort, self.enable_thinking, self.thinking, self.reasoning
+        )
 
 
 class CompletionBody(SamplingBody, frozen=True, kw_only=True):

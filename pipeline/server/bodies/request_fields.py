@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from .adapter_fields import ADAPTER, LORA_PATH
 from .field_table import Field, Table, harmless, honoured, only, refused
+from .grammar_fields import GRAMMAR
 
 STRUCTURED = "answers are not constrained; ask for the form in the prompt"
-TOOLS = "describe the functions in a message and parse the answer"
+TOOLS = "/v1/chat/completions takes tools"
 ONE_LOGPROB = "logprobs (top_logprobs in a chat) cover the generated tokens only"
-NEVER_SPLIT = "the answer is one text, reasoning included"
 NO_PROMPT_CUT = "cut the prompt before it is sent"
 SAMPLERS = "the samplers are temperature, top_k, top_p, min_p and the three penalties"
 OWN_PROCESSES = "only for servers with separate prefill and decode"
@@ -39,6 +39,7 @@ SAMPLING: Table = {
     "stream": honoured("server-sent events"),
     "stream_options": honoured("with `stream`; its fields are below"),
     "add_special_tokens": honoured("vLLM: whether the tokenizer adds its own, such as a BOS"),
+    **GRAMMAR,
     # Fields that would change the text or the tokens.
     "logit_bias": refused("change the prompt, or use stop"),
     "min_tokens": refused("ignore_eos with max_tokens fixes the length", 0),
@@ -67,19 +68,6 @@ SAMPLING: Table = {
     "truncation_side": refused(NO_PROMPT_CUT),
     "thinking_token_budget": refused("use max_tokens", -1),
     "prompt_embeds": refused("send the prompt as text or token ids"),
-    "response_format": refused(f'only {{"type": "text"}} is; {STRUCTURED}', {"type": "text"}),
-    "structured_outputs": refused(STRUCTURED),
-    "guided_json": refused(STRUCTURED),
-    "guided_regex": refused(STRUCTURED),
-    "guided_choice": refused(STRUCTURED),
-    "guided_grammar": refused(STRUCTURED),
-    "guided_decoding_backend": refused(STRUCTURED),
-    "guided_whitespace_pattern": refused(STRUCTURED),
-    "structural_tag": refused(STRUCTURED),
-    "json_schema": refused(STRUCTURED),
-    "regex": refused(STRUCTURED),
-    "ebnf": refused(STRUCTURED),
-    "grammar": refused(STRUCTURED),
     "tools": refused(TOOLS),
     "tool_choice": refused(TOOLS, "none", "auto"),
     "functions": refused(TOOLS),
@@ -148,18 +136,23 @@ CHAT: Table = {
     "prompt": refused("POST /v1/completions takes one"),
     "echo": refused("the client can repeat the last message itself"),
     "skip_special_tokens": only(True, "/v1/completions takes false"),
-    "chat_template": refused("the template is the model's or the adapter's own"),
-    "reasoning_effort": refused(
-        'use chat_template_kwargs {"reasoning_effort": …} if the template reads it'
+    "tools": honoured("functions that the model may call; see [tools](tools.md)"),
+    "tool_choice": honoured("none, auto, required, a function, or OpenAI's `allowed_tools`"),
+    "parallel_tool_calls": honoured("false: one call at most"),
+    "functions": honoured("OpenAI's old form of `tools`; answered as `function_call`"),
+    "function_call": honoured("with `functions`: none, auto, or a function"),
+    "chat_template": honoured(
+        "vLLM: a template of the request, with --trust-request-chat-template"
     ),
-    "enable_thinking": Field("refused", 'use chat_template_kwargs {"enable_thinking": …}', ()),
-    "thinking": Field(
-        "refused", "use chat_template_kwargs if the template reads such a switch", ()
+    "reasoning_effort": honoured(
+        "given to a chat template that reads it; none turns reasoning off"
     ),
-    "reasoning": refused("use chat_template_kwargs if the template reads such a switch"),
-    "include_reasoning": only(True, NEVER_SPLIT),
-    "separate_reasoning": refused(NEVER_SPLIT),
-    "stream_reasoning": harmless(NEVER_SPLIT),
+    "enable_thinking": honoured("turns reasoning on or off if the chat template can"),
+    "thinking": honoured('the same: true, false, or `{"type": "enabled"}`, disabled, auto'),
+    "reasoning": honoured("the same: `effort` as reasoning_effort, `enabled` as enable_thinking"),
+    "include_reasoning": honoured("vLLM: false leaves the reasoning out of the answer"),
+    "separate_reasoning": honoured("SGLang: false leaves it in the content, with its marks"),
+    "stream_reasoning": only(True, "it is streamed with the rest"),
     "verbosity": refused("ask for it in a message", "medium"),
     "modalities": refused("only text is answered", ["text"]),
     "audio": refused("only text is answered"),
@@ -233,8 +226,8 @@ PARAMETERS: Table = {
     "return_details": refused(DETAILS),
     "top_n_tokens": refused(DETAILS, 0),
     "return_k_alternatives": refused(DETAILS, 0),
-    "grammar": refused(STRUCTURED),
-    "response_format": refused(STRUCTURED),
+    "grammar": honoured("TGI: the answer's form, as response_format of a chat"),
+    "response_format": honoured("LoRAX: the answer's form, as in a chat"),
     "min_tokens": refused("ignore_eos with max_new_tokens fixes the length", 0),
 }
 
@@ -242,7 +235,8 @@ LOAD: Table = {
     "lora_name": honoured("the adapter's name"),
     "lora_path": honoured("an absolute path on the server's machine, or a hub id"),
     "pinned": honoured("SGLang: never evicted"),
-    "load_inplace": refused("POST /v1/adapters/NAME/reload"),
+    "load_inplace": honoured("vLLM: an adapter of this name is replaced"),
+    "is_3d_lora_weight": refused("adapters of mixtures of experts are not served"),
     "added_tokens_config": refused("an adapter's tokens are those of its base"),
     "base_model_name": harmless("the adapter's files are checked against the model served"),
     "lora_int_id": harmless("ids are the server's"),

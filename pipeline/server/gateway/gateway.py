@@ -40,7 +40,7 @@ from ..answers.request_counters import RequestCounters
 from ..answers.request_journal import RequestJournal
 from ..answers.streams import AnswerStreams, Stream
 from ..chat.adapter_chat import AdapterChat, AdapterChats
-from ..http.bad_request import BadRequest, shortened
+from ..http.bad_request import MODEL_NOT_FOUND, BadRequest, shortened
 from .pipeline_state import PipelineState
 
 ORDER_SECONDS = 600.0
@@ -74,7 +74,7 @@ class Gateway:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self.config = process.config
+        self.config, self.run = process.config, process.run
         self.incarnation = process.incarnation
         self.pipeline = PipelineState(process.config.process_names())
         self.counters = RequestCounters()
@@ -119,9 +119,14 @@ class Gateway:
     # -- requests
 
     def check_room(self, count: int) -> None:
-        """Raises `BadRequest` (429) unless `count` more requests may wait: a body's requests are
-        accepted all or none."""
+        """Raises `BadRequest` unless `count` more requests may wait: 429 if the queue is too full
+        for all of a body's requests, 400 if it never holds as many."""
         most = self.config.max_waiting
+        if count > most:
+            raise BadRequest(
+                f"the body makes {count} requests, one for each choice of each prompt; at most "
+                f"{most} may wait: send fewer at once, or see --max-waiting"
+            )
         if len(self.answers.streams) + count <= most:
             return
         waiting = sum(not stream.num_tokens for stream in self.answers.streams.values())
@@ -291,7 +296,7 @@ class Gateway:
         name = model.removeprefix(f"{base}:")
         if len(name) > LONGEST_NAME:
             reason = f"no adapter {shortened(name)!r} is registered"
-            raise BadRequest(reason, status=404, param="model")
+            raise BadRequest(reason, status=404, param="model", code=MODEL_NOT_FOUND)
         return normal(name) or None
 
     # -- orders

@@ -6,15 +6,18 @@ import functools
 import secrets
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from ...grammar.wanted_grammar import WantedGrammar
 from ...messages import SamplingParams
 from ..answers.answer_format import Format
 from ..answers.event_id import check_answer_id
 from ..answers.event_stream import REQUEST_ID, answer_response, until_gone
 from ..bodies.openai_bodies import DEFAULT_CHAT_TOKENS, ChatBody, SamplingBody
 from ..gateway.gateway import Gateway
+from ..gateway.grammar_reader import GrammarReader
 from ..gateway.prompt_reader import PromptReader
 from ..http.access import owner_of
 from ..http.bad_request import BadRequest
@@ -26,6 +29,7 @@ class Answering:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.prompts = PromptReader(gateway)
+        self.grammars = GrammarReader(gateway, self.prompts.workers)
 
     def model_named(self, model: str, others: Mapping[str, str]) -> str:
         """The model of a request as its client named it; the base model's id if it did not."""
@@ -52,10 +56,11 @@ class Answering:
         await self.check_ready(request)
         adapter = await self.find_adapter(request, body.model, body.adapters())
         self.prompts.check_number(1, body.n)
-        prompt = await until_gone(request, self.prompts.read_chat(request, body, adapter))
+        chat = await until_gone(request, self.prompts.read_chat(request, body, adapter))
+        prompt, plan = chat.token_ids, chat.plan
         defaults = self.gateway.defaults
         room = max(1, self.gateway.max_model_len - len(prompt))
-        params = functools.partial(
+        choice_params = functools.partial(
             body.params,
             body.max_completion_tokens
             or body.max_tokens
@@ -63,7 +68,19 @@ class Answering:
             (body.top_logprobs or 0) if body.logprobs else None,
             defaults=defaults,
         )
-        return await self.answer(request, body, form, adapter, [prompt], params)
+
+        def params(choice: int) -> SamplingParams:
+            shown = plan.shown_special_ids
+            return replace(choice_params(choice), shown_special_ids=shown)
+
+        form = replace(
+            form,
+            reading=plan.reading,
+            is_function_call=chat.tools is not None and chat.tools.is_old,
+            is_named_call=chat.tools is not None and chat.tools.is_named,
+        )
+        calls = WantedGrammar("lark", plan.grammar, "tools") if plan.grammar else None
+        return await self.answer(request, body, form, adapter, [prompt], params, calls)
 
     async def answer(
         self,
@@ -73,13 +90,23 @@ class Answering:
         adapter: str | None,
         prompts: list[list[int]],
         params: Callable[[int], SamplingParams],
+        calls: WantedGrammar | None = None,
     ) -> Response:
         """The answer, streamed or whole: n choices of each prompt, each its own request. `params`
-        makes the parameters of choice i."""
+        makes the parameters of choice i; `calls` is the grammar of tool calls."""
         self.prompts.check_ids(body.stop_token_ids or [], "stop_token_ids")
         if (count := len(prompts) * body.n) > 1:  # the router refuses a single one itself
             self.gateway.check_room(count)
-        choices = [params(choice) for choice in range(body.n)]
+        wanted = body.wanted_grammar()
+        if wanted is not None and calls is not None:
+            raise BadRequest(
+                f"{wanted.field} and tools both constrain the answer: use tool_choice auto without "
+                f"strict tools, or leave {wanted.field} out",
+                param=wanted.field,
+            )
+        reading = self.grammars.read(request, calls or wanted)
+        grammar = await until_gone(request, reading)
+        choices = [replace(params(choice), grammar=grammar) for choice in range(body.n)]
         return await self.accept(request, form, adapter, prompts, choices)
 
     async def accept(

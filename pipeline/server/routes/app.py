@@ -15,10 +15,12 @@ from ..http.body_reader import BodyReader
 from ..http.browser_guard import guard_middleware
 from .adapter_routes import AdapterRoutes
 from .answering import Answering
+from .anthropic_routes import AnthropicRoutes
 from .completion_routes import CompletionRoutes
 from .errors import answer_bug, answer_no_route
 from .generate_routes import GenerateRoutes
 from .model_routes import ModelRoutes
+from .peer_adapter_routes import PeerAdapterRoutes
 from .profiler_routes import ProfilerRoutes
 from .responses_routes import ResponsesRoutes
 from .route_guard import RouteGuard
@@ -37,8 +39,10 @@ def make_app(gateway: Gateway) -> Starlette:
         ModelRoutes(gateway),
         CompletionRoutes(answering, bodies),
         ResponsesRoutes(answering, bodies),
+        AnthropicRoutes(answering, bodies),
         GenerateRoutes(answering, bodies),
         AdapterRoutes(gateway, bodies),
+        PeerAdapterRoutes(gateway, bodies),
         SchedulerRoutes(gateway, bodies),
         ProfilerRoutes(gateway, bodies),
     )

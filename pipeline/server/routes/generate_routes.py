@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -49,6 +50,9 @@ class GenerateRoutes:
         adapter = await self._answering.find_adapter(request, "", body.adapters())
         reading = self._answering.prompts.read(request, [body.inputs], "inputs", adds=True)
         (prompt,) = await until_gone(request, reading)
+        wanted = body.parameters.wanted_grammar()
+        grammar = await until_gone(request, self._answering.grammars.read(request, wanted))
+        params = replace(params, grammar=grammar)
         form = Format(
             kind="generate",
             answer_id=answer_id(request, "gen-"),

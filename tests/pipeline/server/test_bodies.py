@@ -44,7 +44,7 @@ COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
         ({"stream": True, "stream_options": 3}, "stream_options", "Expected"),
         ({"logit_bias": {"5": 1.0}}, "logit_bias", "not supported"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "text"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type", "yaml"),
         ({"top_logprobs": 3}, "top_logprobs", "needs logprobs"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "<= 20"),
         ({"stop": [""]}, "stop", "none of them empty"),
@@ -174,8 +174,8 @@ def test_adapters_are_named_in_any_of_their_fields() -> None:
 def test_orders_refuse_what_they_do_not_know() -> None:
     load = {"lora_name": "a", "lora_path": "/a", "lora_int_id": 3}
     assert decode_body(json.dumps(load).encode(), LoadBody).lora_name == "a"
-    with pytest.raises(BadRequest, match="reload"):
-        decode_body(json.dumps(load | {"load_inplace": True}).encode(), LoadBody)
+    with pytest.raises(BadRequest, match="mixtures of experts"):
+        decode_body(json.dumps(load | {"is_3d_lora_weight": True}).encode(), LoadBody)
     with pytest.raises(BadRequest, match="did you mean policy"):
         decode_body(b'{"polcy": "lifo"}', SchedulerBody)
     with pytest.raises(BadRequest, match="max_wait_tokens"):

@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 
+from loraconsole.pipeline.server.bodies.anthropic_body import CountTokensBody, MessagesBody
 from loraconsole.pipeline.server.bodies.body import Body, decode_body
 from loraconsole.pipeline.server.bodies.field_pages import PAGES
 from loraconsole.pipeline.server.bodies.field_table import OFF, Field, page_of
 from loraconsole.pipeline.server.bodies.generate_body import GenerateBody, GenerateParameters
+from loraconsole.pipeline.server.bodies.grammar_fields import (
+    JsonSchemaFormat,
+    ResponseFormat,
+    StructuredOutputs,
+)
 from loraconsole.pipeline.server.bodies.openai_bodies import ChatBody, CompletionBody, StreamOptions
 from loraconsole.pipeline.server.bodies.order_bodies import (
     AdapterBody,
@@ -35,7 +41,12 @@ LEAST: dict[type[Body], dict[str, Any]] = {
     StreamOptions: {"include_obfuscation": False},
     ResponsesBody: {"input": "hi"},
     ResponsesText: {},
+    MessagesBody: {"messages": [{"role": "user", "content": "hi"}]},
+    CountTokensBody: {"messages": [{"role": "user", "content": "hi"}]},
     ResponsesReasoning: {},
+    ResponseFormat: {"type": "json_object"},
+    JsonSchemaFormat: {"schema": {"type": "object"}},
+    StructuredOutputs: {"_backend": "xgrammar"},
     GenerateBody: {"inputs": "hi"},
     GenerateParameters: {},
     LoadBody: {"lora_name": "a", "lora_path": "/a"},
@@ -51,12 +62,16 @@ PARENTS: dict[type[Body], tuple[type[Body], dict[str, Any], str]] = {
     GenerateParameters: (GenerateBody, {}, "parameters"),
     ResponsesText: (ResponsesBody, {}, "text"),
     ResponsesReasoning: (ResponsesBody, {}, "reasoning"),
+    ResponseFormat: (CompletionBody, {}, "response_format"),
+    StructuredOutputs: (CompletionBody, {}, "structured_outputs"),
+    JsonSchemaFormat: (ResponseFormat, {"type": "json_schema"}, "json_schema"),
 }
 """Objects that lie in another body: in which, with what beside them, under which name."""
 VALUES: dict[str, Any] = {
     **dict.fromkeys(("model", "adapter_id", "lora_path", "lora_dir", "policy"), "a"),
-    **{name: ["a", "b"] for name in ("stop", "stop_sequences")},
+    **{name: ["a", "b"] for name in ("stop",)},
     **dict.fromkeys(("stream", "ignore_eos", "ignore_eos_token", "do_sample", "pinned"), True),
+    "load_inplace": True,
     **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), 0.5),
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), -0.5),
     **dict.fromkeys(("top_k", "seed", "max_tokens", "max_completion_tokens", "top_logprobs"), 3),
@@ -84,18 +99,45 @@ VALUES: dict[str, Any] = {
     "format": {"type": "json_object"},
     "tools": [{"type": "function", "name": "f"}],
     "tool_choice": "required",
-    "parallel_tool_calls": False,
+    **dict.fromkeys(("parallel_tool_calls", "include_reasoning", "separate_reasoning"), False),
+    "functions": [{"name": "f"}],
+    **dict.fromkeys(("function_call", "reasoning_effort"), "none"),
+    "enable_thinking": True,
+    "thinking": {"type": "enabled"},
+    "chat_template": "{{ messages }}",
     "reasoning": {"effort": "low"},
     "include": ["message.output_text.logprobs"],
     "metadata": {"a": "b"},
+    **{key: {"type": "null"} for key in ("json_schema", "guided_json", "json", "structural_tag")},
+    **dict.fromkeys(("regex", "ebnf", "grammar", "guided_regex", "guided_grammar"), "a"),
+    **dict.fromkeys(("guided_whitespace_pattern", "whitespace_pattern"), " "),
+    **{key: ["a"] for key in ("choice", "guided_choice", "triggers")},
+    **dict.fromkeys(("disable_any_whitespace", "disable_additional_properties"), True),
+    "response_format": {"type": "json_object"},
+    "structured_outputs": {"regex": "a"},
+    "json_object": True,
+    "value": {"type": "null"},
+    "schema": {"type": "null"},
+    "structures": [{"begin": "a"}],
+    "logprobs_mode": "processed_logprobs",
+    "system": "a",
+    "stop_sequences": ["a", "b"],
+    "output_config": {"format": {"type": "json_object"}},
+    "output_format": {"type": "json_object"},
 }
 """A value of each honoured field that is not its default."""
 EACH = [(kind, name, field) for kind in LEAST for name, field in kind.table.items()]
 
 
 def value_of(kind: type[Body], name: str) -> Any:
+    if kind is ResponseFormat and name == "json_schema":
+        return {"schema": {}}
+    if kind is GenerateParameters and name == "grammar":
+        return {"type": "regex", "value": "a"}
     if name == "logprobs":
         return True if kind is ChatBody else 3
+    if name == "tool_choice" and issubclass(kind, CountTokensBody):
+        return {"type": "any"}
     return LEAST[kind].get(name) or VALUES[name]
 
 
@@ -158,7 +200,8 @@ def test_zero_is_no_false_and_one_is_a_whole_number() -> None:
     with pytest.raises(BadRequest, match="prompt_logprobs"):
         decode(CompletionBody, prompt_logprobs=0)
     text = {"type": "text", "json_schema": None}
-    assert decode(CompletionBody, response_format=text) == decode(CompletionBody)
+    body = decode(CompletionBody, response_format=text)
+    assert isinstance(body, CompletionBody) and body.wanted_grammar() is None
     for nothing in ({}, {"include_usage": None}):
         assert decode(CompletionBody, stream_options=nothing) == decode(CompletionBody)
     assert decode(CompletionBody, typical_p=1) == decode(CompletionBody, typical_p=1.0)
