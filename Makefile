@@ -37,6 +37,23 @@ test-versions: .venv/.installed-dev  ## the fast tests with the lowest and the n
 	@$(INSTALL) uv
 	@$(BIN)/python tests/versions.py
 
+# The clients lie in environments of their own: they want other versions than the program, and
+# lorax-client other ones than it works with, so each file lists everything and pip adds nothing.
+CLIENTS := .venv-clients
+
+.PHONY: test-clients
+test-clients: install $(CLIENTS)/.installed  ## real clients against a real pipeline: docs/clients.md
+	@cd tests/clients && ../../$(CLIENTS)/python/bin/python -P -m pytest --quiet $(TESTS)
+
+$(CLIENTS)/.installed: $(wildcard tests/clients/constraints*.txt tests/clients/js/package*.json)
+	@for name in python aiperf; do test -x $(CLIENTS)/$$name/bin/python || $(PYTHON) -m venv $(CLIENTS)/$$name; done
+	@echo "installing the clients into $(CLIENTS) (3 GB)"
+	@$(CLIENTS)/python/bin/pip install --quiet --no-deps --requirement tests/clients/constraints.txt
+	@$(CLIENTS)/aiperf/bin/pip install --quiet --no-deps --requirement tests/clients/constraints-aiperf.txt
+	@mkdir -p $(CLIENTS)/js && cp tests/clients/js/package*.json $(CLIENTS)/js
+	@if command -v npm >/dev/null; then npm ci --silent --prefix $(CLIENTS)/js; else echo "no npm: the JavaScript clients are skipped"; fi
+	@touch $@
+
 bench-gpu: install  ## milliseconds a step on this machine's GPU, dummy 8B weights, random adapters
 	@$(BIN)/python -P -m loraconsole.pipeline.bench.engine $(BENCH)
 

@@ -55,6 +55,27 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Special tokens are left out of the text."""
     include_stop_str_in_output: bool = False
     """The text ends with the stop string, or the stop token's text."""
+    min_tokens: int = 0
+    """Tokens before the first that may end the answer: until then the end tokens are not chosen,
+    and stop strings are not looked for."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, what is added to its logit)."""
+    allowed_token_ids: tuple[int, ...] | None = None
+    """The only tokens that may be chosen; None allows all."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Token sequences that the output must not contain: the last token of one is not chosen after
+    the others."""
+    prompt_logprobs: int | None = None
+    """How many alternatives to report beside each token of the prompt; None reports nothing."""
+    logprob_token_ids: tuple[int, ...] = ()
+    """The tokens that `logprobs` reports beside the chosen one, in place of the likeliest."""
+    grammar: str = ""
+    """The grammar of the answer, in llguidance's form; "" allows every text."""
+    masked_logprobs: bool = False
+    """Logprobs are those of the distribution that is sampled from, after the grammar, biases and
+    penalties and before temperature and truncation; False: the model's own."""
+    shown_special_ids: tuple[int, ...] = ()
+    """Special tokens that are not left out of the text: marks of tool calls and reasoning."""
 
     @property
     def penalizes(self) -> bool:
@@ -86,13 +107,24 @@ class ResumeRequest(Message, frozen=True, kw_only=True):
     logprobs: tuple[tuple[Logprob, ...], ...] = ()
     """Of each of these tokens, if the request asks for them."""
     first_token_at: float | None = None
+    prompt_logprobs: tuple[PromptLogprobs, ...] = ()
+    """Of the first tokens of the prompt, if the request asks for them."""
 
     @property
     def known_ids(self) -> tuple[int, ...]:
-        """The tokens to go on after. Those that lack their logprobs are computed again."""
+        """The tokens to go on after. Those that lack their logprobs, or those of the prompt, are
+        computed again."""
+        params = self.request.params
         lacks_logprobs = len(self.logprobs) != len(self.token_ids)
-        wants_logprobs = self.request.params.logprobs is not None
-        return () if wants_logprobs and lacks_logprobs else self.token_ids
+        if params.logprobs is not None and lacks_logprobs:
+            return ()
+        lacks_prompt = self.num_scored < len(self.request.prompt_ids)
+        return () if params.prompt_logprobs is not None and lacks_prompt else self.token_ids
+
+    @property
+    def num_scored(self) -> int:
+        """Tokens of the prompt whose logprobs are known; the first one never has any."""
+        return 1 + sum(piece.count for piece in self.prompt_logprobs)
 
 
 class Abort(Message, frozen=True):
@@ -108,6 +140,31 @@ class Refused(Message, frozen=True):
     request_id: str
     status: int
     reason: str
+    code: str = ""
+    """OpenAI's word for it, if it has one."""
+
+
+CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+"""OpenAI's code for a request that is too long, by which clients know that a shorter one may do."""
+
+
+class AnswerTimes(Row, frozen=True):
+    """How long a request that was answered spent in each phase, in seconds."""
+
+    queued_s: float
+    """Arrival to admission."""
+    prefill_s: float
+    """Admission to the first token."""
+    decode_s: float
+    """First token to the last."""
+    preemptions: int = 0
+
+
+class RequestsAnswered(Message, frozen=True):
+    """router -> server: the times of requests that have just ended with an answer, for /metrics.
+    Those that an earlier router had begun are left out: their times are not known here."""
+
+    times: tuple[AnswerTimes, ...]
 
 
 # --- console, server -> router: orders about adapters ---------------------------------------------
@@ -123,6 +180,8 @@ class LoadAdapter(Message, frozen=True, kw_only=True):
     path: str
     pinned: bool = False
     """Never evicted, even while no request uses it."""
+    replaces: bool = False
+    """An adapter of this name may be served: it is then reloaded, from `path`."""
 
 
 class ReloadAdapter(Message, frozen=True, kw_only=True):
@@ -423,6 +482,8 @@ class Admission(Row, frozen=True):
     request_id: str = ""
     arrived_at: float = 0.0
     """Of its request; with the id, they name what a `KeptSequence` is of."""
+    scored: int = 1
+    """First tokens of the prompt that need no logprobs any more, if the request asks for them."""
 
 
 class StepLimit(enum.Enum):
@@ -604,15 +665,60 @@ class Logprob(Row, frozen=True):
 NO_TOKEN = -1
 """Replaces a token if none can be chosen: a logit is NaN, the largest is infinite, or all are equal
 (the result of a norm over states that overflow)."""
+END_OF_ANSWER = -2
+"""Replaces a token where a grammar is complete and no token of the model ends the answer."""
 
 
 class SampledToken(Row, frozen=True):
-    """The token chosen for a sequence, or `NO_TOKEN`. `logprobs`: the chosen token first, then the
-    likeliest in order."""
+    """The token chosen for a sequence, `NO_TOKEN` or `END_OF_ANSWER`. `logprobs`: the chosen token
+    first, then the likeliest in order."""
 
     sequence: int
     token_id: int
     logprobs: tuple[Logprob, ...] = ()
+    error: str = ""
+    """With `NO_TOKEN`: why the request's own settings allow no token."""
+
+
+class PromptLogprobs(Row, frozen=True):
+    """log p of consecutive tokens of a prompt, each after the tokens before it, and of the
+    likeliest tokens in their places. Packed numbers, little-endian: a step may have ten thousand
+    tokens with 20 alternatives each."""
+
+    start: int
+    """Index of the first of them in the prompt; the prompt's first token has no logprob."""
+    logprobs: bytes
+    """float32 [count, 1 + most]: the token's own first, then the likeliest in order."""
+    likeliest: bytes
+    """int32 [count, most], ids of the likeliest tokens."""
+    ranks: bytes
+    """int32 [count]: 1 if no token is likelier than the prompt's own."""
+
+    @property
+    def count(self) -> int:
+        return len(self.ranks) // 4
+
+    @property
+    def most(self) -> int:
+        """Likeliest tokens in each place."""
+        return len(self.likeliest) // (len(self.ranks) or 4)
+
+    def after(self, skipped: int) -> PromptLogprobs:
+        """Without the first `skipped` tokens."""
+        skipped = min(max(0, skipped), self.count)
+        return PromptLogprobs(
+            self.start + skipped,
+            self.logprobs[4 * skipped * (1 + self.most) :],
+            self.likeliest[4 * skipped * self.most :],
+            self.ranks[4 * skipped :],
+        )
+
+
+class SequenceLogprobs(Row, frozen=True):
+    """A piece of a prompt that a step has scored."""
+
+    sequence: int
+    piece: PromptLogprobs
 
 
 class Tokens(Message, frozen=True):
@@ -627,6 +733,8 @@ class Tokens(Message, frozen=True):
     too, because the others may wait for it in the middle of the step."""
     busy_us: int = 0
     """Device time of the step (see `Step`); 0 with --no-step-times."""
+    prompt_logprobs: tuple[SequenceLogprobs, ...] = ()
+    """Of the requests that ask for them; from rank 0 alone."""
 
 
 # --- router -> detokenizer ----------------------------------------------------------------------
@@ -640,10 +748,15 @@ class OpenStream(RouterMessage, frozen=True, kw_only=True):
     logprobs: bool
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
+    min_tokens: int = 0
+    """Tokens within which no stop string ends the answer."""
+    shown_special_ids: tuple[int, ...] = ()
+    """Special tokens that are not left out."""
 
 
 class StreamToken(Row, frozen=True):
-    """One accepted token. `index` counts output tokens from 0, so that repeats are recognised."""
+    """One accepted token. `index` counts output tokens from 0, so that repeats are recognised. An
+    answer that no token ends has a last one with `NO_TOKEN`."""
 
     request_id: str
     index: int
@@ -656,6 +769,14 @@ class StreamTokens(Message, frozen=True):
     """The accepted tokens of one step."""
 
     tokens: tuple[StreamToken, ...]
+
+
+class PromptScored(Message, frozen=True):
+    """router -> detokenizer -> server: logprobs of a piece of a request's prompt. All pieces come
+    before the first token, and again after a restart."""
+
+    request_id: str
+    piece: PromptLogprobs
 
 
 class CloseStream(RouterMessage, frozen=True):
@@ -720,6 +841,8 @@ class TextDelta(Row, frozen=True):
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    stopped_by: str | int | None = None
+    """The stop string, or the id of the token, with which finish reason "stop" came."""
 
 
 class TextDeltas(Message, frozen=True):
@@ -825,6 +948,9 @@ class RouterStats(Message, frozen=True, kw_only=True):
     """Host time spent in the scheduler since start."""
     scheduling: SchedulerSettings = SchedulerSettings()
     """The present settings."""
+    max_adapters: int = 0
+    """Adapters that can be used in a step at once: as many as half of the pool holds, each as large
+    as the present ones on average, but not more than a step has rows. 0: not known yet."""
 
 
 class WorkerStats(Message, frozen=True, kw_only=True):
@@ -888,6 +1014,8 @@ class Step(Message, frozen=True, kw_only=True):
     """Number of the steps behind `base_us`."""
     base_age_s: float = 0.0
     """Seconds since the newest of them."""
+    sampled: int = 0
+    """Rows of which a token was sampled: all that decode, and prompts that are complete."""
 
     @property
     def read_bytes(self) -> int:
@@ -1006,6 +1134,11 @@ class AdapterView(Row, frozen=True):
     """How often it lost its pages to others."""
     merged_bytes: int = 0
     """Memory of the copy of the weights that a merge of it makes, on each device."""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it answers requests: at once, or as soon as it is placed."""
+        return self.state in (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
 
 
 class AdapterTable(Message, frozen=True):
@@ -1392,9 +1525,19 @@ ToWorker: TypeAlias = (
     | CheckAdapter
     | Batch
 )
-ToDetokenizer: TypeAlias = SpansOrder | Introduce | OpenStream | StreamTokens | CloseStream
+ToDetokenizer: TypeAlias = (
+    SpansOrder | Introduce | OpenStream | StreamTokens | PromptScored | CloseStream
+)
 ToServer: TypeAlias = (
-    SpansOrder | SpansReply | Introduce | TextDeltas | Refused | AdapterReply | AskText
+    SpansOrder
+    | SpansReply
+    | Introduce
+    | TextDeltas
+    | PromptScored
+    | Refused
+    | RequestsAnswered
+    | AdapterReply
+    | AskText
 )
 ProcessOrder: TypeAlias = RestartProcess | StopProcess | StartProcess | SignalProcess
 ToSupervisor: TypeAlias = AskSnapshot | AskSpanEnds | ProcessOrder | StopPipeline

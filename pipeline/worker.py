@@ -306,7 +306,15 @@ class Worker(Process):
             self._fail(batch, error)
             return
         if batch.epoch == self.epoch:
-            answer = Tokens(batch.epoch, batch.step, self.rank, tokens, busy_us=step.busy_us)
+            scores = () if self.rank else pending.prompt_logprobs
+            answer = Tokens(
+                batch.epoch,
+                batch.step,
+                self.rank,
+                tokens,
+                busy_us=step.busy_us,
+                prompt_logprobs=scores,
+            )
             self.outbox("router").send(answer)
         self.beacon.publish(step)
 

@@ -38,7 +38,7 @@ from ...kernels.lora import (
 from ..model_files.model_config import ModelConfig
 from .adapter import SITES, module_shapes
 from .adapter_store import AdapterStore
-from .batch_torch import StepRow
+from .batch_torch import StepRow, score_places
 from .layers import Rotary
 from .page_pool import PAGE_SIZE
 
@@ -95,15 +95,17 @@ class PagedPlan:
         history_width: int,
         max_pages: int,
         bucket: Bucket | None = None,
+        has_scores: bool = False,
         queries: int = 0,
     ) -> None:
-        """`queries`: queries of a block, if no token's sums may depend on the rest of the batch; 0:
-        they may."""
+        """`has_scores`: some rows have scores; there is no bucket then. `queries`: queries of a
+        block, if no token's sums may depend on the rest of the batch; 0: they may."""
         self._is_fixed = bool(queries)
         self._single = [row for row in rows if row.num_tokens == 1]
         self._prompts = [row for row in rows if row.num_tokens > 1]
         self.rows = [*self._single, *self._prompts]
         self.samples = [row for row in self.rows if row.samples]
+        self.scored = [row for row in self.rows if row.num_scores] if has_scores else []
         self.bucket = bucket
         self.block = queries or (CHUNK_BLOCK if bucket else PREFILL_BLOCK)
         room = bucket or Bucket(len(self._single), sum(row.num_tokens for row in self._prompts))
@@ -162,6 +164,12 @@ class PagedPlan:
             rest = self._num_single + bool(self._num_prompt_tokens) * MOST_PROMPTS - len(wanted)
         # Without prompts, `sample_tokens` lists every single token in order, padding included.
         fill = range(len(wanted), len(wanted) + rest) if not self._num_prompt_tokens else [0] * rest
+        fill = [*fill]
+        if self.scored:
+            assert self.bucket is None, "a graph has no place for scores"
+            scored = zip((ends - counts).tolist(), self.rows, strict=True)
+            tokens, places = score_places(scored, history_width)
+            fill, inputs["score_history"] = tokens.tolist(), places
         inputs["sample_tokens"] = [*last[sampling].tolist(), *fill]
         inputs["sample_history"] = [*wanted, *[-1] * rest]
 
@@ -345,6 +353,7 @@ class PagedBatch:
         rotation = rotary(views["positions"], views["known"])
         self._rotation = torch.view_as_real(rotation.squeeze(1))
         self.sample_tokens, self.sample_history = views["sample_tokens"], views["sample_history"]
+        self.score_history = views.get("score_history")
         self.lora = None
         if "owners" in views:
             self.lora = PagedLora(

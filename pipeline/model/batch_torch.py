@@ -13,7 +13,7 @@ Single tokens (decode rows) are sorted by length: rows of similar length share o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,6 +58,14 @@ class StepRow:
     known: int
     pages: list[int]
     adapter: str | None
+    scores_from: int = 0
+    scores_to: int = 0
+    """Of the positions `scores_from` to `scores_to` of the prompt, the logprobs of the next tokens
+    are wanted too."""
+
+    @property
+    def num_scores(self) -> int:
+        return self.scores_to - self.scores_from
 
     @property
     def stop(self) -> int:
@@ -107,9 +115,11 @@ class ForwardBatch:
     """Parts of the attention in token order; together they cover all tokens."""
     lora: LoraBatch | None
     sample_tokens: Tensor
-    """[num_samples], indices of the tokens whose logits are wanted"""
+    """[num_samples + num_scores], indices of the tokens whose logits are wanted"""
     sample_history: Tensor
     """[num_samples], places of their next tokens in the flat history"""
+    score_history: Tensor | None
+    """[num_scores], likewise; None if no prompt is scored"""
     order: FixedOrder | None = None
     """Set if no token's sums may depend on the rest of the batch."""
 
@@ -179,6 +189,24 @@ def _attend_fixed(
     return out.transpose(0, 1).reshape(num_tokens, -1)
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """The results of a step, by sample. The next step that replays the same graph overwrites
+    them."""
+
+    logits: Tensor
+    """[num_samples, vocab_size]"""
+    places: Tensor
+    """Integers [num_samples], places of their next tokens in the flat history"""
+    best: Tensor | None = None
+    """int32 [num_samples], the most probable tokens, already written to the history; None if the
+    kernels have not chosen them"""
+    scored: Tensor | None = None
+    """[num_scores, hidden_size], the states of the scored tokens of prompts"""
+    score_history: Tensor | None = None
+    """Integers [num_scores], places of their next tokens in the flat history"""
+
+
 class Staging:
     """Collects integer arrays and copies them to the device in one transfer."""
 
@@ -212,6 +240,18 @@ class _Look:
     window: int
 
 
+def score_places(rows: Iterable[tuple[int, StepRow]], history_width: int) -> tuple[Ints, Ints]:
+    """Of the scores of all rows, each given after the index of its first token in the step: the
+    indices of the tokens, and the places of their next tokens in the flat history."""
+    tokens: list[int] = []
+    places: list[int] = []
+    for first, row in rows:
+        positions = range(row.scores_from, row.scores_to)
+        tokens += [first + position - row.start for position in positions]
+        places += [row.slot * history_width + position + 1 for position in positions]
+    return np.array(tokens, dtype=np.int64), np.array(places, dtype=np.int64)
+
+
 class TorchPlan:
     """A step on the host: its rows in token order, and the index arrays made of their pages."""
 
@@ -224,11 +264,12 @@ class TorchPlan:
         *,
         windows: tuple[int, ...],
         history_width: int,
+        has_scores: bool = False,
         num_heads: int = 0,
         order: FixedOrder | None = None,
     ) -> None:
-        """`windows`: the attention windows of the layers, 0 for none. `num_heads` (query heads) is
-        needed with an `order` only."""
+        """`windows`: the attention windows of the layers, 0 for none. `has_scores`: some rows have
+        scores. `num_heads` (query heads) is needed with an `order` only."""
         self._staging, self._pool, self._windows = staging, pool, windows
         self._group, self._order = num_heads // pool.heads, order
         self.rows = _in_token_order(rows, store)
@@ -247,7 +288,13 @@ class TorchPlan:
         self._write = add(pool.write_index(self._pages_of(counts, positions), positions))
         sampling = [index for index, row in enumerate(self.rows) if row.samples]
         self.samples = [self.rows[index] for index in sampling]
-        self._sample_tokens = add(ends[sampling] - 1)
+        wanted, self._score_history, self.scored = ends[sampling] - 1, -1, list[StepRow]()
+        if has_scores:
+            self.scored = [row for row in self.rows if row.num_scores]
+            tokens, places = score_places(zip(self._first, self.rows, strict=True), history_width)
+            wanted = np.concatenate([wanted, tokens])
+            self._score_history = add(places)
+        self._sample_tokens = add(wanted)
         self._sample_history = add([r.slot * history_width + r.known for r in self.samples])
         self._attention = [*self._plan_attention()]
         self._lora = plan_lora([*self._spans()], store, order)
@@ -375,6 +422,7 @@ class TorchPlan:
             lora=LoraBatch(parts) if parts else None,
             sample_tokens=tensors[self._sample_tokens],
             sample_history=tensors[self._sample_history],
+            score_history=tensors[self._score_history] if self.scored else None,
             order=self._order,
         )
 

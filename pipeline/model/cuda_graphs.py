@@ -8,7 +8,7 @@ Steps without adapters have their own graphs, without LoRA kernels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -22,7 +22,7 @@ from ...kernels.sampling import best_tokens
 from ..model_files.model_config import ModelConfig
 from .adapter_store import AdapterStore
 from .batch_kernels import MOST_PROMPTS, Bucket, PagedBatch, PagedPlan, largest_rank
-from .batch_torch import StepRow
+from .batch_torch import StepResult, StepRow
 from .compute_queue import ComputeQueue, sent
 from .layers import Rotary
 from .llama import Llama
@@ -48,18 +48,6 @@ class Captured:
     """[samples, vocab_size]"""
     best: Tensor
     """int32 [samples]"""
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """The results of a step, by sample. The next step of the same bucket overwrites them."""
-
-    logits: Tensor
-    """[num_samples, vocab_size]"""
-    places: Tensor
-    """int32 [num_samples], places of their next tokens in the flat history"""
-    best: Tensor
-    """int32 [num_samples], the most probable tokens, already written to the history"""
 
 
 class PagedSteps:
@@ -93,9 +81,13 @@ class PagedSteps:
 
     # -- steps
 
-    def plan(self, rows: Sequence[StepRow], *, may_replay: bool) -> PagedPlan:
-        """The plan of a step on the host, padded if a graph fits it."""
-        return self._plan(rows, self._bucket(rows) if may_replay else None)
+    def plan(
+        self, rows: Sequence[StepRow], *, may_replay: bool, has_scores: bool = False
+    ) -> PagedPlan:
+        """The plan of a step on the host, padded if a graph fits it. None has a place for scores of
+        prompts."""
+        may_replay = may_replay and not has_scores
+        return self._plan(rows, self._bucket(rows) if may_replay else None, has_scores)
 
     def run(self, plan: PagedPlan, model: Llama, *, replay: bool = True) -> StepResult:
         """Computes a step; replays its graph if it was padded and `replay` is true. `replay` must
@@ -110,24 +102,35 @@ class PagedSteps:
             places = plan.inputs.views(captured.inputs)["sample_history"]
             result = StepResult(captured.logits, places, captured.best)
         count = len(plan.samples)
-        return StepResult(result.logits[:count], result.places[:count], result.best[:count])
+        assert result.best is not None
+        return replace(
+            result,
+            logits=result.logits[:count],
+            places=result.places[:count],
+            best=result.best[:count],
+        )
 
     def _result(self, model: Llama, batch: PagedBatch, pages: Tensor | None = None) -> StepResult:
-        logits = model(batch, self._pool.pages if pages is None else pages)
-        places = batch.sample_history
+        states = model.states(batch, self._pool.pages if pages is None else pages)
+        places, scored = batch.sample_history, None
+        if batch.score_history is not None:
+            states, scored = states[: len(places)], states[len(places) :]
+        logits = model.logits(states)
         best = places
         if len(places):
             best = best_tokens(logits, places, self._history.view(-1))
-        return StepResult(logits, places, best)
+        return StepResult(logits, places, best, scored, batch.score_history)
 
-    def _plan(self, rows: Sequence[StepRow], bucket: Bucket | None) -> PagedPlan:
-        width = self._history.shape[1]
+    def _plan(
+        self, rows: Sequence[StepRow], bucket: Bucket | None, has_scores: bool = False
+    ) -> PagedPlan:
         return PagedPlan(
             rows,
             self._store,
-            history_width=width,
+            history_width=self._history.shape[1],
             max_pages=self._max_pages,
             bucket=bucket,
+            has_scores=has_scores,
             queries=self._queries,
         )
 
@@ -228,6 +231,7 @@ class PagedSteps:
             graph, pool=memory, stream=self._queue.stream, capture_error_mode="thread_local"
         ):
             result = step()
+        assert result.best is not None
         return Captured(graph, inputs, result.logits, result.best)
 
 

@@ -38,6 +38,10 @@ class StepBatch(Protocol):
         """Indices of the tokens whose logits are wanted."""
 
     @property
+    def score_history(self) -> Tensor | None:
+        """None if no prompt is scored; the tokens wanted are then in their order in the step."""
+
+    @property
     def lora(self) -> LoraProducts | None: ...
 
     def rotate_write(
@@ -66,18 +70,30 @@ class Llama:
 
     def __call__(self, batch: StepBatch, pages: Tensor) -> Tensor:
         """pages [num_layers, …] is the KV pool -> logits [num_samples, vocab_size]."""
+        return self.logits(self.states(batch, pages))
+
+    def states(self, batch: StepBatch, pages: Tensor) -> Tensor:
+        """The states of which the head makes logits, [num_samples, hidden_size]."""
         hidden = F.embedding(batch.token_ids, self._embedding)  # [num_tokens, hidden_size]
         delta: Output | None = None
         for layer, pool in zip(self.layers, pages, strict=True):
             delta = layer(hidden, delta, batch, pool)
         if not len(batch.sample_tokens):
-            return hidden.new_empty((0, len(self._embedding)))
+            return hidden[:0]
         wanted = batch.sample_tokens
+        takes_all = len(wanted) == len(hidden) and batch.score_history is None
         if len(wanted) < len(hidden) and (delta is None or delta.rest is None):
             hidden = hidden.index_select(0, wanted)
             delta = delta and Output(delta.y.index_select(0, wanted))
+            takes_all = True
         normed = self._norm.add_(hidden, delta)
-        return self._head(normed if len(normed) == len(wanted) else normed.index_select(0, wanted))
+        return normed if takes_all else normed.index_select(0, wanted)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """states [n, hidden_size] -> [n, vocab_size]."""
+        if not len(states):
+            return states.new_empty((0, len(self._embedding)))
+        return self._head(states)
 
     def matrices(self) -> list[Product]:
         """All matrices that a step multiplies by."""

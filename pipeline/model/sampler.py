@@ -11,19 +11,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..messages import NO_TOKEN, SamplingParams
+from ..messages import END_OF_ANSWER, NO_TOKEN, SamplingParams
 from .compute_queue import sent
+from .token_rules import TokenRules
 
+NOTHING_ALLOWED = -3
+"""Replaces a token where a grammar goes on, but other parameters leave none of its tokens."""
 MASK_64 = (1 << 64) - 1
 BLOCK = 128
 """Tokens per block of summed probabilities: the drawn number is searched among a few hundred sums
 and then within one block, instead of the whole vocabulary."""
 FEW = 256
 """Most probable tokens tried for top-p before sorting all: 0.2 ms a row instead of 4."""
+ONE = 1 << 48
+"""Probability 1 in the integers that top-p sums. Sums of integers do not depend on their order, so
+the same tokens are kept whatever else is in the batch."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,33 @@ class SampleRow:
     slot: int
     num_prompt: int
     known: int
+    rules: TokenRules | None = None
+    """What the request asks of its tokens beside their probabilities; None: nothing."""
 
     @property
     def takes_best(self) -> bool:
         """Whether only the most probable token is needed."""
         params = self.params
-        return params.temperature == 0 and params.logprobs is None and not params.penalizes
+        return (
+            params.temperature == 0
+            and params.logprobs is None
+            and self.rules is None
+            and not params.penalizes
+            and not params.grammar
+        )
+
+
+@dataclass(frozen=True)
+class TokenMask:
+    """The tokens that grammars allow in some of the rows."""
+
+    rows: tuple[int, ...]
+    """Ascending."""
+    bits: Tensor
+    """uint8 [len(rows), at least vocab_size / 8], on the logits' device; bit t % 8 of byte t // 8
+    is set if token t is allowed."""
+    is_complete: tuple[bool, ...]
+    """Of each of these rows: whether only the answer's end may follow."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +79,11 @@ class Sampled:
     logprob_rows: tuple[int, ...]
     """The rows that asked for log probabilities."""
     logprob_counts: tuple[int, ...]
-    """How many best tokens each of them asked for."""
+    """How many other tokens each of them asked for."""
     chosen_logprobs: Tensor
     """[len(logprob_rows)]"""
     best_logprobs: Tensor
-    """[len(logprob_rows), most asked for]"""
+    """[len(logprob_rows), most asked for]; of the likeliest tokens, or of those asked for by id"""
     best_ids: Tensor
 
     def to_host(self) -> Sampled:
@@ -80,26 +108,95 @@ _EMPTY = torch.empty(0)
 NOTHING_SAMPLED = Sampled(_EMPTY.long(), (), (), _EMPTY, _EMPTY, _EMPTY.long())
 
 
-def sample(logits: Tensor, rows: Sequence[SampleRow], history: Tensor) -> Sampled:
+def sample(
+    logits: Tensor, rows: Sequence[SampleRow], history: Tensor, mask: TokenMask | None = None
+) -> Sampled:
     """One token a row.
 
     logits float32 [num_rows, vocab_size], overwritten; history int32 [num_slots, width] holds the
     known tokens of each slot. Log probabilities are natural and of the model's own distribution,
-    before penalties, temperature and truncation. A row with unusable logits gets `NO_TOKEN`.
+    before grammar, rules, penalties, temperature and truncation; with `masked_logprobs`, after the
+    first three. A row with unusable logits gets `NO_TOKEN`; one of which the mask and the rules
+    leave no token gets `END_OF_ANSWER` if its grammar is complete, else `NOTHING_ALLOWED`.
     """
     least, largest = logits.aminmax(dim=-1)  # both NaN if any logit is
     is_usable = largest.isfinite() & (least < largest)
     asking = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
     index = _on(logits.device, asking)
     logprobs = logits[index].log_softmax(dim=-1) if asking else None
+    if mask is not None:
+        _forbid(logits, mask)
+    for i, row in enumerate(rows):
+        if row.rules is not None:
+            row.rules.apply_(logits[i], history[row.slot, : row.known], row.num_prompt)
     _penalize(logits, rows, history)
-    token_ids = _choose(logits, rows).masked_fill_(~is_usable, NO_TOKEN)
+    if logprobs is not None:
+        _take_masked(logprobs, logits, [(i, rows[i]) for i in asking])
+    token_ids = _choose(logits, rows)
+    if mask is not None:
+        _note_emptied(token_ids, logits, mask)
+    token_ids.masked_fill_(~is_usable, NO_TOKEN)
     if logprobs is None:
         return replace(NOTHING_SAMPLED, token_ids=token_ids)
-    counts = tuple(min(rows[i].params.logprobs or 0, logits.shape[-1]) for i in asking)
-    best = logprobs.topk(max(1, *counts), dim=-1)
     chosen = logprobs.gather(1, token_ids[index][:, None].clamp(min=0))[:, 0]
-    return Sampled(token_ids, tuple(asking), counts, chosen, best.values, best.indices)
+    counts, values, ids = _reported(logprobs, [rows[i].params for i in asking])
+    return Sampled(token_ids, tuple(asking), counts, chosen, values, ids)
+
+
+def _reported(
+    logprobs: Tensor, params: Sequence[SamplingParams]
+) -> tuple[tuple[int, ...], Tensor, Tensor]:
+    """(How many tokens each row reports beside the chosen one, their logprobs, their ids): the
+    likeliest, or those that the request names. Both tensors [num_rows, most of any row]."""
+    size = logprobs.shape[-1]
+    likeliest = [0 if p.logprob_token_ids else min(p.logprobs or 0, size) for p in params]
+    counts = tuple(len(p.logprob_token_ids) or n for p, n in zip(params, likeliest, strict=True))
+    best = logprobs.topk(max(1, *likeliest), dim=-1)
+    wider = (0, max(0, max(counts) - best.values.shape[1]))
+    values, ids = F.pad(best.values, wider), F.pad(best.indices, wider)
+    for place, own in enumerate(params):
+        if named := own.logprob_token_ids:
+            index = _on(logprobs.device, named)
+            ids[place, : len(named)] = index
+            values[place, : len(named)] = logprobs[place, index]
+    return counts, values, ids
+
+
+def _forbid(logits: Tensor, mask: TokenMask) -> None:
+    """Sets the logits of tokens that the grammars do not allow to minus infinity."""
+    allowed = _unpacked(mask.bits)[:, : logits.shape[-1]]
+    if len(mask.rows) == len(logits):
+        logits.masked_fill_(~allowed, float("-inf"))
+        return
+    index = _on(logits.device, mask.rows)
+    logits[index] = logits[index].masked_fill_(~allowed, float("-inf"))
+
+
+def _unpacked(bits: Tensor) -> Tensor:
+    """uint8 [num_rows, num_bytes] -> bool [num_rows, 8 * num_bytes], the lowest bit first."""
+    if not bits.is_cuda:  # 20 us a row of 50 000; torch takes 30 times as long
+        return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, bitorder="little")).bool()
+    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    return ((bits[:, :, None] >> places) & 1).flatten(1).bool()
+
+
+def _note_emptied(token_ids: Tensor, logits: Tensor, mask: TokenMask) -> None:
+    """Replaces the tokens chosen in rows of which no logit is left, in place."""
+    device = logits.device
+    index = _on(device, mask.rows)
+    chosen = token_ids[index]
+    is_empty = logits[index].gather(1, chosen[:, None])[:, 0].isneginf()
+    instead = _on(device, [END_OF_ANSWER if c else NOTHING_ALLOWED for c in mask.is_complete])
+    token_ids[index] = torch.where(is_empty, instead, chosen)
+
+
+def _take_masked(logprobs: Tensor, logits: Tensor, asking: Sequence[tuple[int, SampleRow]]) -> None:
+    """Replaces the log probabilities of rows that want those of the distribution sampled from, in
+    place. logprobs [len(asking), vocab_size]."""
+    wanting = [(at, i) for at, (i, row) in enumerate(asking) if row.params.masked_logprobs]
+    if wanting:
+        places, index = (_on(logits.device, column) for column in zip(*wanting, strict=True))
+        logprobs[places] = logits[index].log_softmax(dim=-1)
 
 
 def _choose(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
@@ -198,14 +295,16 @@ def _keep_top_p(scores: Tensor, top_p: list[float]) -> None:
     index = _on(scores.device, rows)
     some = scores if len(rows) == len(top_p) else scores[index]
     probabilities = some.softmax(dim=-1)
-    wanted = _on(scores.device, [top_p[i] for i in rows], torch.float)[:, None]
+    wanted = _on(scores.device, [int(top_p[i] * ONE) for i in rows])[:, None]
     best = probabilities.topk(min(FEW, probabilities.shape[-1]), dim=-1).values
+    sums = (best * ONE).long().cumsum(dim=-1)
     # A CPU may test the sums; on a GPU the test would wait for the device, and sorting is cheap.
-    if scores.is_cuda or bool((best.sum(dim=-1, keepdim=True) < wanted).any()):
+    if scores.is_cuda or bool((sums[:, -1:] < wanted).any()):
         best = probabilities.sort(dim=-1, descending=True).values
-    needed = best.cumsum(dim=-1) - best < wanted  # the sum of all better tokens is below p
-    count = needed.sum(dim=-1, keepdim=True).clamp_(min=1)
-    least = best.gather(1, count - 1)
+        sums = (best * ONE).long().cumsum(dim=-1)
+    # As many as have too small a sum, and the next one.
+    last = (sums < wanted).sum(dim=-1, keepdim=True).clamp_(max=best.shape[-1] - 1)
+    least = best.gather(1, last)
     scores[index] = some.masked_fill(probabilities < least, float("-inf"))
 
 

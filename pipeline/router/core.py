@@ -16,6 +16,7 @@ import msgspec
 
 from ..config import Config
 from ..messages import (
+    CONTEXT_LENGTH_EXCEEDED,
     Abort,
     AdapterOrder,
     AdapterState,
@@ -30,6 +31,7 @@ from ..messages import (
     Ready,
     Refused,
     Request,
+    RequestsAnswered,
     Reset,
     Resume,
     ResumeRequest,
@@ -179,6 +181,7 @@ class RouterCore:
             case StopFound():
                 if sequence := self._finish(message.request_id):
                     self._streams.keep_ended(sequence, None)
+                    self._send_times([sequence], now)
             case AnswerHeard():
                 self._answer_is_heard(message.request_id, now)
             case WorkerReady():
@@ -215,33 +218,33 @@ class RouterCore:
         """Queues a request, or refuses it with the reason."""
         prompt_len, req_id = len(request.prompt_ids), request.request_id
         with self._span("add_req(prompt_len_{}_req_id_{})", prompt_len, req_id):
-            status, reason = self._objection(request)
-            if reason:
-                self._send_refusal(request.request_id, status, reason)
+            if refused := self._objection(request):
+                self.effects.send("server", refused)
                 return
             self.scheduler.add_request(request, now)
             self._streams.open_stream(request)
             self._batch_may_grow()
 
-    def _objection(self, request: Request) -> tuple[int, str]:
-        """Status and reason to refuse a request on arrival, or (0, "")."""
+    def _objection(self, request: Request) -> Refused | None:
+        """The refusal of a request on arrival; None if it is accepted."""
+        request_id, most = request.request_id, self.config.max_waiting
         if self.is_draining:
-            return 503, "the pipeline is draining; new requests are refused"
+            return Refused(request_id, 503, "the pipeline is draining; new requests are refused")
         if not self.scheduler.epoch:
-            return 503, "the model is still loading"
-        if request.request_id in self.scheduler:
-            return 409, f"request id {request.request_id!r} is already running"
+            return Refused(request_id, 503, "the model is still loading")
+        if request_id in self.scheduler:
+            return Refused(request_id, 409, f"request id {request_id!r} is already running")
         if not request.prompt_ids:
-            return 400, "the prompt is empty"
-        if len(self.scheduler.waiting) >= self.config.max_waiting:
-            return 429, f"the queue is full: {self.config.max_waiting} requests waiting"
+            return Refused(request_id, 400, "the prompt is empty")
+        if len(self.scheduler.waiting) >= most:
+            return Refused(request_id, 429, f"the queue is full: {most} requests waiting")
         try:
             self.scheduler.check_length(request)
         except AdapterRefused as refusal:
-            return refusal.status, refusal.reason
+            return Refused(request_id, refusal.status, refusal.reason)
         except Overlong as error:
-            return 400, str(error)
-        return 0, ""
+            return Refused(request_id, 400, str(error), CONTEXT_LENGTH_EXCEEDED)
+        return None
 
     def _resume_request(self, resumed: ResumeRequest, now: float) -> None:
         """Goes on with a request that an earlier router accepted, unless it is held here."""
@@ -256,11 +259,12 @@ class RouterCore:
             self._send_refusal(request_id, refusal.status, refusal.reason)
             return
         except Overlong as error:
-            self._send_refusal(request_id, 400, str(error))
+            refused = Refused(request_id, 400, str(error), CONTEXT_LENGTH_EXCEEDED)
+            self.effects.send("server", refused)
             return
         sequence = self.scheduler.new_sequence(request, adapter)
         sequence.continue_after(resumed, now)
-        if sequence.remaining > 0:
+        if not sequence.is_complete:
             self._num_kept += self.scheduler.claim_kv(sequence)
             self.scheduler.add_sequence(sequence, now)
             self._streams.send_again(sequence)
@@ -317,8 +321,9 @@ class RouterCore:
 
     def _answer_is_heard(self, request_id: str, now: float) -> None:
         """Ends a request of which the server has the whole answer: a stop string ended it."""
-        if self._finish(request_id):
+        if sequence := self._finish(request_id):
             self.effects.write_line(Got(at=now, message=StopFound(request_id)))
+            self._send_times([sequence], now)
         self._streams.forget_ended(request_id)
 
     def _refuse(self, request_id: str, status: int, reason: str) -> None:
@@ -541,6 +546,8 @@ class RouterCore:
         if errors := [result.error for result in results if result.error]:
             self.fail_step(done.batch, errors[0], now)
             return None
+        for scored in self.scheduler.accept_scores(results[0]):
+            self.effects.send("detokenizer", scored)
         accepted = self.accept_tokens(results[0], now)
         if len(results) > 1:
             self._check_ranks(step, results, now)
@@ -555,9 +562,12 @@ class RouterCore:
             self.effects.lines.append(Answered(at=now, step=tokens.step, stopped=stopped))
         for sequence in list(self.scheduler.broken):
             self._end_broken(sequence, now)
+        for sequence, reason in list(self.scheduler.stuck):
+            self._end_stuck(sequence, reason, now)
         if self.scheduler.ended:
             with self._span("_handle_finish_req"):
                 self._keep_ended({token.request_id: token.finish_reason for token in accepted})
+                self._send_times(self.scheduler.ended, now)
         return accepted
 
     def refuse_undelivered(self, tokens: StreamTokens, reason: str, now: float) -> None:
@@ -582,6 +592,12 @@ class RouterCore:
         self._refuse(request_id, 500, reason)
         self._adapters_changed()
 
+    def _end_stuck(self, sequence: Sequence, reason: str, now: float) -> None:
+        """Ends a request whose own settings allow no further token."""
+        request_id = sequence.request.request_id
+        self.effects.write_line(Got(at=now, message=Abort(request_id, reason)))
+        self._refuse(request_id, 400, reason)
+
     def _keep_ended(self, reasons: dict[str, str | None]) -> None:
         """Keeps ended requests until the server has their text. The workers drop them with the next
         step."""
@@ -589,6 +605,12 @@ class RouterCore:
         with self._span("_filter_batch" if scheduler.running else "_remove_batch"):
             for sequence in scheduler.ended:
                 self._streams.keep_ended(sequence, reasons[sequence.request.request_id])
+
+    def _send_times(self, answered: list[Sequence], now: float) -> None:
+        """Tells the server how long these sequences took, for its metrics."""
+        known = tuple(times for sequence in answered if (times := sequence.times(now)))
+        if known:
+            self.effects.send("server", RequestsAnswered(known))
 
     def fail_step(self, batch: Batch, error: str, now: float) -> None:
         """Refuses the requests of a step that raised in a worker; all others continue."""
@@ -649,4 +671,5 @@ class RouterCore:
             aborts=self.aborts,
             schedule_us=schedule_us,
             scheduling=scheduler.settings,
+            max_adapters=scheduler.residency.max_adapters(scheduler.limits.max_running),
         )

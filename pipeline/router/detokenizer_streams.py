@@ -7,7 +7,14 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ..messages import CloseStream, OpenStream, Request, StreamToken, StreamTokens
+from ..messages import (
+    CloseStream,
+    OpenStream,
+    PromptScored,
+    Request,
+    StreamToken,
+    StreamTokens,
+)
 from ..schedule.sequence import Sequence
 from .effects import Effects
 
@@ -30,6 +37,8 @@ class DetokenizerStreams:
                 logprobs=request.params.logprobs is not None,
                 skip_special_tokens=request.params.skip_special_tokens,
                 include_stop_str_in_output=request.params.include_stop_str_in_output,
+                min_tokens=request.params.min_tokens,
+                shown_special_ids=request.params.shown_special_ids,
             ),
         )
 
@@ -62,14 +71,18 @@ class DetokenizerStreams:
         """Sends a stream from its first token. `finish_reason` is set if the last token ends it."""
         request = sequence.request
         self.open_stream(request)
+        for piece in sequence.prompt_logprobs:
+            self._effects.send("detokenizer", PromptScored(request.request_id, piece))
         outputs = sequence.token_ids[sequence.num_prompt :]
-        if not outputs:
-            return
+        has_bare_end = sequence.has_bare_end or not outputs
         logprobs = sequence.logprobs or [()] * len(outputs)
         tokens = [
             StreamToken(request.request_id, index, token_id, values)
             for index, (token_id, values) in enumerate(zip(outputs, logprobs, strict=True))
         ]
-        if finish_reason:
+        if finish_reason and has_bare_end:
+            tokens.append(sequence.bare_end(finish_reason))
+        elif finish_reason:
             tokens[-1] = msgspec.structs.replace(tokens[-1], finish_reason=finish_reason)
-        self._effects.send("detokenizer", StreamTokens(tuple(tokens)))
+        if tokens:
+            self._effects.send("detokenizer", StreamTokens(tuple(tokens)))

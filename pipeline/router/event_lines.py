@@ -22,6 +22,7 @@ from ..messages import (
     MergeAdapter,
     PinAdapter,
     PlanAdapters,
+    PromptLogprobs,
     Ready,
     ReloadAdapter,
     Request,
@@ -106,17 +107,27 @@ class Asked(EventLine, frozen=True, kw_only=True, tag="asked"):
     arrived_at: float
     outputs: int | None = None
     """Tokens that an earlier router delivered; None: it is new."""
+    scored: int | None = None
+    """Tokens of its prompt whose logprobs an earlier router delivered; None: it asks for none, or
+    has all."""
 
     def to_message(self) -> Request | ResumeRequest:
         """A message that leads to the same decisions."""
         request = self._to_request()
         if self.outputs is None:
             return request
-        return ResumeRequest(request=request, token_ids=(0,) * self.outputs)
+        pieces: tuple[PromptLogprobs, ...] = ()
+        if self.scored is not None:
+            numbers = bytes(4 * (self.scored - 1))
+            pieces = (PromptLogprobs(1, numbers, b"", numbers),)
+        return ResumeRequest(request=request, token_ids=(0,) * self.outputs, prompt_logprobs=pieces)
 
     def _to_request(self) -> Request:
         params = SamplingParams(
-            max_tokens=self.max_tokens, stop_token_ids=(STOP_TOKEN,), ignore_eos=True
+            max_tokens=self.max_tokens,
+            stop_token_ids=(STOP_TOKEN,),
+            ignore_eos=True,
+            prompt_logprobs=None if self.scored is None else 0,
         )
         return Request(
             request_id=self.request,
@@ -204,13 +215,17 @@ def line_of_message(message: object, at: float) -> AnyLine | None:
     if isinstance(message, Request):
         return _asked(message, at)
     if isinstance(message, ResumeRequest):
-        return _asked(message.request, at, len(message.known_ids))
+        scored, request = message.num_scored, message.request
+        lacks = request.params.prompt_logprobs is not None and scored < len(request.prompt_ids)
+        return _asked(request, at, len(message.known_ids), scored if lacks else None)
     if isinstance(message, WRITTEN):
         return Got(at=at, message=message)
     return None
 
 
-def _asked(request: Request, at: float, outputs: int | None = None) -> Asked:
+def _asked(
+    request: Request, at: float, outputs: int | None = None, scored: int | None = None
+) -> Asked:
     return Asked(
         at=at,
         request=request.request_id,
@@ -219,4 +234,5 @@ def _asked(request: Request, at: float, outputs: int | None = None) -> Asked:
         max_tokens=request.params.max_tokens,
         arrived_at=request.arrived_at,
         outputs=outputs,
+        scored=scored,
     )

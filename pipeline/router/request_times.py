@@ -9,7 +9,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from ..messages import LATENCY_BUCKETS_MS, Refused, StreamToken
+from ..messages import LATENCY_BUCKETS_MS, NO_TOKEN, Refused, StreamToken
 from .effects import Effect, Send
 from .event_lines import Asked, Decided
 
@@ -67,6 +67,9 @@ class RequestTimes:
     def note_tokens(self, tokens: Iterable[StreamToken], now: float) -> None:
         for token in tokens:
             request = self.by_id[token.request_id]
+            if token.token_id == NO_TOKEN:  # an end without a token
+                self._end(request, token.finish_reason or LENGTH, "", now)
+                continue
             since, histogram = request.arrived_at, self.ttft
             if request.tokens:
                 since, histogram = request.tokens[-1], self.inter_token

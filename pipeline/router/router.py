@@ -23,6 +23,7 @@ from ..messages import (
     Message,
     OpenStream,
     ProcessState,
+    PromptScored,
     Refused,
     RouterMessage,
     StreamTokens,
@@ -211,7 +212,8 @@ class Router(Process):
             self.outbox(name).send(message)
         except InboxFull as error:
             self.event("error", f"{error}; lost a {type(message).__name__}")
-            if isinstance(message, OpenStream):  # its tokens would wait for a stream for ever
+            # Tokens would wait for a stream for ever, and an answer for its logprobs.
+            if isinstance(message, OpenStream | PromptScored):
                 self.core.refuse_unopened(message.request_id, str(error), self.clock())
 
     # -- adapters from the hub

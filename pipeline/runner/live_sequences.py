@@ -5,11 +5,14 @@ Knows no tensor and no adapter's weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..grammar.constraint import Constraint
 from ..messages import Admission, BatchRow, KeptSequence, SamplingParams
 from ..model.batch_torch import StepRow
 from ..model.page_pool import PAGE_SIZE, pages_for
+from ..model.token_rules import TokenRules
 
 
 @dataclass
@@ -30,6 +33,10 @@ class LiveSequence:
     request_id: str = ""
     arrived_at: float = 0.0
     """Of its request; "" and 0 for what no request asked for."""
+    rules: TokenRules | None = None
+    scored: int = 0
+    """First tokens of the prompt whose logprobs are known; 0: none are asked for."""
+    constraint: Constraint | None = None
 
     def advance(self, row: BatchRow, adapter: str | None, unclean: list[int]) -> StepRow:
         """Advances by one row, computed with `adapter`; new pages that the row does not fill are
@@ -46,7 +53,20 @@ class LiveSequence:
             f"sequence {self.number}: {stop} tokens in {len(self.pages)} pages"
         )
         self.computed = stop
-        return StepRow(self.slot, start, row.num_tokens, self.known, self.pages, adapter)
+        scores_from = scores_to = 0
+        if self.scored and start < self.num_prompt - 1:
+            scores_to = min(stop, self.num_prompt - 1)
+            scores_from = min(max(start, self.scored - 1), scores_to)
+        return StepRow(
+            self.slot,
+            start,
+            row.num_tokens,
+            self.known,
+            self.pages,
+            adapter,
+            scores_from,
+            scores_to,
+        )
 
 
 class LiveSequences:
@@ -57,9 +77,16 @@ class LiveSequences:
         self._free_slots: list[int] = []
         self.num_slots = 0
         """Slots created since `clear`."""
+        self._num_scored = 0
+        self._num_constrained = 0
 
     def __getitem__(self, number: int) -> LiveSequence:
         return self._live[number]
+
+    @property
+    def has_scored(self) -> bool:
+        """Whether a request asks for the logprobs of its prompt."""
+        return self._num_scored > 0
 
     def admit(self, admission: Admission, adapter: str | None) -> LiveSequence:
         """Adds a sequence and assigns it a slot."""
@@ -81,12 +108,28 @@ class LiveSequences:
             request_id=admission.request_id,
             arrived_at=admission.arrived_at,
         )
+        if admission.params.prompt_logprobs is not None:
+            sequence.scored = admission.scored
+            self._num_scored += 1
+        if admission.params.grammar:
+            output = admission.token_ids[admission.num_prompt :]
+            sequence.constraint = Constraint(admission.params, output)
+            self._num_constrained += 1
         self._live[admission.sequence] = sequence
         return sequence
 
+    def constrained(self, rows: Sequence[LiveSequence]) -> list[tuple[int, Constraint]]:
+        """The rows that have a constraint, by their place."""
+        if not self._num_constrained:
+            return []
+        return [(i, s.constraint) for i, s in enumerate(rows) if s.constraint is not None]
+
     def release(self, number: int) -> None:
         """Removes a sequence and frees its slot."""
-        self._free_slots.append(self._live.pop(number).slot)
+        sequence = self._live.pop(number)
+        self._num_scored -= sequence.scored > 0
+        self._free_slots.append(sequence.slot)
+        self._num_constrained -= sequence.constraint is not None
 
     def kept(self) -> tuple[KeptSequence, ...]:
         """What the pages hold of each request, once all launched steps are done."""
@@ -99,5 +142,6 @@ class LiveSequences:
     def clear(self) -> None:
         """Removes all sequences and slots."""
         self._live.clear()
+        self._num_scored = 0
         self._free_slots.clear()
-        self.num_slots = 0
+        self.num_slots = self._num_constrained = 0

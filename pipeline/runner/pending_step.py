@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import torch
 from torch import Tensor
 
-from ..messages import Logprob, SampledToken, Step
-from ..model.sampler import Sampled
+from ..messages import NO_TOKEN, Logprob, SampledToken, SequenceLogprobs, Step
+from ..model.prompt_scores import PromptScores
+from ..model.sampler import NOTHING_ALLOWED, Sampled
 from ..runtime.clock import unix_time
+from .scored_rows import ScoredRows
+
+NO_CANDIDATE = (
+    "no token continues the answer in its grammar; if allowed_token_ids, bad_words or logit_bias "
+    "are set, they may rule out the rest"
+)
+"""Why a row has no token though its grammar goes on."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,19 @@ class IssuedStep:
     the last with --no-step-times."""
     logits: Tensor | None = None
     """[num_samples, vocab_size]; None unless requested."""
+    scores: PromptScores | None = None
+    """Of the prompts that are scored; None if there are none."""
+    errors: Mapping[int, str] = field(default_factory=dict)
+    """Why rows cannot go on in their grammars."""
+    waited_us: int = 0
+    """Time in which sampling waited for the masks of grammars."""
+
+    def token_ids(self) -> list[int]:
+        """Waits for the chosen tokens."""
+        if self.events:
+            self.events[-1].synchronize()
+        found: list[int] = self.sampled.token_ids.tolist()
+        return found
 
 
 class PendingStep:
@@ -39,16 +60,23 @@ class PendingStep:
         sequences: list[int],
         step: Step,
         compare: Callable[[Step], Step] | None,
+        scored: ScoredRows | None,
     ) -> None:
         """`compare` adds the time without adapters to the measured step; None if that is not
-        estimated for this step."""
+        estimated for this step. `scored`: whose prompts are scored; None: none are."""
         self._issued, self._sequences, self._step = issued, sequences, step
-        self._compare = compare
+        self._compare, self._scored = compare, scored
 
     @property
     def logits(self) -> Tensor | None:
         """After `wait`: the logits the tokens were chosen from; None unless requested."""
         return self._issued.result().logits
+
+    @property
+    def prompt_logprobs(self) -> tuple[SequenceLogprobs, ...]:
+        """After `wait`: the logprobs of the pieces of prompts that are scored."""
+        scores = self._issued.result().scores
+        return () if self._scored is None or scores is None else self._scored.pieces(scores)
 
     def wait(self) -> tuple[tuple[SampledToken, ...], Step]:
         """Blocks until the tokens are on the host. Re-raises an exception of the step."""
@@ -65,13 +93,17 @@ class PendingStep:
         step = msgspec.structs.replace(
             self._step, at=unix_time(), copy_us=copy_us, busy_us=busy_us, sync_us=sync_us
         )
+        if issued.events and issued.waited_us:  # a GPU's launch waits for the step before
+            launch_us = max(0, step.launch_us - issued.waited_us)
+            step = msgspec.structs.replace(step, launch_us=launch_us)
         if self._compare is not None:
             step = self._compare(step)
-        return tuple(_tokens(issued.sampled, self._sequences)), step
+        return tuple(_tokens(issued, self._sequences)), step
 
 
-def _tokens(sampled: Sampled, sequences: Sequence[int]) -> Iterator[SampledToken]:
+def _tokens(issued: IssuedStep, sequences: Sequence[int]) -> Iterator[SampledToken]:
     """A step's tokens, from tensors on the host."""
+    sampled = issued.sampled
     logprobs: dict[int, tuple[Logprob, ...]] = {}
     token_ids: list[int] = sampled.token_ids.tolist()
     for place, row in enumerate(sampled.logprob_rows):
@@ -84,7 +116,10 @@ def _tokens(sampled: Sampled, sequences: Sequence[int]) -> Iterator[SampledToken
         chosen = Logprob(token_ids[row], float(sampled.chosen_logprobs[place]))
         logprobs[row] = (chosen, *(Logprob(token, value) for token, value in best))
     for row, (sequence, token) in enumerate(zip(sequences, token_ids, strict=True)):
-        yield SampledToken(sequence, token, logprobs.get(row, ()))
+        if row in issued.errors or token == NOTHING_ALLOWED:
+            yield SampledToken(sequence, NO_TOKEN, (), issued.errors.get(row, NO_CANDIDATE))
+        else:
+            yield SampledToken(sequence, token, logprobs.get(row, ()))
 
 
 def microseconds_since(started: float) -> int:

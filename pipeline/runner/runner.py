@@ -23,6 +23,7 @@ from ..runtime.progress import ProgressBar
 from ..runtime.spans import Spans
 from .adapter_host import AdapterHost
 from .copy_rate import measure_copy_rate
+from .grammar_masks import GrammarMasks
 from .loaded_model import LoadedModel, load_model
 from .pending_step import PendingStep
 from .step_compute import StepCompute
@@ -113,7 +114,11 @@ class ModelRunner:
         if self._run:
             keeper = PoolKeeper(self._run, directory, rank, may_find=known is not None)
         self.loaded = load_model(self._config, directory, rank, self.queue, self._make_bar, keeper)
-        return StepCompute(self.loaded, self.queue, self.spans, max_rows)
+        whole = self.loaded.whole
+        masks = GrammarMasks(
+            self._run or directory, whole.vocab_size, whole.eos_token_ids, self.queue.threads
+        )
+        return StepCompute(self.loaded, self.queue, self.spans, masks, max_rows)
 
     def _warm_up(self, max_rows: int, known: MeasuredSteps | None) -> None:
         """Warms up, as far as an earlier worker has not measured everything already."""

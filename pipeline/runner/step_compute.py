@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from ..model.batch_torch import Staging, StepRow, TorchPlan
+from ..model.batch_torch import Staging, StepResult, StepRow, TorchPlan
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
 from ..model.page_pool import pages_for
-from ..model.sampler import NOTHING_SAMPLED, SampleRow, sample
+from ..model.prompt_scores import PromptScores, score_prompts
+from ..model.sampler import NOTHING_SAMPLED, SampleRow, TokenMask, sample
 from ..runtime.spans import Spans
+from .grammar_masks import ConstrainedRows, GrammarMasks, token_mask
 from .loaded_model import LoadedModel
 from .pending_step import IssuedStep, microseconds_since
 
@@ -36,10 +38,16 @@ class StepCompute:
     """Computes steps over one loaded model. Constructed, and `issue` called, in the queue."""
 
     def __init__(
-        self, loaded: LoadedModel, queue: ComputeQueue, spans: Spans, max_rows: int
+        self,
+        loaded: LoadedModel,
+        queue: ComputeQueue,
+        spans: Spans,
+        masks: GrammarMasks,
+        max_rows: int,
     ) -> None:
         """`max_rows`: maximum rows of a step, used on a GPU."""
         self._loaded, self._queue, self._spans = loaded, queue, spans
+        self.masks = masks
         width = loaded.max_model_len + 1  # a token may be sampled after the last position
         slots = FIRST_SLOTS
         if queue.device.type == "cuda":  # never reallocated: graphs hold its address
@@ -63,10 +71,18 @@ class StepCompute:
             deterministic=loaded.deterministic,
         )
 
-    def plan(self, rows: Sequence[StepRow], staging: Staging, *, may_replay: bool) -> AnyPlan:
-        """The plan for computing the rows; in plain torch, index arrays are added to `staging`."""
+    def plan(
+        self,
+        rows: Sequence[StepRow],
+        staging: Staging,
+        *,
+        may_replay: bool,
+        has_scores: bool = False,
+    ) -> AnyPlan:
+        """The plan for computing the rows; in plain torch, index arrays are added to `staging`.
+        `has_scores`: some rows have scores."""
         if self.paged is not None:
-            return self.paged.plan(rows, may_replay=may_replay)
+            return self.paged.plan(rows, may_replay=may_replay, has_scores=has_scores)
         with self._queue.issuing():  # it may gather adapters
             return TorchPlan(
                 rows,
@@ -77,6 +93,7 @@ class StepCompute:
                 history_width=self._history.shape[1],
                 num_heads=self._loaded.config.num_heads,
                 order=self._loaded.order,
+                has_scores=has_scores,
             )
 
     def base_rows(self, count: int) -> int:
@@ -92,14 +109,19 @@ class StepCompute:
         plan: AnyPlan | None,
         choices: Sequence[SampleRow],
         model: Llama,
+        constrained: ConstrainedRows,
         *,
         times: bool,
         keep_logits: bool,
+        most_likeliest: int | None,
     ) -> IssuedStep:
         """Issues a step: inputs, forward pass, sampling, tokens back. Runs in the queue.
 
         `admitted`: (slot, ticket of its tokens) of each new sequence. `clean`: ticket of the pages
-        to zero first.
+        to zero first. `constrained`: the rows of `choices` with a grammar. With such rows it waits
+        on a GPU for the tokens of the step before, while the device computes this one.
+        `most_likeliest`: how many tokens are reported in each place of the prompts that are scored;
+        None: there are none.
         """
         on_gpu = self._queue.device.type == "cuda"
         events: tuple[torch.cuda.Event, ...] = ()
@@ -117,41 +139,66 @@ class StepCompute:
             self._history[slot, : len(tokens)] = tokens
         if clean is not None and self.paged is None:  # our kernels never read past a length
             self._loaded.pool.clean(tensors[clean])
-        sampled, kept = NOTHING_SAMPLED, None
+        sampled, kept, scores = NOTHING_SAMPLED, None, None
+        computing = self.masks.start(constrained) if constrained else None
+        mask: TokenMask | None = None
+        errors: dict[int, str] = {}
+        waited_us = 0
         if plan is not None:
             with self._spans.span("forward"):
-                logits, places, best = self._forward(plan, tensors, model)
+                result = self._forward(plan, tensors, model)
             if keep_logits:
-                kept = logits.float().clone()
-            if best is not None and all(row.takes_best for row in choices):
-                sampled = replace(NOTHING_SAMPLED, token_ids=best)
+                kept = result.logits.float().clone()
+            if result.best is not None and all(row.takes_best for row in choices):
+                sampled = replace(NOTHING_SAMPLED, token_ids=result.best)
             elif choices:
+                if computing is not None:
+                    began = time.perf_counter()
+                    with self._spans.span("await masks"):
+                        masks = computing.result()
+                    waited_us = microseconds_since(began)
+                    mask = token_mask(constrained, masks, self._queue.device)
+                    errors = {constrained[at][0]: error for at, error in masks.errors.items()}
                 with self._spans.span("sample"):
-                    sampled = sample(logits.float(), choices, self._history)
+                    sampled = sample(result.logits.float(), choices, self._history, mask)
                 # The next step may be launched already: it must find a valid token id.
                 token_ids = sampled.token_ids.int().clamp(min=0)
-                self._history.view(-1).index_copy_(0, places.long(), token_ids)
+                self._history.view(-1).index_copy_(0, result.places.long(), token_ids)
+            if most_likeliest is not None:
+                with self._spans.span("score_prompts"):
+                    scores = self._score(result, model, most_likeliest)
         if events:
             sampled = sampled.to_host()
+            scores = scores and scores.to_host()
             events[-1].record()
         busy_us = microseconds_since(started) if times else 0
-        return IssuedStep(sampled, busy_us=busy_us, events=events, logits=kept)
+        issued = IssuedStep(sampled, 0, busy_us, events, kept, scores, errors, waited_us)
+        if constrained:
+            self.masks.add_step(issued, constrained)
+        return issued
 
-    def _forward(
-        self, plan: AnyPlan, tensors: list[Tensor], model: Llama
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(logits [num_samples, vocab_size], places in the flat history for the tokens chosen from
-        them, the most probable tokens if the kernels already stored them there)."""
+    def _score(self, result: StepResult, model: Llama, most_likeliest: int) -> PromptScores:
+        assert result.scored is not None and result.score_history is not None
+        token_ids = self._history.view(-1).index_select(0, result.score_history.long()).long()
+        vocab_size = self._loaded.config.vocab_size
+        return score_prompts(result.scored, model.logits, token_ids, most_likeliest, vocab_size)
+
+    def _forward(self, plan: AnyPlan, tensors: list[Tensor], model: Llama) -> StepResult:
         loaded = self._loaded
         if isinstance(plan, TorchPlan):
             batch = plan.to_device(
                 tensors, self._history, loaded.rotary, loaded.precision.activations
             )
-            return model(batch, loaded.pool.pages), batch.sample_history, None
+            states, places = model.states(batch, loaded.pool.pages), batch.sample_history
+            scored = None
+            if batch.score_history is not None:
+                states, scored = states[: len(places)], states[len(places) :]
+            return StepResult(
+                model.logits(states), places, scored=scored, score_history=batch.score_history
+            )
         assert self.paged is not None
         # Ranks may start layer spans at different steps; equal padding keeps their sums matching.
-        result = self.paged.run(plan, model, replay=model is loaded.model)
-        return result.logits, result.places, result.best
+        return self.paged.run(plan, model, replay=model is loaded.model)
 
     def _grow_history(self, num_slots: int) -> None:
         old = self._history

@@ -16,17 +16,19 @@ import msgspec
 import torch
 
 from ..config import Config
-from ..messages import Admission, Batch, KeptSequence, Message, SyncPoint
+from ..messages import Admission, Batch, KeptSequence, Message, Step, SyncPoint
 from ..model.batch_torch import Staging, StepRow
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
 from ..model.sampler import SampleRow
+from ..model.token_rules import TokenRules
 from ..runtime.clock import unix_time
 from ..runtime.spans import Spans
 from .layer_spans import with_layer_spans
 from .live_sequences import LiveSequence, LiveSequences
 from .loaded_model import LoadedModel
 from .pending_step import PendingStep, microseconds_since
+from .scored_rows import ScoredRows
 from .step_bytes import StepBytes
 from .step_compute import AnyPlan, StepCompute
 from .step_timer import StepTimer, new_step
@@ -65,6 +67,7 @@ class StepLauncher:
         host copies of the adapters are kept. Returns what the pages hold of the sequences, until
         the next step writes to them."""
         self._queue.synchronize()
+        self._compute.masks.forget()
         self._loaded.store.evict_all()
         kept = self.sequences.kept()
         self.sequences.clear()
@@ -97,35 +100,52 @@ class StepLauncher:
         plan: AnyPlan | None = None
         sampling: list[LiveSequence] = []
         choices: list[SampleRow] = []
+        scores: ScoredRows | None = None
         if rows:
-            plan = self._compute.plan(rows, staging, may_replay=merged is None)
+            has_scores = live.has_scored and any(row.num_scores for row in rows)
+            plan = self._compute.plan(
+                rows, staging, may_replay=merged is None, has_scores=has_scores
+            )
+            if has_scores:
+                scores = ScoredRows.of(plan.scored, by_slot)
             sampling = [by_slot[row.slot] for row in plan.samples]
-            choices = [SampleRow(s.params, s.slot, s.num_prompt, s.known) for s in sampling]
+            choices = [
+                SampleRow(s.params, s.slot, s.num_prompt, s.known, s.rules) for s in sampling
+            ]
         for sequence in sampling:
             sequence.known += 1
+        constrained = live.constrained(sampling)
         clean = staging.add(unclean) if unclean else None
         num_slots = live.num_slots
         model = self._loaded.model if merged is None else merged.model
         if spans_layers:
             model = with_layer_spans(model, self._spans, self._settle)
-        times = timer.is_on
         work = functools.partial(
             self._compute.issue,
-            *(staging, num_slots, admitted, clean, plan, choices, model),
-            times=times,
+            *(staging, num_slots, admitted, clean, plan, choices, model, constrained),
+            times=timer.is_on,
             keep_logits=keep_logits,
+            most_likeliest=None if scores is None else scores.most,
         )
         host_us = microseconds_since(started)
         started = time.perf_counter()
         issued = self._queue.submit(work)
-        step = msgspec.structs.replace(step, host_us=host_us, launch_us=microseconds_since(started))
-        compare = None
-        if times and merged is None and not spans_layers and rows and step.phase == "decode":
-            compare = timer.compare(
-                self._compute.base_rows(len(rows)),
-                has_adapters=any(row.adapter is not None for row in rows),
-            )
-        return PendingStep(issued, [sequence.number for sequence in sampling], step, compare)
+        step = msgspec.structs.replace(
+            step,
+            host_us=host_us,
+            launch_us=microseconds_since(started),
+            sampled=len(sampling),
+        )
+        compare = self._comparison(rows, step) if merged is None and not spans_layers else None
+        numbers = [sequence.number for sequence in sampling]
+        return PendingStep(issued, numbers, step, compare, scores)
+
+    def _comparison(self, rows: list[StepRow], step: Step) -> Callable[[Step], Step] | None:
+        """For a timed step that only decodes: what adds the time that the base alone would take."""
+        if not self._timer.is_on or not rows or step.phase != "decode":
+            return None
+        has_adapters = any(row.adapter is not None for row in rows)
+        return self._timer.compare(self._compute.base_rows(len(rows)), has_adapters=has_adapters)
 
     def _choose_weights(self, rows: list[StepRow]) -> tuple[list[StepRow], MergedModel | None]:
         """If every row has the merged copy's adapter: the rows without it, and the copy. Otherwise
@@ -141,6 +161,7 @@ class StepLauncher:
         if adapter is not None and adapter not in self._loaded.store:
             raise ValueError(f"adapter {adapter!r} is not placed")
         sequence = self.sequences.admit(admission, adapter)
+        sequence.rules = TokenRules.of(admission.params, self._loaded.config.eos_token_ids)
         return sequence.slot, staging.add(admission.token_ids)
 
     def use_merged(self, merged: MergedModel | None) -> None:

@@ -75,6 +75,19 @@ class Residency:
         pinned = self.pinned_pages(but=adapter)
         return self.pool.pages_for(num_tokens) + own + pinned <= self.pool.total
 
+    def max_adapters(self, max_running: int) -> int:
+        """Adapters that a step of `max_running` rows can use at once: as many as half of the pool
+        holds, each as large as those read so far on average; before any is read, one a row."""
+        pages = [
+            adapter.info.pages
+            for adapter in self.registry
+            if adapter.info and adapter.state is not AdapterState.FAILED
+        ]
+        if not pages or not sum(pages):
+            return max_running
+        fitting = self.pool.total // 2 * len(pages) // sum(pages)
+        return max(1, min(max_running, fitting)) if max_running else 0
+
     # -- placing
 
     def settle(self, adapter: AdapterRecord, kv_pages: int, now: float) -> None:

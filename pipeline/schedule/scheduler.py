@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ..messages import (
+    END_OF_ANSWER,
     NO_TOKEN,
     AdapterState,
     Admission,
@@ -22,6 +23,7 @@ from ..messages import (
     BatchView,
     PageOwner,
     PoolMap,
+    PromptScored,
     Request,
     SchedulerSettings,
     StepLimit,
@@ -121,6 +123,7 @@ class Scheduler:
         self.ended: list[Sequence] = []
         """Sequences whose last token came in the last `accept_tokens`."""
         self.broken: list[Sequence] = []
+        self.stuck: list[tuple[Sequence, str]] = []
         """Sequences without a usable logit in the last `accept_tokens`; the caller ends them."""
         self.refused: list[tuple[Sequence, str]] = []
         """Sequences that the policy has ended, and why; the caller reports and clears them."""
@@ -229,16 +232,17 @@ class Scheduler:
         longest = self.limits.max_model_len
         if total > longest:
             raise Overlong(
-                f"prompt of {len(request.prompt_ids)} tokens + max_tokens "
-                f"{request.params.max_tokens} = {total} exceeds {longest}, "
-                "the longest that the model and its pool hold"
+                f"this model's maximum context length is {longest} tokens, and the prompt is too "
+                f"long: its {len(request.prompt_ids)} tokens and max_tokens "
+                f"{request.params.max_tokens} make {total}"
             )
         adapter = adapter or self.registry.acquire(request.adapter)
         if not self.can_ever_fit(total, adapter):
             own = adapter.info.pages if adapter.info else 0
             beside = f" beside {own} pages of its adapter and those pinned" if own else ""
             raise Overlong(
-                f"prompt + max_tokens = {total} tokens exceed the pool of "
+                f"this model's maximum context length is {longest} tokens, but the prompt is too "
+                f"long: with max_tokens its {total} tokens exceed the pool of "
                 f"{self.pool.total * self.pool.page_size}{beside}; see --max-total-tokens"
             )
 
@@ -272,13 +276,16 @@ class Scheduler:
 
     def claim_kv(self, sequence: Sequence) -> bool:
         """Gives a sequence that is not queued yet the pages that hold its KV, if the workers have
-        kept any. Its last token is computed again in any case, for its logits."""
+        kept any. Its last token is computed again in any case, for its logits, and so is what has
+        computed logprobs of its prompt that were not delivered."""
         adapter = sequence.adapter
         key = None if adapter is self.registry.base else adapter.key
         kept = self._kept.claim(sequence.request, key)
         if kept is None:
             return False
         num_tokens = min(kept.computed, sequence.length - 1)
+        if sequence.lacks_scores:
+            num_tokens = min(num_tokens, sequence.num_scored - 1)
         num_pages = self.pool.pages_for(num_tokens)
         sequence.pages = list(kept.pages[:num_pages])
         sequence.num_scheduled = num_tokens
@@ -400,7 +407,7 @@ class Scheduler:
     def _schedule(self, sequence: Sequence, plan: StepDraft) -> None:
         """Gives a running sequence its row of this step, if it has something to compute."""
         pending = sequence.pending
-        if sequence.remaining <= 0 and pending <= 1:
+        if sequence.in_flight and sequence.remaining <= 0 and pending <= 1:
             return  # its last token is in flight
         decoding = pending == 1 and sequence.num_scheduled >= sequence.num_prompt
         num_tokens = 1 if decoding else min(pending, plan.budget)
@@ -444,6 +451,7 @@ class Scheduler:
     def _preempt(self, sequence: Sequence, plan: StepDraft) -> None:
         """Preempts by recompute: frees the pages, keeps the tokens, queues it again by its age."""
         self.preemptions += 1
+        sequence.preemptions += 1
         self._release.append(sequence.number)
         plan.rows.pop(sequence.number, None)
         plan.prompts = [piece for piece in plan.prompts if piece[0] is not sequence]
@@ -537,6 +545,7 @@ class Scheduler:
                 sequence.num_scheduled,
                 sequence.request_id,
                 sequence.request.arrived_at,
+                sequence.num_scored,
             )
         )
         self.policy.on_leave(sequence, self.waiting)
@@ -592,11 +601,13 @@ class Scheduler:
         """Records a step's sampled tokens and ends complete sequences.
 
         A token of a sequence that has ended was sampled past its stop and is discarded. Sequences
-        for which no token could be chosen are in `broken`.
+        for which no token could be chosen are in `broken`, those whose own settings allow none in
+        `stuck`, with the reason.
         """
         accepted: list[StreamToken] = []
         self.ended.clear()
         self.broken.clear()
+        self.stuck.clear()
         price_us = self._charge_prompts(tokens)
         live, waiting = self._by_number.get, SequenceState.WAITING
         served: list[Sequence] = []  # with those that cannot go on: they were computed
@@ -610,12 +621,24 @@ class Scheduler:
                 continue
             tally, token_id = sequence.tally, sampled.token_id
             tally.device_us += price_us
+            if sampled.error:
+                self.stuck.append((sequence, sampled.error))
+                continue
             if token_id == NO_TOKEN:
                 tally.broken += 1
                 self.broken.append(sequence)
                 continue
             token_ids = sequence.token_ids
             sequence.in_flight -= 1
+            if sequence.max_length == sequence.num_prompt:
+                accepted.append(sequence.bare_end("length"))
+                self._end(sequence)
+                continue
+            if token_id == END_OF_ANSWER:
+                sequence.has_bare_end = True
+                accepted.append(sequence.bare_end("stop"))
+                self._end(sequence)
+                continue
             token_ids.append(token_id)
             if sampled.logprobs:
                 sequence.logprobs.append(sampled.logprobs)
@@ -634,14 +657,29 @@ class Scheduler:
                 StreamToken(request_id, index, token_id, sampled.logprobs, finish_reason)
             )
             if finish_reason:
-                with self._span("_filter_runing_batch ..."):
-                    self.finish(request_id)
-                self.ended.append(sequence)
+                self._end(sequence)
             elif sequence.state is waiting:
                 self.reconsider()  # it was preempted with a step in flight, which is back now
         if served:
             self.policy.on_tokens(served)
         return accepted
+
+    def _end(self, sequence: Sequence) -> None:
+        """Ends a sequence whose last token has come."""
+        with self._span("_filter_runing_batch ..."):
+            self.finish(sequence.request_id)
+        self.ended.append(sequence)
+
+    def accept_scores(self, tokens: Tokens) -> list[PromptScored]:
+        """Records the logprobs of prompts that a step has computed. Returns the new ones. To be
+        called before the step's tokens are accepted, which end sequences."""
+        found = []
+        for scored in tokens.prompt_logprobs:
+            sequence = self._by_number.get(scored.sequence)
+            piece = sequence and sequence.add_scores(scored.piece)
+            if sequence and piece:
+                found.append(PromptScored(sequence.request_id, piece))
+        return found
 
     def _charge_prompts(self, tokens: Tokens) -> float:
         """Charges the prompts of a step that was answered, for the tokens that sample nothing.

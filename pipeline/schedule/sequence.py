@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import enum
 
-from ..messages import BatchRow, Logprob, Request, RequestView, ResumeRequest
+from ..messages import (
+    NO_TOKEN,
+    AnswerTimes,
+    BatchRow,
+    Logprob,
+    PromptLogprobs,
+    Request,
+    RequestView,
+    ResumeRequest,
+    StreamToken,
+)
 from ..runtime.wording import short_id
 from .adapter_registry import AdapterRecord
 
@@ -34,6 +44,9 @@ class Sequence:
         self.token_ids: list[int] = list(request.prompt_ids)
         self.logprobs: list[tuple[Logprob, ...]] = []
         """Of each output token, if the request asks for them."""
+        self.prompt_logprobs: list[PromptLogprobs] = []
+        """Of the first `num_scored` tokens of the prompt, if the request asks for them."""
+        self.num_scored = 1
         self.num_prompt = len(request.prompt_ids)
         self.max_length = self.num_prompt + request.params.max_tokens
         self.age = (request.arrived_at, number)
@@ -52,10 +65,15 @@ class Sequence:
         self.admitted_at: float | None = None
         """Time of its first admission; preemption does not change it."""
         self.first_token_at: float | None = None
+        self.is_continued = False
+        """Whether an earlier router had begun its answer."""
+        self.preemptions = 0
         self.is_charged = False
         """Whether its prompt was charged to its client, under a policy that counts."""
         self.stops: frozenset[int] = frozenset()
         """Tokens that end it."""
+        self.has_bare_end = False
+        """Whether its answer has ended without an end token."""
         self.decode_row = BatchRow(number, 1)
         """Its row in decode steps that need no new page."""
 
@@ -83,15 +101,53 @@ class Sequence:
         """(tokens held, tokens to come), an entry of `Demand`."""
         return self.length, self.remaining
 
+    @property
+    def lacks_scores(self) -> bool:
+        """Whether logprobs of the prompt are still to come."""
+        wants_scores = self.request.params.prompt_logprobs is not None
+        return wants_scores and self.num_scored < self.num_prompt
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to compute, none of it being in flight."""
+        return self.remaining <= 0 and not self.lacks_scores
+
+    def bare_end(self, finish_reason: str) -> StreamToken:
+        """The end of its answer, if no token ends it."""
+        return StreamToken(self.request_id, self.num_output, NO_TOKEN, (), finish_reason)
+
+    def add_scores(self, piece: PromptLogprobs) -> PromptLogprobs | None:
+        """Adds logprobs of the prompt. Returns those that are new: a prompt that was preempted is
+        computed again. None if none are."""
+        fresh = piece.after(self.num_scored - piece.start)
+        if not fresh.count:
+            return None
+        assert fresh.start == self.num_scored, f"{fresh.start} after {self.num_scored}"
+        self.prompt_logprobs.append(fresh)
+        self.num_scored += fresh.count
+        return fresh
+
     def continue_after(self, resumed: ResumeRequest, now: float) -> None:
-        """Takes over the tokens that an earlier router has delivered."""
+        """Takes over the logprobs and tokens that an earlier router has delivered."""
+        for piece in resumed.prompt_logprobs:
+            self.add_scores(piece)
         if not resumed.known_ids:
             return
         self.token_ids.extend(resumed.known_ids)
         if self.request.params.logprobs is not None:
             self.logprobs.extend(resumed.logprobs)
         self.first_token_at = self.admitted_at = resumed.first_token_at or now
-        self.is_charged = True
+        self.is_charged = self.is_continued = True
+
+    def times(self, now: float) -> AnswerTimes | None:
+        """The phases of a sequence whose last token came at `now`; None if they are not known."""
+        admitted, first = self.admitted_at, self.first_token_at
+        if admitted is None or first is None or self.is_continued:
+            return None
+        arrived = self.request.arrived_at
+        return AnswerTimes(
+            max(0.0, admitted - arrived), first - admitted, now - first, self.preemptions
+        )
 
     def roll_back(self, num_tokens: int) -> None:
         """Forgets that `num_tokens` tokens were posted: their step was not answered. It may have

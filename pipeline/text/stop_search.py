@@ -37,7 +37,8 @@ class StopSearch:
         """Characters of shown text that are not released yet."""
         return len(self._shown)
 
-    def add(self, text: str, *, is_shown: bool = True) -> None:
+    def add(self, text: str, *, is_shown: bool = True, may_end: bool = True) -> None:
+        """Adds text. Without `may_end`, stop strings whose last character is in it do not count."""
         end = self._released + len(self._shown)
         if self._marked:
             self._num_full += len(text)
@@ -45,21 +46,21 @@ class StopSearch:
                 range(end, end + len(text)) if is_shown else (end for _ in range(len(text)))
             )
             for search in self._marked:
-                search.add(text)
+                search.add(text, may_end)
         if is_shown:
             self._shown += text
             for search in self._stop:
-                search.add(text)
+                search.add(text, may_end)
 
-    def release(self, *, final: bool = False) -> tuple[str, bool]:
-        """The text that can be released now, and whether a stop string ends it. `final`: no more
+    def release(self, *, final: bool = False) -> tuple[str, str | None]:
+        """The text that can be released now, and the stop string that ends it. `final`: no more
         text comes, so nothing is held back."""
         if (found := self._find()) is not None:
             at, stop = found
             text = self._shown[: at - self._released] + (stop if self._include else "")
             self._shown = ""
             self._places.clear()
-            return text, True
+            return text, stop
         keep = 0 if final else max((search.held for search in self._stop), default=0)
         marked = 0 if final else max((search.held for search in self._marked), default=0)
         while len(self._places) > marked:
@@ -69,7 +70,7 @@ class StopSearch:
             end = min(end, self._places[0] - self._released)
         text, self._shown = self._shown[:end], self._shown[end:]
         self._released += end
-        return text, False
+        return text, None
 
     def _find(self) -> tuple[int, str] | None:
         """The stop string that begins first, preceded by the number of shown characters before
@@ -96,7 +97,7 @@ class _Search:
         """For each beginning of the stop string, the length of the longest shorter one that it ends
         with; made as far as it is needed."""
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, may_end: bool) -> None:
         if self.found is not None:
             return
         at, stop, held = 0, self.stop, self.held
@@ -107,7 +108,9 @@ class _Search:
                 held = self._border(held)
             held += stop[held] == text[at]
             at += 1
-            if held == len(stop):
+            if held == len(stop) and not may_end:
+                held = self._border(held)
+            elif held == len(stop):
                 self.found = self._read + at - held
                 return
         self.held = held

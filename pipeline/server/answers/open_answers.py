@@ -15,11 +15,13 @@ from ...messages import (
     Abort,
     AnswerHeard,
     Message,
+    PromptScored,
     Refused,
     Request,
     TextDelta,
 )
 from ...runtime.wording import counted
+from ...text.tokenizer import Tokenizer
 from ..http.bad_request import BadRequest, shortened
 from .answer_format import Format
 from .request_counters import RequestCounters
@@ -55,6 +57,10 @@ class OpenAnswers:
         """Requests that the router was last asked to end."""
         self._journal, self._post, self._report = journal, post, report
         self._counters = counters
+        self.on_ended: Callable[[AnswerStreams], None] = lambda answer: None
+        """Called when all choices of an answer have finished."""
+        self.tokenizer: Tokenizer | None = None
+        """The model's, set by the server before it is READY."""
         self.is_sealed = False
         """Whether the answers are left to the next server."""
         journal.live = self._records
@@ -80,8 +86,12 @@ class OpenAnswers:
 
     def _register(self, answer: AnswerStreams) -> None:
         self._answers[answer.form.answer_id] = answer
+        answer.on_ended = self._note_end
         for stream in answer.streams:
             self.streams[stream.request.request_id] = stream
+
+    def _note_end(self, answer: AnswerStreams) -> None:
+        self.on_ended(answer)
 
     def find(self, answer_id: str, owner: bytes) -> AnswerStreams:
         """The open answer with this id. Raises `BadRequest` (404), also for that of another
@@ -101,6 +111,7 @@ class OpenAnswers:
         """A client reads the answer. When the last one leaves, the answer is closed: it was read,
         or nothing wants it any more."""
         reader = AnswerReader(answer)
+        answer.tokenizer = self.tokenizer
         answer.readers.append(reader)
         try:
             yield reader
@@ -117,6 +128,7 @@ class OpenAnswers:
             request_id = stream.request.request_id
             del self.streams[request_id]
             if not stream.ended:
+                self._counters.ended.note_abandoned()
                 self._disown(request_id)
         self._journal.write(AnswerClosed(answer.form.answer_id))
 
@@ -148,11 +160,17 @@ class OpenAnswers:
             self._post(AnswerHeard(delta.request_id))
         return stream if is_new else None
 
+    def put_scores(self, scored: PromptScored) -> None:
+        """Passes logprobs of a prompt to its stream."""
+        if stream := self.streams.get(scored.request_id):
+            stream.put_scores(scored.piece)
+
     def refuse_all(self, reason: str) -> None:
         """Ends every stream with an error (503)."""
         for request_id, stream in self.streams.items():
             if not stream.ended:
                 self._counters.errors += 1
+                self._counters.ended.note_refused(503)
                 stream.refuse(Refused(request_id, 503, reason))
 
     # -- over a change of server
@@ -240,12 +258,17 @@ def _ended(stream: Stream) -> ChoiceEnded:
         stream.tail,
         stream.finish_reason,
         tuple(stream.logprobs),
+        stream.stopped_by,
+        tuple(stream.prompt_logprobs),
     )
 
 
 def _restore_ended(stream: Stream, record: ChoiceEnded) -> None:
+    for piece in record.prompt_logprobs:
+        stream.put_scores(piece)
     stream.token_ids.extend(record.token_ids)
     stream.pieces += record.pieces
     stream.tail, stream.finish_reason = record.tail, record.finish_reason
+    stream.stopped_by = record.stopped_by
     stream.num_chars = len(stream.text)
     stream.logprobs += record.logprobs

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
 from collections import Counter
 
 from ...messages import LATENCY_BUCKETS_MS
-
-
-class Histogram:
-    """Counts per bucket of `LATENCY_BUCKETS_MS`; the last bucket is unbounded."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(LATENCY_BUCKETS_MS) + 1)
-        self.sum_ms = 0.0
-
-    def observe(self, ms: float) -> None:
-        self.counts[bisect.bisect_left(LATENCY_BUCKETS_MS, ms)] += 1
-        self.sum_ms += ms
+from .ended_requests import EndedRequests
+from .histogram import Histogram
 
 
 class RequestCounters:
@@ -31,9 +20,12 @@ class RequestCounters:
         """Answers that a client took up again."""
         self.abandoned = 0
         """Answers of an earlier server that no client came back for."""
+        self.queue_refusals = 0
+        """Answers with 429: the queue was full."""
         self.connection_refusals: Counter[str] = Counter()
         """Connections that were cut or refused, by the reason."""
-        self.ttft = Histogram()
+        self.ttft = Histogram(LATENCY_BUCKETS_MS)
         """Arrival to first token, ms."""
-        self.inter_token = Histogram()
+        self.inter_token = Histogram(LATENCY_BUCKETS_MS)
         """Time between two pieces of a stream's text, ms."""
+        self.ended = EndedRequests()

@@ -1,13 +1,8 @@
-"""`Metrics`: counters of the server, the router and each adapter, as Prometheus text.
-
-`vllm:lora_requests_info` and the other `vllm:` gauges have vLLM's names, since load balancers read
-them to route requests to a server that has the adapter.
-"""
+"""`Metrics`: counters of the server, the router and each adapter, as Prometheus text."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -17,11 +12,12 @@ from prometheus_client.core import (
     Metric,
 )
 
-from ...messages import LATENCY_BUCKETS_MS, AdapterState, AdapterView
+from ...messages import AdapterState, AdapterView
 from ...runtime.step_statistics import DecodeStatistics
-from ..answers.request_counters import Histogram, RequestCounters
+from ..answers.histogram import Histogram
 from ..http.access import Access
-from .pipeline_state import PipelineState
+from .gateway import Gateway
+from .vllm_metrics import MILLISECONDS, VllmMetrics, buckets_of
 
 ADAPTER_COUNTERS: Sequence[tuple[str, str, Callable[[AdapterView], float]]] = (
     ("prompt_tokens", "prompt tokens of its requests", lambda view: view.prompt_tokens),
@@ -50,17 +46,10 @@ ADAPTER_QUANTILES: Sequence[
 class Metrics:
     """The metrics, collected at each scrape; keeps no state of its own."""
 
-    def __init__(
-        self,
-        pipeline: PipelineState,
-        counters: RequestCounters,
-        streams: Sized,
-        broken: Callable[[], str],
-        access: Access,
-    ) -> None:
-        """`streams`: the open ones. `broken`: why no request can be taken; "" if one can."""
-        self._pipeline, self._counters = pipeline, counters
-        self._streams, self._broken, self._access = streams, broken, access
+    def __init__(self, gateway: Gateway, access: Access) -> None:
+        self._gateway, self._access = gateway, access
+        self._pipeline, self._counters = gateway.pipeline, gateway.counters
+        self._vllm = VllmMetrics(gateway)
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -72,7 +61,7 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         counters = self._counters
-        yield _gauge("up", "1 if a request would be answered now", not self._broken())
+        yield _gauge("up", "1 if a request would be answered now", not self._gateway.broken())
         yield _counter("requests", "requests accepted over HTTP", counters.requests)
         yield _counter("errors", "requests that ended with an error", counters.errors)
         about = "answers that a client took up again by their id"
@@ -90,12 +79,13 @@ class Metrics:
         )
         yield _counter("prompt_tokens", "prompt tokens accepted", counters.prompt_tokens)
         yield _counter("output_tokens", "tokens streamed to clients", counters.output_tokens)
-        yield _gauge("open_streams", "answers being streamed", len(self._streams))
+        yield _gauge("open_streams", "answers being streamed", len(self._gateway.answers.streams))
         yield _histogram("time_to_first_token", "arrival to first token", counters.ttft)
         yield _histogram("inter_token_latency", "between tokens of a stream", counters.inter_token)
         yield from self._router()
         yield from self._adapters()
         yield from self._memory()
+        yield from self._vllm.collect()
 
     def _router(self) -> Iterator[Metric]:
         router = self._pipeline.router
@@ -111,14 +101,6 @@ class Metrics:
         pages.add_metric(["adapters"], router.pages_adapters)
         pages.add_metric(["free"], free)
         yield pages
-        yield GaugeMetricFamily(
-            "vllm:num_requests_running", "as vLLM names it", value=router.running
-        )
-        yield GaugeMetricFamily(
-            "vllm:num_requests_waiting", "as vLLM names it", value=router.waiting
-        )
-        usage = router.pages_kv / router.pages_total if router.pages_total else 0.0
-        yield GaugeMetricFamily("vllm:kv_cache_usage_perc", "as vLLM names it", value=usage)
 
     def _adapters(self) -> Iterator[Metric]:
         table = self._pipeline.adapters
@@ -131,27 +113,15 @@ class Metrics:
         output = CounterMetricFamily(
             "loraconsole_adapter_output_tokens", "tokens sampled with an adapter", labels=label
         )
-        loaded = GaugeMetricFamily(
-            "vllm:lora_adapter_loaded", "1 if resident", labels=["adapter_name", "level"]
-        )
         # Generations of an adapter share their counters; the current one is listed first.
         views = {view.name or "base": view for view in reversed((table.base, *table.adapters))}
         for name, adapter in reversed(views.items()):
+            if adapter.state is AdapterState.FAILED and not adapter.requests:
+                continue
             requests.add_metric([name], adapter.requests)
             output.add_metric([name], adapter.output_tokens)
-            if adapter.name:
-                loaded.add_metric([name, "gpu"], adapter.state is AdapterState.GPU)
-        yield from (requests, output, loaded)
+        yield from (requests, output)
         yield from _costs({name: view for name, view in views.items() if view.requests})
-        info = GaugeMetricFamily(
-            "vllm:lora_requests_info",
-            "adapters with running and with waiting requests, in vLLM's format",
-            labels=["max_lora", "running_lora_adapters", "waiting_lora_adapters"],
-        )
-        running = ",".join(a.name for a in table.adapters if a.running)
-        waiting = ",".join(a.name for a in table.adapters if a.waiting)
-        info.add_metric([str(len(table.adapters)), running, waiting], time.time())
-        yield info
 
     def _sync_points(self) -> Iterator[Metric]:
         """Number and duration of the host's full synchronizations with the device."""
@@ -219,13 +189,12 @@ def _costs(views: Mapping[str, AdapterView]) -> Iterator[Metric]:
         pages.add_metric([adapter, "weights"], view.pages)
     yield pages
     for name, help, values in ADAPTER_QUANTILES:
-        family = GaugeMetricFamily(
-            f"loraconsole_adapter_{name}_seconds", help, labels=["adapter", "quantile"]
-        )
+        family = Metric(f"loraconsole_adapter_{name}_seconds", help, "summary")
         for adapter, view in views.items():
             for quantile, ms in zip(("0.5", "0.99"), values(view), strict=True):
                 if ms is not None:
-                    family.add_metric([adapter, quantile], ms / 1e3)
+                    labels = {"adapter": adapter, "quantile": quantile}
+                    family.add_sample(family.name, labels, ms / 1e3)
         yield family
 
 
@@ -245,12 +214,10 @@ def _labelled(name: str, help: str, label: str, values: Mapping[str, float]) -> 
 
 
 def _histogram(name: str, help: str, histogram: Histogram) -> Metric:
-    """A histogram as Prometheus has it: cumulative, in seconds."""
-    buckets: list[tuple[str, float]] = []
-    total = 0
-    for bound_ms, count in zip((*LATENCY_BUCKETS_MS, None), histogram.counts, strict=True):
-        total += count
-        buckets.append(("+Inf" if bound_ms is None else str(bound_ms / 1e3), total))
+    """Of milliseconds; Prometheus has seconds."""
     return HistogramMetricFamily(
-        f"loraconsole_{name}_seconds", help, buckets=buckets, sum_value=histogram.sum_ms / 1e3
+        f"loraconsole_{name}_seconds",
+        help,
+        buckets=buckets_of(histogram, MILLISECONDS),
+        sum_value=round(histogram.sum * MILLISECONDS, 9),
     )

@@ -19,9 +19,12 @@ from ...messages import (
 )
 from ...runtime.health import find_fault, is_mending
 from ...runtime.latest_telemetry import LatestTelemetry
+from ..answers.histogram import Histogram
 
 RECENT_STEPS = 256
 """Decode steps in the medians of `/metrics`: some seconds of serving."""
+STEP_BUCKETS = tuple(2**power for power in range(15))
+"""Tokens of a step."""
 
 
 class PipelineState(LatestTelemetry):
@@ -33,6 +36,8 @@ class PipelineState(LatestTelemetry):
         self._names = names
         self.decode_steps: deque[Step] = deque(maxlen=RECENT_STEPS)
         """Of rank 0: the ranks work in lockstep."""
+        self.step_tokens = Histogram(STEP_BUCKETS)
+        """Of rank 0: prompt tokens computed and tokens sampled in a step."""
         self.sync_waits: dict[str, tuple[int, float]] = {}
         """(number of waits, seconds in all) of rank 0, by sync point."""
 
@@ -47,8 +52,10 @@ class PipelineState(LatestTelemetry):
                 count, seconds = self.sync_waits.get(message.name, (0, 0.0))
                 seconds += message.wait_us / 1e6
                 self.sync_waits[message.name] = (count + 1, seconds)
-            case Step(rank=0, phase="decode"):
-                self.decode_steps.append(message)
+            case Step(rank=0):
+                self.step_tokens.observe(message.prompt_tokens + message.sampled)
+                if message.phase == "decode":
+                    self.decode_steps.append(message)
         super().fold_message(message)
 
     def fold_reply(self, reply: AdapterReply) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from loraconsole.pipeline.messages import NO_TOKEN, SamplingParams
-from loraconsole.pipeline.model.sampler import SampleRow, sample, uniform
+from loraconsole.pipeline.model.sampler import FEW, SampleRow, _keep_top_p, sample, uniform
 
 VOCAB = 300  # more than one block, and not a whole number of them
 NO_HISTORY = torch.zeros(1, 4, dtype=torch.int32)
@@ -281,3 +281,72 @@ def test_logprobs_are_of_the_models_own_distribution() -> None:
         best = expected[index].topk(3)
         torch.testing.assert_close(sampled.best_logprobs[place, :count], best.values[:count])
         assert torch.equal(sampled.best_ids[place, :count], best.indices[:count])
+
+
+def test_named_tokens_are_reported_in_place_of_the_likeliest() -> None:
+    logits = logits_of(rows=3)
+    rows = [
+        row(temperature=0.0, logprobs=3, logprob_token_ids=(9, 4, 250)),
+        row(temperature=0.0, logprobs=1),
+        row(temperature=0.0, logprobs=2, logprob_token_ids=(7, int(logits[2].argmax()))),
+    ]
+    sampled = sample(logits.clone(), rows, NO_HISTORY)
+    assert sampled.logprob_counts == (3, 1, 2)
+    expected = logits.log_softmax(dim=-1)
+    assert sampled.best_ids[0].tolist() == [9, 4, 250]
+    assert torch.equal(sampled.best_logprobs[0], expected[0, [9, 4, 250]])
+    assert sampled.best_ids[1, 0] == sampled.token_ids[1]
+    assert sampled.best_ids[2, 0] == 7 and sampled.best_logprobs[2, 0] == expected[2, 7]
+
+
+# --- the same alone and in company ----------------------------------------------------------------
+
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"top_k": 1},
+    {"top_k": 40},
+    {"top_p": 0.5},
+    {"top_p": 0.999},
+    {"top_k": 900, "top_p": 0.9},
+    {"min_p": 0.02, "temperature": 0.7},
+    {"repetition_penalty": 1.3, "presence_penalty": 0.5},
+    {"temperature": 0.0, "logprobs": 2},
+    {"temperature": 3.0, "top_p": 0.97, "logprobs": 20},
+]
+
+
+@pytest.mark.parametrize("vocab_size", [301, 4099, 32001])
+def test_a_token_and_its_logprobs_are_bit_equal_alone_and_in_company(vocab_size: int) -> None:
+    """Rows that need all tokens sorted beside rows that do not; the widest top-k beside none."""
+    generator = torch.Generator().manual_seed(3)
+    count = 60
+    scale = torch.tensor([0.02, 1.0, 4.0]).repeat(count // 3)[:, None]
+    logits = torch.randn(count, vocab_size, generator=generator) * scale
+    history = torch.randint(vocab_size, (count, 9), generator=generator).int()
+    rows = [
+        SampleRow(SamplingParams(seed=i, **KINDS[i % len(KINDS)]), i, 3, 3 + i % 7)
+        for i in range(count)
+    ]
+    together = sample(logits.clone(), rows, history)
+    asking = dict(zip(together.logprob_rows, range(count), strict=False))
+    for i, own in enumerate(rows):
+        alone = sample(logits[i : i + 1].clone(), [own], history)
+        assert alone.token_ids[0] == together.token_ids[i], own.params
+        if i in asking:
+            wanted, place = alone.logprob_counts[0], asking[i]
+            assert torch.equal(alone.chosen_logprobs[0], together.chosen_logprobs[place])
+            assert torch.equal(
+                alone.best_logprobs[0, :wanted], together.best_logprobs[place, :wanted]
+            )
+
+
+def test_top_p_keeps_the_same_tokens_whether_few_or_all_are_sorted() -> None:
+    """Where p is the sum of the few best, as it rounds: with sums of floats 24 of 300 differed."""
+    for seed in range(300):
+        scores = torch.randn(1, 2048, generator=torch.Generator().manual_seed(seed)) * 2
+        few = scores.softmax(dim=-1).topk(FEW, dim=-1).values
+        p = float(few.cumsum(dim=-1)[0, -1])
+        both = torch.cat([scores, torch.zeros(1, 2048)])  # the flat row needs more than the few
+        _keep_top_p(scores, [p])
+        _keep_top_p(both, [p, 0.9999])
+        assert torch.equal(scores[0], both[0])

@@ -11,12 +11,15 @@ from router_core import NOW, answer, ask, make_core, sent, worker_ready
 
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
+    END_OF_ANSWER,
+    NO_TOKEN,
     Abort,
     AdapterInfo,
     AdapterPlaced,
     AdapterRead,
     AdapterReply,
     AnswerHeard,
+    AnswerTimes,
     Batch,
     BatchRow,
     ChatWarning,
@@ -28,12 +31,14 @@ from loraconsole.pipeline.messages import (
     Ready,
     Refused,
     Request,
+    RequestsAnswered,
     Reset,
     ResumeRequest,
     SampledToken,
     SamplingParams,
     SetScheduler,
     StopFound,
+    StreamToken,
     StreamTokens,
     Tokens,
 )
@@ -67,6 +72,40 @@ def test_a_step_is_finished_when_all_ranks_have_answered() -> None:
     tokens = core.finish_step(batch.step, NOW)
     assert tokens is not None and [t.token_id for t in tokens.tokens] == [7]
     assert not core.steps
+
+
+def test_the_server_gets_the_times_of_answers_but_not_of_what_was_given_up() -> None:
+    core = make_core()
+    for name, tokens in (("short", 2), ("stopped", 9), ("left", 9)):
+        core.handle_message(ask(name, tokens=tokens), NOW)
+    for planned, answered in ((NOW + 1, NOW + 3), (NOW + 3, NOW + 7)):
+        batch = core.plan_step(planned)
+        assert batch is not None
+        answer(core, batch)
+        sent(core)
+        core.finish_step(batch.step, answered)
+    assert sent(core, "server") == [RequestsAnswered((AnswerTimes(1.0, 2.0, 4.0),))]
+    core.handle_message(StopFound("stopped"), NOW + 8)
+    core.handle_message(Abort("left", "client gone"), NOW + 8)
+    assert sent(core, "server") == [RequestsAnswered((AnswerTimes(1.0, 2.0, 5.0),))]
+    core.handle_message(AnswerHeard("stopped"), NOW + 9)  # its times are known
+    assert sent(core, "server") == []
+
+
+def test_times_that_an_earlier_router_has_measured_are_not_made_up() -> None:
+    core = make_core()
+    params = SamplingParams(max_tokens=2)
+    request = Request(
+        request_id="old", adapter=None, prompt_ids=(1, 2), params=params, arrived_at=NOW - 60
+    )
+    core.handle_message(ResumeRequest(request=request, token_ids=(7,)), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    answer(core, batch)
+    sent(core)
+    tokens = core.finish_step(batch.step, NOW)
+    assert tokens is not None and tokens.tokens[0].finish_reason == "length"
+    assert sent(core, "server") == []
 
 
 def test_ranks_that_disagree_are_an_error_and_are_reset() -> None:
@@ -341,7 +380,11 @@ class Shift:
 
     def ask(self) -> None:
         self.number += 1
-        params = SamplingParams(max_tokens=self.rng.randint(1, 20), stop_token_ids=(11,))
+        params = SamplingParams(
+            max_tokens=self.rng.randint(0, 20),
+            stop_token_ids=(11,),
+            prompt_logprobs=self.rng.choice((None, None, 2)),
+        )
         self.give(
             Request(
                 request_id=f"r{self.number}",
@@ -428,3 +471,36 @@ def test_a_router_that_continues_loses_no_request_and_its_log_is_decided_again(
     assert replay.play() == ""
     assert replay.player is not None and replay.player.admitted > 30
     assert replay.player.core.adapter_table(NOW) == shift.core.adapter_table(NOW)
+
+
+def test_a_complete_answer_ends_without_a_token_and_again_for_a_new_detokenizer() -> None:
+    core = make_core()
+    core.handle_message(ask("a"), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    answer(core, batch, 7)
+    found = core.finish_step(batch.step, NOW)
+    assert found == StreamTokens((StreamToken("a", 0, 7),))
+    following = core.plan_step(NOW)
+    assert following is not None
+    answer(core, following, END_OF_ANSWER)
+    end = StreamToken("a", 1, NO_TOKEN, (), "stop")
+    assert core.finish_step(following.step, NOW) == StreamTokens((end,))
+    assert not len(core.scheduler)
+    sent(core)
+    core.handle_message(Ready("detokenizer", 2), NOW)
+    assert sent(core, "detokenizer")[-1] == StreamTokens((StreamToken("a", 0, 7), end))
+
+
+def test_a_request_that_its_own_settings_leave_no_token_ends_alone_with_the_reason() -> None:
+    core = make_core()
+    for name in ("a", "b"):
+        core.handle_message(ask(name), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    stuck, other = (row.sequence for row in batch.rows)
+    tokens = (SampledToken(stuck, NO_TOKEN, (), "too complex"), SampledToken(other, 7))
+    core.handle_message(Tokens(batch.epoch, batch.step, 0, tokens), NOW)
+    assert core.finish_step(batch.step, NOW) == StreamTokens((StreamToken("b", 0, 7),))
+    assert Refused("a", 400, "too complex") in sent(core, "server")
+    assert len(core.scheduler) == 1 and not core.registry.base.tally.broken

@@ -458,6 +458,7 @@ def test_pages_lost_to_others_make_the_youngest_give_way() -> None:
         batch = scheduler.next_batch(0.0)
         assert batch
         scheduler.accept_tokens(worker.run(batch), 0.0)
+    assert {s.request_id: s.preemptions for s in scheduler.sequences()} == {"old": 0, "young": 1}
     phases = {r.request_id: (r.phase, r.reason) for r in scheduler.view(0.0).requests}
     assert phases["old"][0] == "decode"
     assert phases["young"][0] == "waiting" and phases["young"][1].startswith(
@@ -826,6 +827,22 @@ def test_an_adapter_that_no_worker_could_place_gives_its_pages_back_and_fails() 
     scheduler.check()
 
 
+@pytest.mark.parametrize(
+    ("num_pages", "rows", "most"),
+    [(24, 8, 4), (24, 2, 2), (4, 8, 1), (0, 0, 0)],
+    ids=["half the pool", "the rows", "at least one", "no workers yet"],
+)
+def test_the_adapters_of_a_step_are_as_many_as_fit(num_pages: int, rows: int, most: int) -> None:
+    """They take 1, 3 and 5 pages: 3 on average."""
+    assert make_scheduler(num_pages).residency.max_adapters(rows) == most
+
+
+def test_before_an_adapter_is_read_each_row_of_a_step_may_have_one() -> None:
+    scheduler = Scheduler(AdapterRegistry({"sql": "/adapters/sql"}, now=0.0))
+    scheduler.reset(1, limits(24), 0.0)
+    assert scheduler.residency.max_adapters(8) == 8
+
+
 def test_an_adapter_larger_than_the_pool_fails() -> None:
     scheduler = make_scheduler(num_pages=5)
     wide = next(adapter for adapter in scheduler.registry if adapter.name == "wide")
@@ -896,7 +913,10 @@ def test_long_prompts_are_cut_to_the_budget_and_decoding_goes_on() -> None:
 
 def test_overlong_requests_are_told_the_numbers() -> None:
     scheduler = make_scheduler(num_pages=10)
-    with pytest.raises(Overlong, match=r"60 tokens \+ max_tokens 10 = 70 exceeds 64, the longest"):
+    with pytest.raises(
+        Overlong,
+        match="64 tokens, and the prompt is too long: its 60 tokens and max_tokens 10 make 70",
+    ):
         scheduler.check_length(make_request("x", [1] * 60, 10))
     with pytest.raises(Overlong, match="exceed the pool of 40"):
         scheduler.check_length(make_request("x", [1] * 30, 20))

@@ -12,6 +12,7 @@ from made_tokenizers import MADE, write
 
 from loraconsole.pipeline.detokenizer import OutputStream
 from loraconsole.pipeline.messages import (
+    NO_TOKEN,
     Logprob,
     OpenStream,
     StreamToken,
@@ -92,6 +93,31 @@ def test_nothing_of_a_stop_string_is_ever_sent(
 def test_the_first_of_several_stop_strings_wins(tokenizer: Tokenizer) -> None:
     deltas = feed(stream(tokenizer, "END", "\n\n"), tokenizer.encode("one\n\ntwo END"))
     assert text_of(deltas) == "one" and deltas[-1].finish_reason == "stop"
+    assert deltas[-1].stopped_by == "\n\n"
+
+
+def test_a_stop_string_within_the_least_number_of_tokens_is_text(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("one two one two one two", False)
+    ended = {0: "one ", 2: "one two one ", 4: "one two one two one ", 6: "one two one two one two"}
+    for least in range(len(ids) + 1):
+        request = OpenStream(request_id="r", stop=("two",), logprobs=False, min_tokens=least)
+        deltas = feed(OutputStream(request, tokenizer), ids)
+        assert text_of(deltas) == ended[least - least % 2], least
+
+
+def test_an_answer_without_tokens_has_its_end_alone(tokenizer: Tokenizer) -> None:
+    output = stream(tokenizer)
+    delta = output.push(StreamToken("r", 0, NO_TOKEN, (), "length"))
+    assert delta == TextDelta("r", 0, "", 0, (), (), "length")
+
+
+def test_an_end_without_a_token_releases_the_text_that_was_held(tokenizer: Tokenizer) -> None:
+    for more in ({}, {"include_stop_str_in_output": True}):
+        output, ids = stream(tokenizer, "###", **more), tokenizer.encode("a ##")
+        deltas = feed(output, ids, finish_reason=None)
+        end = output.push(StreamToken("r", len(ids), NO_TOKEN, (), "stop"))
+        assert end == TextDelta("r", 2, "##", len(ids), (), (), "stop")
+        assert text_of([*deltas, end]) == "a ##"
 
 
 def test_what_might_become_a_stop_string_is_held_until_it_cannot(tokenizer: Tokenizer) -> None:
@@ -107,7 +133,7 @@ def test_the_end_token_is_no_text(tokenizer: Tokenizer) -> None:
     ids = [*tokenizer.encode("fine"), tokenizer.encode("<|im_end|>")[0]]
     deltas = feed(stream(tokenizer), ids, finish_reason="stop")
     assert text_of(deltas) == "fine"
-    assert deltas[-1].num_tokens == len(ids)
+    assert deltas[-1].num_tokens == len(ids) and deltas[-1].stopped_by == ids[-1]
 
 
 def test_a_replay_says_nothing_twice(tokenizer: Tokenizer) -> None:
@@ -225,6 +251,18 @@ def test_special_tokens_stand_in_the_text_where_that_is_asked_for(tokenizer: Tok
     assert text_of(deltas) == "fine<|im_end|>\nmore"
     deltas = feed(stream(tokenizer, "<|im_end|>\n", skip_special_tokens=False), ids)
     assert text_of(deltas) == "fine" and deltas[-1].finish_reason == "stop"
+
+
+def test_a_special_token_that_is_shown_stands_in_the_text(tokenizer: Tokenizer) -> None:
+    shown = tokenizer.token_id("<|im_end|>")
+    assert shown is not None
+    ids = tokenizer.encode("<|im_start|>fine<|im_end|>\nmore")
+    deltas = feed(stream(tokenizer, shown_special_ids=(shown,)), ids)
+    assert text_of(deltas) == "fine<|im_end|>\nmore"
+    deltas = feed(stream(tokenizer, "<|im_end|>\nm", shown_special_ids=(shown,)), ids)
+    assert text_of(deltas) == "fine" and deltas[-1].finish_reason == "stop"
+    deltas = feed(stream(tokenizer, "<|im_start|>f", shown_special_ids=(shown,)), ids)
+    assert text_of(deltas) == "" and deltas[-1].finish_reason == "stop"
 
 
 def test_the_stop_string_stays_where_that_is_asked_for(tokenizer: Tokenizer) -> None:

@@ -17,9 +17,9 @@ def run(search: StopSearch, pieces: Pieces) -> tuple[str, bool, list[str]]:
     left: list[str] = []
     for number, (text, is_shown) in enumerate(pieces, start=1):
         search.add(text, is_shown=is_shown)
-        released, is_stopped = search.release(final=number == len(pieces))
+        released, stop = search.release(final=number == len(pieces))
         left.append(released)
-        if is_stopped:
+        if stop is not None:
             return "".join(left), True, left
     return "".join(left), False, left
 
@@ -54,15 +54,33 @@ def test_the_stop_string_that_begins_first_counts(pieces: Pieces, stop: list[str
     for piece, is_shown in pieces:
         text += piece if is_shown else ""
         search.add(piece, is_shown=is_shown)
-        released, is_stopped = search.release()
+        released, found = search.release()
         left += released
-        begins = [at for one in stop if (at := text.find(one)) >= 0]
-        assert is_stopped == bool(begins)
-        if is_stopped:
-            assert left == text[: min(begins)] and search.held == 0
+        begins = [(at, one) for one in stop if (at := text.find(one)) >= 0]
+        first = min(begins, default=(0, None), key=lambda begin: begin[0])
+        assert found == first[1]
+        if begins:
+            assert left == text[: first[0]] and search.held == 0
             return
         ends = [n for one in stop for n in range(len(one)) if text.endswith(one[:n])]
         assert search.held == max(ends, default=0)
+
+
+@given(early=st.text("ab", max_size=8), late=st.text("ab", max_size=8), stop=STOPS)
+def test_a_stop_string_that_ends_too_early_does_not_count(
+    early: str, late: str, stop: list[str]
+) -> None:
+    """One that ends in the later text does, also if it begins in the earlier."""
+    search, text = StopSearch(stop), early + late
+    for character in early:
+        search.add(character, may_end=False)
+    left = search.release()[0]
+    search.add(late)
+    rest, is_stopped = search.release(final=True)
+    begins = [text.find(one, max(0, len(early) + 1 - len(one))) for one in stop]
+    begins = [at for at in begins if at >= 0]
+    assert is_stopped == bool(begins)
+    assert left + rest == text[: min(begins, default=len(text))]
 
 
 class CountedText(str):
@@ -95,11 +113,11 @@ def test_a_stop_string_with_hidden_text_ends_the_shown_text_before_it() -> None:
 def test_what_may_begin_it_is_held_back_and_leaves_as_soon_as_it_does_not() -> None:
     search = StopSearch((), ["a<x>b"])
     search.add("ca")
-    assert search.release() == ("c", False) and search.held == 1
+    assert search.release() == ("c", None) and search.held == 1
     search.add("<x>", is_shown=False)
-    assert search.release() == ("", False)
+    assert search.release() == ("", None)
     search.add("c")
-    assert search.release() == ("ac", False) and search.held == 0
+    assert search.release() == ("ac", None) and search.held == 0
 
 
 def test_the_stop_string_stays_where_that_is_asked_for() -> None:

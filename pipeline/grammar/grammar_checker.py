@@ -1,0 +1,74 @@
+"""`GrammarChecker`: whether a grammar can be compiled and matches any text; if not, the reason."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections import OrderedDict
+
+import numpy as np
+from llguidance.numpy import fill_next_token_bitmask
+
+from .matcher import DEAD_END, compile_grammar, reason_of
+from .specification import GrammarRefused, json_schema_grammar, subschemas
+from .vocabulary import Vocabulary
+
+MOST_CHECKED = 256
+"""Grammars whose check is remembered."""
+MOST_PLACES = 200
+"""Most parts of a schema that are tried to find the one at fault: 0.3 ms each."""
+NO_TEXT = "it matches no text"
+EXCERPT = re.compile(r"(regex parse error:).*\nerror: ", re.DOTALL)
+
+
+class GrammarChecker:
+    """Compiles grammars as the workers will. May be called from several threads."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._checked: OrderedDict[str, str] = OrderedDict()
+
+    def check(self, text: str) -> None:
+        """Raises `GrammarRefused` with llguidance's reason."""
+        fault = self._checked.get(text)
+        if fault is None:
+            fault = self._checked[text] = self._fault(text)
+            while len(self._checked) > MOST_CHECKED:
+                self._checked.popitem(last=False)
+        if fault:
+            raise GrammarRefused(fault)
+
+    def _fault(self, text: str) -> str:
+        library = compile_grammar(text, self._vocabulary)
+        mask = np.zeros((1, self._vocabulary.words), dtype=np.int32)
+        if not library.is_error():
+            fill_next_token_bitmask(library, mask)  # some faults show in the first mask only
+        if library.is_error():
+            return readable(reason_of(library.get_error()))
+        only_end = self._vocabulary.mask_of([self._vocabulary.end])
+        return "" if (mask[0] & ~only_end).any() else NO_TEXT
+
+    def fault_place(self, schema: object, reason: str) -> str:
+        """JSON pointer of the innermost part of a schema that is refused for this reason; "" if it
+        is the schema as a whole."""
+        parts = json.loads(schema) if isinstance(schema, str) else schema
+        if not isinstance(parts, dict):
+            return ""
+        shared = {key: parts[key] for key in ("$defs", "definitions") if key in parts}
+        found = ""
+        for place, part in itertools.islice(subschemas(parts), 1, MOST_PLACES):
+            if not place.startswith(found):
+                continue
+            try:
+                self.check(json_schema_grammar({**shared, **part}))
+            except GrammarRefused as refused:
+                if refused.reason == reason:
+                    found = place
+        return found
+
+
+def readable(reason: str) -> str:
+    """llguidance's reason in a line, without its excerpts."""
+    reason = EXCERPT.sub(r"\1 ", reason.partition("\n   1 |")[0])
+    return NO_TEXT if reason == DEAD_END else " ".join(reason.split())

@@ -1,0 +1,233 @@
+"""What a request asks for, as a grammar: JSON by a schema, a regular expression, one of some texts,
+or a grammar of its own.
+
+A grammar is a text in llguidance's variant of Lark. It is not compiled here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from llguidance import StructTag, regex_to_lark
+from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+
+from .anchors import AnchorInside, without_anchors
+
+MOST_CHARACTERS = 64 * 1024
+"""Longest schema or grammar: 60 ms to compile for ordinary ones of this length."""
+WHITESPACE = r"[ \n\r\t]{1,32}"
+"""White space between the parts of a JSON text. Without a bound, small models write line ends until
+their answer is cut."""
+TAIL = '\n%llguidance {"no_forcing": true}\n'
+"""Leaves the choice of tokens to the model where the text is fixed: llguidance would take the
+longest, with which models are not trained."""
+
+FORMATS = frozenset(
+    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
+)
+"""`format` of a string that is enforced. JSON Schema lets others be ignored."""
+SCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+SCHEMA_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
+SCHEMAS = (
+    "items",
+    "additionalProperties",
+    "additionalItems",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "propertyNames",
+    "contains",
+    "not",
+    "if",
+    "then",
+    "else",
+    "contentSchema",
+)
+
+
+class GrammarRefused(ValueError):
+    """A request's grammar or schema cannot be used. The text says why; `place` is the path inside
+    the schema, "" for the whole."""
+
+    def __init__(self, reason: str, place: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.place = reason, place
+
+
+# --- JSON ---------------------------------------------------------------------------------------
+
+
+def json_schema_grammar(
+    schema: Any,
+    *,
+    whitespace: str | None = None,
+    is_compact: bool = False,
+    is_closed: bool = False,
+) -> str:
+    """The grammar of the JSON texts that a schema (an object, true, or either as text) describes.
+
+    `whitespace` is a regular expression for the white space between their parts, `is_compact`
+    allows none. `is_closed` forbids properties that an object's schema does not name, unless it
+    has additionalProperties. Raises `GrammarRefused`.
+    """
+    if isinstance(schema, str):
+        schema = _parsed(schema)
+    if schema is True:
+        schema = {}
+    if not isinstance(schema, dict):
+        raise GrammarRefused(f"a schema is a JSON object, not {_short(schema)}")
+    usable = enforceable(schema)
+    if is_closed:
+        for _, part in subschemas(usable):
+            if isinstance(part.get("properties"), dict):
+                part.setdefault("additionalProperties", False)
+    options: dict[str, Any] = {"whitespace_pattern": whitespace or WHITESPACE}
+    if is_compact:
+        options = {"whitespace_flexible": False}
+    own = usable.get("x-guidance")
+    usable["x-guidance"] = options | (own if isinstance(own, dict) else {})
+    return _checked(f"start: %json {json.dumps(usable, ensure_ascii=False)}")
+
+
+def json_object_grammar(*, whitespace: str | None = None, is_compact: bool = False) -> str:
+    """The grammar of any JSON object."""
+    return json_schema_grammar({"type": "object"}, whitespace=whitespace, is_compact=is_compact)
+
+
+def _parsed(schema: str) -> Any:
+    try:
+        return json.loads(schema)
+    except (ValueError, RecursionError) as error:
+        raise GrammarRefused(f"it is not JSON: {error}") from error
+
+
+def enforceable(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy without each `format` that is not in `FORMATS`."""
+    found: dict[str, Any] = copy.deepcopy(dict(schema))
+    for _, part in subschemas(found):
+        if isinstance(part.get("format"), str) and part["format"] not in FORMATS:
+            del part["format"]
+    return found
+
+
+def subschemas(schema: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """(JSON pointer, schema) of a schema and of all in it, the outer ones first. References are not
+    followed."""
+    if not isinstance(schema, dict):
+        return
+    yield place, schema
+    for key, value in schema.items():
+        if key in SCHEMA_MAPS and isinstance(value, dict):
+            for name, part in value.items():
+                yield from subschemas(part, f"{place}/{key}/{_escaped(name)}")
+        elif key in SCHEMA_LISTS and isinstance(value, list):
+            for index, part in enumerate(value):
+                yield from subschemas(part, f"{place}/{key}/{index}")
+        elif key in SCHEMAS:
+            yield from subschemas(value, f"{place}/{key}")
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+# --- others -------------------------------------------------------------------------------------
+
+
+def regex_grammar(pattern: str) -> str:
+    r"""The grammar of the texts that a regular expression matches as a whole. `\d` is an ASCII
+    digit. Raises `GrammarRefused`."""
+    if not pattern:
+        raise GrammarRefused("the regular expression is empty")
+    try:
+        bare = without_anchors(pattern)
+    except AnchorInside as error:
+        raise GrammarRefused(str(error)) from error
+    if not bare:
+        raise GrammarRefused("the regular expression matches only the empty text")
+    return _checked(f"start: /{regex_to_lark(bare, 'd')}/")
+
+
+def choice_grammar(choices: Sequence[str]) -> str:
+    """The grammar of exactly these texts. Raises `GrammarRefused`."""
+    if not choices or not all(choices):
+        raise GrammarRefused("a choice takes at least one text, none of them empty")
+    texts = "\n  | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+    return _checked(f"start: CHOICE\nCHOICE: {texts}")
+
+
+def own_grammar(text: str) -> str:
+    """The grammar that a request brings, as Lark or as GBNF (`root ::= …`, which many servers call
+    EBNF). Raises `GrammarRefused`."""
+    if not text.strip():
+        raise GrammarRefused("the grammar is empty")
+    if len(text) > MOST_CHARACTERS:  # converting takes time, too
+        raise _too_long(text)
+    if "::=" not in text:
+        return _checked(text)
+    try:
+        return _checked(any_to_lark(text))
+    except GrammarRefused:
+        raise
+    except (GbnfToLarkError, RecursionError) as error:
+        raise GrammarRefused(f"{error or 'nested too deeply'}") from error
+    except Exception as error:  # the converter raises bare ones for a rule that is missing
+        raise GrammarRefused(str(error)) from error
+
+
+def lark_grammar(text: str) -> str:
+    """The same of a text that is written here, in Lark. Raises `GrammarRefused` if it is too
+    long."""
+    return _checked(text)
+
+
+def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> str:
+    """The grammar of a text in which each trigger begins a part that follows a schema:
+    `{"triggers": […], "structures": [{"begin", "schema", "end"}]}`, or that as text. `special` are
+    the texts of special tokens. Raises `GrammarRefused`."""
+    if isinstance(tag, str):
+        tag = _parsed(tag)
+    if not isinstance(tag, dict):
+        raise GrammarRefused(f"a structural tag is a JSON object, not {_short(tag)}")
+    triggers, structures = tag.get("triggers"), tag.get("structures")
+    if not isinstance(triggers, list) or not isinstance(structures, list) or not structures:
+        raise GrammarRefused("a structural tag has a list of triggers and one of structures")
+    tags = []
+    for number, part in enumerate(structures):
+        place = f"/structures/{number}"
+        if not isinstance(part, dict) or not _are_texts([part.get("begin"), part.get("end", "")]):
+            raise GrammarRefused("a structure has begin, schema and end", place)
+        begin, end = part["begin"], part.get("end", "")
+        usable_triggers = (t for t in triggers if isinstance(t, str) and t)
+        trigger = next((t for t in usable_triggers if begin.startswith(t)), None)
+        if trigger is None:
+            raise GrammarRefused("begin starts with none of the triggers", f"{place}/begin")
+        schema = part.get("schema", {})
+        if not isinstance(schema, dict):
+            raise GrammarRefused("a schema is a JSON object", f"{place}/schema")
+        options = {"x-guidance": {"whitespace_pattern": WHITESPACE}}
+        grammar = options | enforceable(schema)
+        tags.append(StructTag(trigger=trigger, begin=begin, grammar=grammar, end=end))
+    uses_special = any(one.trigger in special for one in tags)
+    return _checked(StructTag.to_grammar(tags, assume_special=uses_special))
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _checked(text: str) -> str:
+    if len(text) > MOST_CHARACTERS:
+        raise _too_long(text)
+    return text + TAIL
+
+
+def _too_long(text: str) -> GrammarRefused:
+    return GrammarRefused(f"{len(text)} characters; at most {MOST_CHARACTERS} are allowed")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 40 else f"{text[:36]} …"

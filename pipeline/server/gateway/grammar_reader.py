@@ -1,0 +1,91 @@
+"""`GrammarReader`: makes grammars of the forms that bodies ask for, away from the event loop.
+
+They are compiled here, so that the workers get only those that they can compile. Knows no route.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request as HttpRequest
+
+from ...grammar.wanted_grammar import WantedGrammar
+from ..http.bad_request import BadRequest, shortened
+from .gateway import Gateway
+from .text_workers import TextWorkers
+
+if TYPE_CHECKING:
+    from ...grammar.grammar_checker import GrammarChecker
+
+WORTH = 8
+"""Characters of a prompt that are tokenised in the time in which one of a grammar is compiled."""
+OUR_PLACE = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
+"""The place in a grammar that the request has not written."""
+
+
+class GrammarReader:
+    """Reads the grammars of requests to the model of `gateway`."""
+
+    def __init__(self, gateway: Gateway, workers: TextWorkers) -> None:
+        self._gateway, self._workers = gateway, workers
+        self._starting = threading.Lock()
+        self._started: tuple[GrammarChecker, frozenset[str]] | None = None
+
+    async def read(self, request: HttpRequest, wanted: WantedGrammar | None) -> str:
+        """The grammar as the workers take it; "" if none is wanted. Raises `BadRequest` with the
+        field, and the place in a schema."""
+        if wanted is None:
+            return ""
+        if self._gateway.tokenizer.cleans_up:
+            raise BadRequest(
+                "this model's tokenizer removes spaces from what it decodes, so that an answer "
+                "cannot be held to a form (clean_up_tokenization_spaces)",
+                param=wanted.field,
+            )
+        client = request.client.host if request.client else ""
+        work = functools.partial(self._compile, wanted)
+        return await self._workers.run(WORTH * wanted.length, client, work)
+
+    def _compile(self, wanted: WantedGrammar) -> str:
+        from ...grammar.specification import GrammarRefused
+
+        checker, special = self._start()
+        try:
+            text = wanted.text(special)
+            checker.check(text)
+        except GrammarRefused as refused:
+            reason, place = refused.reason, refused.place
+            if wanted.kind != "grammar":
+                reason = OUR_PLACE.sub("", reason)
+            if wanted.kind == "json_schema" and not place:
+                place = checker.fault_place(wanted.value, refused.reason)
+            at = f" (at {shortened(place)})" if place else ""
+            raise BadRequest(
+                f"{wanted.field}: {shortened(reason, 400)}{at}", param=wanted.field
+            ) from refused
+        return text
+
+    def _start(self) -> tuple[GrammarChecker, frozenset[str]]:
+        """Makes the vocabulary, and writes the table of tokens for the workers, once."""
+        from ...grammar.grammar_checker import GrammarChecker  # llguidance: 0.1 s
+        from ...grammar.token_table import make_token_table, write_token_table
+        from ...grammar.vocabulary import Vocabulary
+
+        with self._starting:
+            if self._started is None:
+                table = make_token_table(self._gateway.tokenizer)
+                try:
+                    write_token_table(self._gateway.run, table)
+                except OSError as error:
+                    raise BadRequest(
+                        f"the workers' table of tokens cannot be written: {error}", status=503
+                    ) from error
+                special = frozenset(
+                    table.tokens[token_id].decode(errors="replace") for token_id in table.special
+                )
+                checker = GrammarChecker(Vocabulary(table, self._gateway.vocab_size))
+                self._started = checker, special
+            return self._started

@@ -1,0 +1,101 @@
+"""OpenAI's Responses."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ...runtime.clock import unix_time
+from ..answers.answer_format import Format
+from ..answers.response_store import ResponseStore
+from ..answers.responses_answer import response_object
+from ..answers.responses_form import ResponsesForm
+from ..bodies.body import decode_body
+from ..bodies.renamed import renamed
+from ..bodies.responses_body import CHAT_NAMES, ResponsesBody
+from ..chat.instructions import with_instructions
+from ..chat.responses_input import read_input
+from ..http.access import owner_of
+from ..http.bad_request import BadRequest
+from ..http.body_reader import BodyReader
+from .answering import Answering, answer_id
+from .route_guard import RouteGuard
+
+
+class ResponsesRoutes:
+    """POST /v1/responses; GET, DELETE and POST …/cancel of one."""
+
+    def __init__(self, answering: Answering, bodies: BodyReader) -> None:
+        self._answering, self._gateway, self._bodies = answering, answering.gateway, bodies
+        self._store = ResponseStore(self._gateway.config.response_store_mib << 20)
+        self._gateway.answers.on_ended = self._store.put
+
+    def routes(self, guard: RouteGuard) -> list[Route]:
+        one = "/v1/responses/{id}"
+        return [
+            Route("/v1/responses", guard.user(self.create), methods=["POST"]),
+            Route(one, guard.user(self.retrieve)),
+            Route(one, guard.user(self.delete), methods=["DELETE"]),
+            Route(f"{one}/cancel", guard.user(self.cancel), methods=["POST"]),
+        ]
+
+    async def create(self, request: HttpRequest) -> Response:
+        body = decode_body(await self._bodies.read(request), ResponsesBody)
+        body.check()
+        owner = owner_of(request)
+        conversation = []
+        if body.previous_response_id is not None:
+            earlier = self._store.find(body.previous_response_id, owner, "previous_response_id")
+            conversation = msgspec.json.decode(earlier.conversation)
+        conversation += read_input(body.input, lambda given: self._store.find_item(given, owner))
+        is_kept = body.store and self._store.is_on
+        form = Format(
+            kind="responses",
+            answer_id=answer_id(request, "resp_"),
+            model=self._answering.model_named(body.model, body.adapters()),
+            created=int(unix_time()),
+            is_streamed=body.stream,
+            responses=ResponsesForm(
+                repeated=body.repeated(),
+                conversation=conversation if is_kept else [],
+                is_kept=is_kept,
+                with_logprobs=body.with_logprobs,
+            ),
+        )
+        with renamed(CHAT_NAMES):
+            chat = body.chat(with_instructions(body.instructions, conversation))
+            return await self._answering.answer_chat(request, chat, form)
+
+    async def retrieve(self, request: HttpRequest) -> Response:
+        """A response that was kept, or one that still runs."""
+        if request.query_params.get("stream") == "true":
+            raise BadRequest(
+                "stream: GET /v1/requests/ID reads on in the stream of a response that still runs",
+                param="stream",
+            )
+        response_id, owner = request.path_params["id"], owner_of(request)
+        try:
+            stored = self._store.find(response_id, owner, "response_id")
+        except BadRequest as error:
+            try:
+                answer = self._gateway.answers.find(response_id, owner)
+            except BadRequest:
+                raise error from None
+            if answer.form.kind != "responses":
+                raise error from None
+            return JSONResponse(response_object(answer))
+        return Response(stored.response, media_type="application/json")
+
+    async def delete(self, request: HttpRequest) -> Response:
+        response_id = request.path_params["id"]
+        self._store.remove(response_id, owner_of(request))
+        return JSONResponse({"id": response_id, "object": "response", "deleted": True})
+
+    async def cancel(self, request: HttpRequest) -> Response:
+        raise BadRequest(
+            "only a response with background: true can be cancelled, and there is none: close the "
+            "connection of a response to end it",
+            param="response_id",
+        )

@@ -1,0 +1,222 @@
+"""From what a request asks for to a grammar: what it matches, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from token_tables import matches, vocabulary
+
+from loraconsole.pipeline.grammar.anchors import AnchorInside, without_anchors
+from loraconsole.pipeline.grammar.grammar_checker import GrammarChecker
+from loraconsole.pipeline.grammar.specification import (
+    MOST_CHARACTERS,
+    GrammarRefused,
+    choice_grammar,
+    enforceable,
+    json_object_grammar,
+    json_schema_grammar,
+    own_grammar,
+    regex_grammar,
+    structural_tag_grammar,
+    subschemas,
+)
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name"],
+}
+
+
+@pytest.fixture(scope="module")
+def checker() -> GrammarChecker:
+    return GrammarChecker(vocabulary())
+
+
+def test_a_schema_matches_what_it_describes() -> None:
+    grammar = json_schema_grammar(PERSON)
+    for text in ('{"name": "Ada"}', '{\n  "name":"Ada" ,"age" : 36, "more": [null]\n}'):
+        assert matches(grammar, text)
+    for text in ('{"age": 36}', '{"name": 1}', '{"name": "Ada"', "[]", ' {"name": "A"}'):
+        assert not matches(grammar, text)
+    assert json_schema_grammar(json.dumps(PERSON)) == grammar
+    assert matches(json_schema_grammar(True), "[1, {}]")
+
+
+def test_white_space_is_bounded_or_as_asked() -> None:
+    for spaces, is_allowed in ((1, True), (32, True), (33, False)):
+        assert (
+            matches(json_schema_grammar(PERSON), '{"name":' + " " * spaces + '"A"}') is is_allowed
+        )
+    compact = json_schema_grammar(PERSON, is_compact=True)
+    assert matches(compact, '{"name":"A"}') and not matches(compact, '{"name": "A"}')
+    own = json_schema_grammar(PERSON, whitespace="_")
+    assert matches(own, '{"name":_"A"}') and not matches(own, '{"name": "A"}')
+    assert not matches(json_object_grammar(is_compact=True), '{"a": 1}')
+    assert matches(json_object_grammar(), '{"a": 1}') and not matches(json_object_grammar(), "[1]")
+
+
+def test_a_closed_schema_has_no_further_properties() -> None:
+    schema = {**PERSON, "properties": {"name": {"type": "string"}, "free": {"type": "object"}}}
+    closed = json_schema_grammar(schema, is_closed=True)
+    assert matches(closed, '{"name": "A", "free": {"x": 1}}')
+    assert not matches(closed, '{"name": "A", "x": 1}')
+    open_one = json_schema_grammar({**schema, "additionalProperties": True}, is_closed=True)
+    assert matches(open_one, '{"name": "A", "x": 1}')
+
+
+def test_formats_are_enforced_if_they_are_known() -> None:
+    dated = json_schema_grammar({"type": "string", "format": "date"})
+    assert matches(dated, '"2024-02-29"') and not matches(dated, '"today"')
+    assert matches(json_schema_grammar({"type": "string", "format": "file-path"}), '"/a"')
+    schema = {
+        "properties": {"format": {"enum": [{"format": "x"}]}},
+        "items": {"format": "password"},
+        "const": {"format": "y"},
+    }
+    assert enforceable(schema) == {**schema, "items": {}}
+
+
+def test_every_part_of_a_schema_has_its_place() -> None:
+    schema = {
+        "$defs": {"a/b": {"x": 1}},
+        "properties": {"items": {"items": [{}, {"not": {}}]}},
+        "anyOf": [{"const": {"properties": {"no": {}}}}],
+        "additionalProperties": False,
+    }
+    assert [place for place, _ in subschemas(schema)] == [
+        "",
+        "/$defs/a~1b",
+        "/properties/items",
+        "/properties/items/items/0",
+        "/properties/items/items/1",
+        "/properties/items/items/1/not",
+        "/anyOf/0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "is_match"),
+    [
+        ("^ab$", "ab", True),
+        ("^a|b$", "b", True),
+        (r"\Aa\Z", "a", True),
+        (r"\d+", "12", True),
+        (r"\d", "\u0663", False),  # an Arabic digit, which JavaScript's \d does not match
+        ("[$^]", "^", True),
+        (r"a\$", "a$", True),
+        ("a/b\nc", "a/b\nc", True),
+        ('["/\\\\]+', '/"\\', True),
+        ("(?i)abc", "aBC", True),
+        ("é\U0001f600?", "é\U0001f600", True),
+        ("ab", "abc", False),
+    ],
+)
+def test_a_regular_expression_matches_the_whole_answer(
+    pattern: str, text: str, is_match: bool
+) -> None:
+    assert matches(regex_grammar(pattern), text) is is_match
+
+
+def test_anchors_inside_an_expression_are_refused_with_their_place() -> None:
+    assert without_anchors("^(a|b)$|^[]^$]x$") == "(a|b)|[]^$]x"
+    for pattern, place in (("(^a)", 2), ("a^", 2), ("ab$c", 3), ("[^a]^", 5)):
+        with pytest.raises(AnchorInside, match=f"at character {place} "):
+            without_anchors(pattern)
+
+
+def test_choices_are_exactly_their_texts() -> None:
+    texts = ["yes", "no", 'say "no"\n', "a\\b", "\U0001f600 ü", "yes!"]
+    grammar = choice_grammar(texts)
+    assert all(matches(grammar, text) for text in texts)
+    assert not any(matches(grammar, text) for text in ("ye", "yesno", "", "yes "))
+
+
+def test_grammars_are_read_as_lark_and_as_gbnf() -> None:
+    for text in ('start: "a" NUMBER\nNUMBER: /[0-9]+/', 'root ::= "a" [0-9]+'):
+        assert matches(own_grammar(text), "a12") and not matches(own_grammar(text), "a")
+    assert matches(own_grammar('start: "n: " %json {"type": "null"}'), "n: null")
+
+
+def test_a_structural_tag_constrains_what_follows_its_trigger() -> None:
+    tag = {
+        "triggers": ["<f="],
+        "structures": [{"begin": "<f=a>", "schema": {"type": "integer"}, "end": "</f>"}],
+    }
+    grammar = structural_tag_grammar(tag)
+    assert grammar == structural_tag_grammar(json.dumps(tag))
+    for text in ("plain", "so <f=a>12</f> it is", "<f=a>1</f><f=a>2</f>"):
+        assert matches(grammar, text)
+    for text in ("<f=b>", "<f=a>x", "<f=a>12</g>"):
+        assert not matches(grammar, text)
+
+
+@pytest.mark.parametrize(
+    ("make", "value", "reason"),
+    [
+        (json_schema_grammar, 7, "a schema is a JSON object"),
+        (json_schema_grammar, False, "a schema is a JSON object"),
+        (json_schema_grammar, "{", "not JSON"),
+        (json_schema_grammar, {"enum": ["x" * MOST_CHARACTERS]}, "at most 65536"),
+        (regex_grammar, "", "empty"),
+        (regex_grammar, "^$", "only the empty text"),
+        (regex_grammar, "(a$)b", "stands inside it"),
+        (choice_grammar, [], "at least one text"),
+        (choice_grammar, ["a", ""], "at least one text"),
+        (own_grammar, " ", "empty"),
+        (own_grammar, "root ::= missing", "missing"),
+        (own_grammar, "root ::= " + "(" * 5000, "recursion"),
+        (own_grammar, "x" * (MOST_CHARACTERS + 1), "at most 65536"),
+        (structural_tag_grammar, [], "a JSON object"),
+        (structural_tag_grammar, {"triggers": ["a"]}, "list of triggers"),
+        (
+            structural_tag_grammar,
+            {"triggers": ["a"], "structures": [{"begin": "b", "schema": {}}]},
+            "none of the triggers",
+        ),
+    ],
+)
+def test_what_cannot_be_a_grammar_is_refused(make: Any, value: Any, reason: str) -> None:
+    with pytest.raises(GrammarRefused, match=reason):
+        make(value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason", "place"),
+    [
+        ({"type": "objekt"}, "Invalid type: objekt", ""),
+        (
+            {"properties": {"a/b": {"items": {"not": {}}}}},
+            "Unimplemented keys",
+            "/properties/a~1b/items",
+        ),
+        ({"$defs": {"x": {"not": {}}}, "items": {"$ref": "#/$defs/x"}}, "not", "/$defs/x"),
+        ({"properties": {"a": {"pattern": "(?=x)"}}}, "look-ahead", "/properties/a"),
+        ({"$ref": "#"}, "matches no text", ""),
+        ({"$ref": "https://example.com/a"}, "not present", ""),
+        ({"type": "string", "minLength": 2, "maxLength": 1}, "Unsatisfiable", ""),
+    ],
+)
+def test_a_schema_at_fault_is_refused_with_its_place(
+    checker: GrammarChecker, schema: dict[str, Any], reason: str, place: str
+) -> None:
+    with pytest.raises(GrammarRefused, match=reason) as refused:
+        checker.check(json_schema_grammar(schema))
+    assert checker.fault_place(schema, refused.value.reason) == place
+
+
+@pytest.mark.parametrize(
+    ("grammar", "reason"),
+    [
+        (regex_grammar("[a"), "unclosed character class"),
+        (own_grammar("start: b"), r'at 1\(8\): unknown name: "b"'),
+        (own_grammar("start: <|nowhere|>"), "unknown special token"),
+        (own_grammar("start: " + "(" * 1000 + '"a"' + ")" * 1000), "too deeply nested"),
+    ],
+)
+def test_a_grammar_at_fault_is_refused(checker: GrammarChecker, grammar: str, reason: str) -> None:
+    for _ in range(2):  # the second time it is remembered
+        with pytest.raises(GrammarRefused, match=reason):
+            checker.check(grammar)
