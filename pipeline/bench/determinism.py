@@ -146,7 +146,7 @@ def compare_answers(engine: Engine, names: list[str], sizes: list[int]) -> bool:
     return is_equal
 
 
-def measure(
+def measure_mode(
     given: argparse.Namespace, *, deterministic: bool
 ) -> tuple[bool, dict[str, dict[int, dict[str, float]]]]:
     """Whether all answers have the bits that they have alone, and the table of steps. In a process
@@ -190,8 +190,8 @@ def main() -> None:
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as processes:
         for workspace in (True, False) if given.products else ():
             processes.submit(compare_products, given, workspace=workspace).result()
-        _, plain = processes.submit(measure, given, deterministic=False).result()
-        is_equal, fixed = processes.submit(measure, given, deterministic=True).result()
+        _, plain = processes.submit(measure_mode, given, deterministic=False).result()
+        is_equal, fixed = processes.submit(measure_mode, given, deterministic=True).result()
     for kind, batch in itertools.product(plain, given.batches):
         before, after = plain[kind][batch], fixed[kind][batch]
         write_result(
