@@ -248,6 +248,38 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "from the model's generation_config.json if a request names none; none does not"
         ),
     ] = "auto"
+    tool_format: Annotated[
+        Literal[
+            "auto",
+            "deepseek_v3",
+            "deepseek_v31",
+            "hermes",
+            "llama3",
+            "mistral",
+            "mistral_args",
+            "pythonic",
+            "qwen_xml",
+        ],
+        Meta(
+            description="how the model writes tool calls; auto finds it in the chat template, of "
+            "an adapter in its own"
+        ),
+    ] = "auto"
+    reasoning_format: Annotated[
+        Literal["auto", "none", "deepseek_r1", "mistral", "think"],
+        Meta(
+            description="how the model marks its reasoning, which answers then have in a field of "
+            "its own; auto finds it in the chat template, none leaves it in the text; deepseek_r1 "
+            "is think where every answer begins with reasoning and no mark"
+        ),
+    ] = "auto"
+    trust_request_chat_template: Annotated[
+        bool,
+        Meta(
+            description="take chat_template of a request: a Jinja template, which runs in a "
+            "sandbox with bounds of its loops, time and text"
+        ),
+    ] = False
     max_running: Annotated[
         int, Meta(description="most requests in a batch; 0 chooses by the device", ge=0)
     ] = 0

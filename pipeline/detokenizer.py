@@ -14,7 +14,6 @@ from .messages import (
     NO_TOKEN,
     CloseStream,
     Introduce,
-    Logprob,
     OpenStream,
     ProcessState,
     PromptScored,
@@ -26,11 +25,11 @@ from .messages import (
     TextDeltas,
     ToDetokenizer,
     TokenLogprob,
-    TokenText,
 )
 from .runtime.process import Process, run_process
 from .text.stop_search import StopSearch
-from .text.tokenizer import HALF_CHARACTER, TextStream, Tokenizer
+from .text.token_words import TokenWords
+from .text.tokenizer import TextStream, Tokenizer
 
 TOKENS_AT_ONCE = 256
 """Tokens whose text is made before the event loop goes on: as many as a step has."""
@@ -102,7 +101,9 @@ class OutputStream:
     def __init__(self, request: OpenStream, tokenizer: Tokenizer) -> None:
         self._request = request
         self._tokenizer = tokenizer
-        self._text = TextStream(tokenizer, request.skip_special_tokens)
+        shown = frozenset(request.shown_special_ids)
+        self._text = TextStream(tokenizer, request.skip_special_tokens, shown)
+        self._words = TokenWords(tokenizer, request.skip_special_tokens, shown)
         marked = [stop for stop in request.stop if self._is_hidden(stop)]
         self._search = StopSearch(
             [stop for stop in request.stop if stop not in marked],
@@ -119,7 +120,7 @@ class OutputStream:
         """Whether this stop string contains a special token, so shown text never contains it."""
         if not self._request.skip_special_tokens:
             return False
-        return any(map(self._tokenizer.is_special, self._tokenizer.encode(stop, False)))
+        return any(map(self._words.is_left_out, self._tokenizer.encode(stop, False)))
 
     def push(self, token: StreamToken) -> TextDelta | None:
         """The delta of this token; None for a token seen before (sent again after a restart), and
@@ -135,8 +136,9 @@ class OutputStream:
         may_end = self._num_tokens > self._request.min_tokens
         if finish_reason != "stop" or self._request.include_stop_str_in_output:
             self._search.add(self._text.push(token.token_id), may_end=may_end)
-            self._has_begun = self._has_begun or not self._is_left_out(token.token_id)
-        if self._seeks_hidden and self._tokenizer.is_special(token.token_id):
+            is_left_out = self._words.is_left_out(token.token_id)
+            self._has_begun = self._has_begun or not is_left_out
+        if self._seeks_hidden and self._words.is_left_out(token.token_id):
             hidden = self._tokenizer.decode((token.token_id,), skip_special_tokens=False)
             self._search.add(hidden, is_shown=False, may_end=may_end)
         if finish_reason:
@@ -176,21 +178,11 @@ class OutputStream:
         text so far."""
         if not (self._request.logprobs and token.logprobs):
             return ()
-        chosen, *top = (self._in_words(entry) for entry in token.logprobs)
+        chosen, *top = (
+            self._words.entry(entry.token_id, entry.logprob, is_first=not self._has_begun)
+            for entry in token.logprobs
+        )
         return (TokenLogprob(chosen, tuple(top), self._offset + self._search.held),)
-
-    def _in_words(self, entry: Logprob) -> TokenText:
-        token_id = entry.token_id
-        text = self._tokenizer.token_text(token_id)
-        data = b"" if self._is_left_out(token_id) else self._tokenizer.token_bytes(token_id)
-        if data and not self._has_begun and not self._tokenizer.is_byte_level:
-            # Other decoders treat the first token of a text differently: its space is dropped.
-            first = self._tokenizer.decode((token_id,), skip_special_tokens=False)
-            data = data if HALF_CHARACTER in first else first.encode()
-        return TokenText(token_id, text, data, entry.logprob)
-
-    def _is_left_out(self, token_id: int) -> bool:
-        return self._request.skip_special_tokens and self._tokenizer.is_special(token_id)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     masked_logprobs: bool = False
     """Logprobs are those of the distribution that is sampled from, after the grammar, biases and
     penalties and before temperature and truncation; False: the model's own."""
+    shown_special_ids: tuple[int, ...] = ()
+    """Special tokens that are not left out of the text: marks of tool calls and reasoning."""
 
     @property
     def penalizes(self) -> bool:
@@ -138,6 +140,12 @@ class Refused(Message, frozen=True):
     request_id: str
     status: int
     reason: str
+    code: str = ""
+    """OpenAI's word for it, if it has one."""
+
+
+CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+"""OpenAI's code for a request that is too long, by which clients know that a shorter one may do."""
 
 
 class AnswerTimes(Row, frozen=True):
@@ -172,6 +180,8 @@ class LoadAdapter(Message, frozen=True, kw_only=True):
     path: str
     pinned: bool = False
     """Never evicted, even while no request uses it."""
+    replaces: bool = False
+    """An adapter of this name may be served: it is then reloaded, from `path`."""
 
 
 class ReloadAdapter(Message, frozen=True, kw_only=True):
@@ -740,6 +750,8 @@ class OpenStream(RouterMessage, frozen=True, kw_only=True):
     include_stop_str_in_output: bool = False
     min_tokens: int = 0
     """Tokens within which no stop string ends the answer."""
+    shown_special_ids: tuple[int, ...] = ()
+    """Special tokens that are not left out."""
 
 
 class StreamToken(Row, frozen=True):
@@ -1122,6 +1134,11 @@ class AdapterView(Row, frozen=True):
     """How often it lost its pages to others."""
     merged_bytes: int = 0
     """Memory of the copy of the weights that a merge of it makes, on each device."""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it answers requests: at once, or as soon as it is placed."""
+        return self.state in (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
 
 
 class AdapterTable(Message, frozen=True):

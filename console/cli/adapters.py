@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import sys
 from collections.abc import Collection, Sequence
 
@@ -14,7 +13,6 @@ from ...pipeline.errors import OperatorError
 from ...pipeline.messages import (
     AdapterPlan,
     AdapterReply,
-    AdapterState,
     AdapterTable,
     AdapterView,
     Verification,
@@ -30,7 +28,7 @@ from ..text.near_words import did_you_mean
 from .documents import AdaptersDocument, OrderDocument, PlansDocument, VerificationDocument
 from .printing import Bars, print_json, say
 
-NOT_FOUND = 404
+BAD_REQUEST, NOT_FOUND = 400, 404
 NUMBER_HEADS = ("device", "tokens", "run", "wait", "TTFT p50", "TTFT p99", "wait p99", "KV pages")
 MORE_HEADS = ("LoRA pages", "requests", "prompt", "output", "rank", "KiB")
 RIGHT = (*NUMBER_HEADS, *MORE_HEADS)
@@ -166,12 +164,10 @@ def _hint(
 ) -> str:
     """The hint after a refused order; `known` are the adapters' names if there is none of its
     name."""
-    failed = any(view.state is AdapterState.FAILED for view in reply.adapters)
-    if not isinstance(command, LoadCommand) or not failed:
-        meant = did_you_mean(reply.name, known)
-        return f"{meant} see: {spell('adapters list', config.run)}".strip()
-    words = shlex.join(["adapters", "load", command.name])
-    return f"{spell(f'{words} PATH', config.run)} replaces it once that is mended"
+    if isinstance(command, LoadCommand) and reply.status == BAD_REQUEST:
+        return f"{spell('adapters load NAME PATH', config.run)} again once that is mended"
+    meant = did_you_mean(reply.name, known)
+    return f"{meant} see: {spell('adapters list', config.run)}".strip()
 
 
 def print_plans(plans: Sequence[AdapterPlan], as_json: bool) -> int:

@@ -177,6 +177,12 @@ def own_grammar(text: str) -> str:
         raise GrammarRefused(str(error)) from error
 
 
+def lark_grammar(text: str) -> str:
+    """The same of a text that is written here, in Lark. Raises `GrammarRefused` if it is too
+    long."""
+    return _checked(text)
+
+
 def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> str:
     """The grammar of a text in which each trigger begins a part that follows a schema:
     `{"triggers": […], "structures": [{"begin", "schema", "end"}]}`, or that as text. `special` are

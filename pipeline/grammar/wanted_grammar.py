@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 GrammarKind: TypeAlias = Literal[
-    "json_schema", "json_object", "regex", "choice", "grammar", "structural_tag"
+    "json_schema", "json_object", "regex", "choice", "grammar", "structural_tag", "lark"
 ]
 
 
@@ -53,5 +53,7 @@ class WantedGrammar:
                 return spec.choice_grammar(self.value)
             case "grammar":
                 return spec.own_grammar(self.value)
+            case "lark":
+                return spec.lark_grammar(self.value)
             case "structural_tag":
                 return spec.structural_tag_grammar(self.value, special)

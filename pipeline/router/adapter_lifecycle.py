@@ -177,10 +177,7 @@ class AdapterLifecycle:
                 raise AdapterRefused(503, "the model is still loading")
             match order:
                 case LoadAdapter():
-                    pinned = order.pinned or self._config.no_lora_swap
-                    adapter = self._registry.register_adapter(
-                        order.name, order.path, now, pinned=pinned
-                    )
+                    adapter = self._register(order, now)
                     self._arrivals[adapter.key] = order
                     self._read(adapter, now)
                 case ReloadAdapter():
@@ -202,6 +199,16 @@ class AdapterLifecycle:
         except AdapterRefused as refusal:
             self.replies.send(order, refusal.status, refusal.reason, now)
         self.has_changed = True
+
+    def _register(self, order: LoadAdapter, now: float) -> AdapterRecord:
+        """A new adapter or, if the order allows it, the next generation of one that is served.
+        Raises `AdapterRefused`."""
+        pinned = order.pinned or self._config.no_lora_swap
+        if not (order.replaces and self._registry.is_served(order.name)):
+            return self._registry.register_adapter(order.name, order.path, now, pinned=pinned)
+        adapter = self._registry.register_next(order.name, now, order.path)
+        adapter.pinned |= pinned
+        return adapter
 
     def _is_under_way(self, order: AdapterOrder) -> bool:
         waiting = (*self._arrivals.values(), *self._departures.values(), self._merge.order)
@@ -305,12 +312,10 @@ class AdapterLifecycle:
         has_failed = adapter.state is AdapterState.FAILED
         warning = adapter.info.warning if adapter.info else ""
         order = self._arrivals.pop(adapter.key, None)
-        if isinstance(order, ReloadAdapter):
+        if order and self._registry.is_next(adapter):
             self._end_reload(adapter, order, now)
         elif order:
-            suffix = f"; {warning}" if warning else ""
-            text = adapter.reason if has_failed else f"adapter {adapter.name} loaded{suffix}"
-            self.replies.send(order, 400 if has_failed else 200, text, now)
+            self._end_load(adapter, order, now)
         if has_failed:
             self._drop(adapter)
             self._effects.report("error", f"adapter {adapter.name} failed: {adapter.reason}")
@@ -330,7 +335,23 @@ class AdapterLifecycle:
         has another key."""
         self._effects.send_workers(DropAdapter(adapter.key))
 
-    def _end_reload(self, new: AdapterRecord, order: ReloadAdapter, now: float) -> None:
+    def _end_load(
+        self, adapter: AdapterRecord, order: LoadAdapter | ReloadAdapter, now: float
+    ) -> None:
+        """Answers an order to load. An adapter that failed leaves no name, unless the pipeline was
+        started with it: then its row shows why."""
+        if adapter.state is AdapterState.FAILED:
+            if adapter.name not in self._config.adapters():
+                self._registry.forget_failed(adapter)
+            self.replies.send(order, 400, adapter.reason, now)
+            return
+        warning = adapter.info.warning if adapter.info else ""
+        suffix = f"; {warning}" if warning else ""
+        self.replies.send(order, 200, f"adapter {adapter.name} loaded{suffix}", now)
+
+    def _end_reload(
+        self, new: AdapterRecord, order: LoadAdapter | ReloadAdapter, now: float
+    ) -> None:
         """Makes the new generation current between two steps, or drops it."""
         if new.state is AdapterState.FAILED:
             self._registry.discard_next(new)

@@ -16,6 +16,7 @@ import msgspec
 
 from ..config import Config
 from ..messages import (
+    CONTEXT_LENGTH_EXCEEDED,
     Abort,
     AdapterOrder,
     AdapterState,
@@ -217,33 +218,33 @@ class RouterCore:
         """Queues a request, or refuses it with the reason."""
         prompt_len, req_id = len(request.prompt_ids), request.request_id
         with self._span("add_req(prompt_len_{}_req_id_{})", prompt_len, req_id):
-            status, reason = self._objection(request)
-            if reason:
-                self._send_refusal(request.request_id, status, reason)
+            if refused := self._objection(request):
+                self.effects.send("server", refused)
                 return
             self.scheduler.add_request(request, now)
             self._streams.open_stream(request)
             self._batch_may_grow()
 
-    def _objection(self, request: Request) -> tuple[int, str]:
-        """Status and reason to refuse a request on arrival, or (0, "")."""
+    def _objection(self, request: Request) -> Refused | None:
+        """The refusal of a request on arrival; None if it is accepted."""
+        request_id, most = request.request_id, self.config.max_waiting
         if self.is_draining:
-            return 503, "the pipeline is draining; new requests are refused"
+            return Refused(request_id, 503, "the pipeline is draining; new requests are refused")
         if not self.scheduler.epoch:
-            return 503, "the model is still loading"
-        if request.request_id in self.scheduler:
-            return 409, f"request id {request.request_id!r} is already running"
+            return Refused(request_id, 503, "the model is still loading")
+        if request_id in self.scheduler:
+            return Refused(request_id, 409, f"request id {request_id!r} is already running")
         if not request.prompt_ids:
-            return 400, "the prompt is empty"
-        if len(self.scheduler.waiting) >= self.config.max_waiting:
-            return 429, f"the queue is full: {self.config.max_waiting} requests waiting"
+            return Refused(request_id, 400, "the prompt is empty")
+        if len(self.scheduler.waiting) >= most:
+            return Refused(request_id, 429, f"the queue is full: {most} requests waiting")
         try:
             self.scheduler.check_length(request)
         except AdapterRefused as refusal:
-            return refusal.status, refusal.reason
+            return Refused(request_id, refusal.status, refusal.reason)
         except Overlong as error:
-            return 400, str(error)
-        return 0, ""
+            return Refused(request_id, 400, str(error), CONTEXT_LENGTH_EXCEEDED)
+        return None
 
     def _resume_request(self, resumed: ResumeRequest, now: float) -> None:
         """Goes on with a request that an earlier router accepted, unless it is held here."""
@@ -258,7 +259,8 @@ class RouterCore:
             self._send_refusal(request_id, refusal.status, refusal.reason)
             return
         except Overlong as error:
-            self._send_refusal(request_id, 400, str(error))
+            refused = Refused(request_id, 400, str(error), CONTEXT_LENGTH_EXCEEDED)
+            self.effects.send("server", refused)
             return
         sequence = self.scheduler.new_sequence(request, adapter)
         sequence.continue_after(resumed, now)

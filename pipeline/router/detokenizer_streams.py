@@ -38,6 +38,7 @@ class DetokenizerStreams:
                 skip_special_tokens=request.params.skip_special_tokens,
                 include_stop_str_in_output=request.params.include_stop_str_in_output,
                 min_tokens=request.params.min_tokens,
+                shown_special_ids=request.params.shown_special_ids,
             ),
         )
 

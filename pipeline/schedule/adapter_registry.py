@@ -83,6 +83,11 @@ class AdapterRecord:
     def is_wanted(self) -> bool:
         return self.running > 0 or self.waiting > 0 or self.held > 0
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it has not failed: it serves requests, or will."""
+        return self.state is not AdapterState.FAILED
+
     def change_state(self, state: AdapterState, now: float, reason: str = "") -> None:
         """Changes the state; nothing else does."""
         self.state, self.reason, self.since = state, reason, now
@@ -259,8 +264,9 @@ class AdapterRegistry:
             return self.base
         adapter = self._current.get(name)
         if adapter is None:
-            known = ", ".join([*self._current][:NAMES_SHOWN]) or "none"
-            rest = len(self._current) - NAMES_SHOWN
+            served = [each.name for each in self._current.values() if each.is_usable]
+            known = ", ".join(served[:NAMES_SHOWN]) or "none"
+            rest = len(served) - NAMES_SHOWN
             more = f" and {rest} more" if rest > 0 else ""
             base = f"; the base model is {self._base_model!r}" if self._base_model else ""
             raise AdapterRefused(
@@ -311,21 +317,35 @@ class AdapterRegistry:
         if reason := objection(name, self._base_model):
             raise AdapterRefused(400, reason)
         known = self._current.get(name)
-        if known is not None and known.state is not AdapterState.FAILED:
-            raise AdapterRefused(409, f"adapter {name!r} is loaded already, from {known.path}")
+        if known is not None and known.is_usable:
+            raise AdapterRefused(409, f"adapter {name!r} is already loaded, from {known.path}")
         if any(adapter.name == name for adapter in self._leaving):
             raise AdapterRefused(409, f"adapter {name!r} is still being unloaded")
         generation = known.generation + 1 if known else 1
         adapter = self._current[name] = AdapterRecord(name, path, now, generation, pinned=pinned)
         return adapter
 
-    def register_next(self, name: str, now: float) -> AdapterRecord:
-        """The next generation of an adapter, from the same path, to be read beside the old one.
-        Raises `AdapterRefused` (404 unknown, 409 while another is being read)."""
+    def is_served(self, name: str) -> bool:
+        """Whether an adapter of this name has not failed, and is not being unloaded."""
+        adapter = self._current.get(name)
+        return adapter is not None and adapter.is_usable
+
+    def forget_failed(self, adapter: AdapterRecord) -> None:
+        """Removes an adapter that could not be read, and its name."""
+        if self._current.get(adapter.name) is adapter:
+            del self._current[adapter.name]
+
+    def is_next(self, adapter: AdapterRecord) -> bool:
+        """Whether it is read to replace the current generation of its name."""
+        return self._next.get(adapter.name) is adapter
+
+    def register_next(self, name: str, now: float, path: str = "") -> AdapterRecord:
+        """The next generation of an adapter, from `path` or else the same path, to be read beside
+        the old one. Raises `AdapterRefused` (404 unknown, 409 while another is being read)."""
         old = self.current(name)
         if name in self._next:
             raise AdapterRefused(409, f"adapter {name!r} is being reloaded already")
-        new = AdapterRecord(name, old.path, now, old.generation + 1, pinned=old.pinned)
+        new = AdapterRecord(name, path or old.path, now, old.generation + 1, pinned=old.pinned)
         new.tally = old.tally
         self._next[name] = new
         return new

@@ -22,6 +22,7 @@ from ..messages import (
     Introduce,
     ProcessState,
     ProcessTable,
+    PromptScored,
     Ready,
     Refused,
     RequestsAnswered,
@@ -128,6 +129,7 @@ class Server(Process):
         """Reads what requests need from the model's files: tokenizer, limits, sampling defaults."""
         gateway, directory = self._gateway, self.run / "model"
         gateway.tokenizer = tokenizer = await asyncio.to_thread(Tokenizer, directory)
+        gateway.answers.tokenizer = tokenizer
         await asyncio.to_thread(lambda: tokenizer.longest_token)  # reads the whole vocabulary
         for warning in gateway.tokenizer.warnings:
             self.event("warning", warning)
@@ -168,6 +170,8 @@ class Server(Process):
                     with self.spans.span("deliver", deltas=len(deltas)):
                         for delta in deltas:
                             gateway.deliver_text(delta)
+                case PromptScored() as scored:
+                    gateway.answers.put_scores(scored)
                 case Refused() as refused:
                     gateway.refuse_request(refused)
                 case RequestsAnswered(times=times):

@@ -69,9 +69,11 @@ class ChatTemplate:
         self._compiled: dict[str, jinja2.Template] = {}
         self._takes_parts: dict[str, bool] = {}
         self._faults: dict[str, str] = {}
+        self._read: set[str] = set()
         for name, source in self.sources.items():
             try:
                 tree = _environment().parse(source)
+                self._read |= {one.name for one in tree.find_all(nodes.Name) if one.ctx == "load"}
                 self._takes_parts[name] = _iterates_over_content(tree)
                 self._compiled[name] = _environment().from_string(tree)
             except jinja2.TemplateSyntaxError as error:
@@ -93,6 +95,25 @@ class ChatTemplate:
             fault if name == "default" else f"{name}: {fault}"
             for name, fault in self._faults.items()
         )
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The Jinja of all templates."""
+        return "\n".join(self.sources.values())
+
+    def reads(self, variable: str) -> bool:
+        """Whether a template reads a variable, such as tools."""
+        return variable in self._read
+
+    @functools.cached_property
+    def takes_system(self) -> bool:
+        """Whether it writes the system message."""
+        mark = "a system message"
+        messages = [{"role": "system", "content": mark}, {"role": "user", "content": "hello"}]
+        try:
+            return mark in self.render(messages)
+        except TextError:
+            return False
 
     def choose(self, tools: object, documents: object) -> str:
         """The name of the template for a request: "tool_use" with tools, "rag" with documents,
@@ -152,8 +173,7 @@ class ChatTemplate:
                 length += len(piece)
                 if length > most_characters:
                     raise TooMuchText(
-                        f"the chat as text has more than {most_characters} characters, which do "
-                        "not fit the model's length"
+                        f"the chat as text has more than the {most_characters} characters that fit"
                     )
                 pieces.append(piece)
         except TooMuchText:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -182,6 +182,10 @@ class Tokenizer:
         text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
         return clean_up(text) if self.cleans_up else text
 
+    def token_name(self, token_id: int) -> str:
+        """One token as the vocabulary has it (`Ġthe`); "" for an unknown id."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
     def token_text(self, token_id: int) -> str:
         """One token as it is inside a text (for logprobs); half a character is U+FFFD."""
         return self.token_bytes(token_id).decode("utf-8", "replace")
@@ -232,9 +236,9 @@ class Tokenizer:
     def is_special(self, token_id: int) -> bool:
         return token_id in self._special_ids
 
-    def stream(self, skip_special_tokens: bool = True) -> TextStream:
+    def stream(self, skip_special_tokens: bool = True, shown: Collection[int] = ()) -> TextStream:
         """A new `TextStream` for the output of one request."""
-        return TextStream(self, skip_special_tokens)
+        return TextStream(self, skip_special_tokens, shown)
 
 
 class _Decoding(Protocol):
@@ -248,12 +252,18 @@ class TextStream:
     """The text of one request as its tokens come: pushes + flush == decode of all tokens.
 
     The cost of a token does not grow with the output, unless the tokenizer cleans up. Half a
-    character is held back until its rest arrives, or until `flush`.
+    character is held back until its rest arrives, or until `flush`. `shown` are special tokens that
+    are not skipped.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        skip_special_tokens: bool = True,
+        shown: Collection[int] = (),
+    ) -> None:
         self._tokenizer = tokenizer
-        self._skip = skip_special_tokens
+        self._skip, self._shown = skip_special_tokens, shown
         self._decoding: _Decoding
         if tokenizer.cleans_up:
             self._decoding = _CleanDecoding(tokenizer)
@@ -264,7 +274,7 @@ class TextStream:
 
     def push(self, token_id: int) -> str:
         """The text that this token completes; often a word, sometimes nothing."""
-        if self._skip and self._tokenizer.is_special(token_id):
+        if self._skip and self._tokenizer.is_special(token_id) and token_id not in self._shown:
             return ""
         return self._decoding.push(token_id)
 

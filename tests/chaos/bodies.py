@@ -209,13 +209,22 @@ def answer_faults(case: HttpCase, status: int, content_type: str, body: bytes) -
     return faults
 
 
+CODES = {
+    400: ("context_length_exceeded",),
+    401: ("invalid_api_key",),
+    404: ("model_not_found",),
+    429: ("rate_limit_exceeded",),
+}
+"""OpenAI's words, which stand in place of the status."""
+
+
 def _refusal_faults(status: int, body: bytes) -> list[str]:
     try:
         error = json.loads(body)["error"]
         fields = {name: error[name] for name in ("message", "type", "param", "code")}
     except (ValueError, KeyError, TypeError) as problem:
         return [f"a refusal that is not OpenAI's: {problem!r} {body[:80]!r}"]
-    if fields["code"] != status:
+    if fields["code"] not in (status, *CODES.get(status, ())):
         return [f"code {fields['code']} in a {status}"]
     if len(fields["message"]) > MOST_MESSAGE:
         return [f"a refusal of {len(fields['message'])} characters"]

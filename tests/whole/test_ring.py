@@ -225,11 +225,11 @@ def test_32_mixed_streams_say_what_each_says_alone(ring: Ring) -> None:
     [
         ({"model": "absent"}, 404, "no adapter 'absent' is registered"),
         ({"model": f"{BASE}:absent"}, 404, "no adapter 'absent' is registered"),
-        ({"max_tokens": 9000}, 400, "exceeds 8192, the longest"),
+        ({"max_tokens": 9000}, 400, "this model's maximum context length is 8192 tokens"),
         (
             {"messages": [{"role": "user", "content": "word " * 9000}]},
             400,
-            "exceeds 8192, the longest",
+            "this model's maximum context length is 8192 tokens",
         ),
         ({"temperature": -1}, 400, "temperature"),
         ({"messages": []}, 400, "empty"),
@@ -248,7 +248,11 @@ def test_a_request_that_cannot_run_is_told_why(
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert reason in error["message"]
-    assert error["code"] == status and error["type"] == "invalid_request_error"
+    word = "context_length_exceeded" if "context length" in reason else status
+    assert error["code"] == ("model_not_found" if status == 404 else word)
+    assert error["type"] == "invalid_request_error"
+    if status == 404:
+        assert f"the base model is {BASE!r}" in error["message"] and "pirate" in error["message"]
 
 
 def test_unknown_paths_and_bodies_that_are_no_json_are_refused(ring: Ring) -> None:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import msgspec
 
 from ...messages import TextDelta, TokenLogprob, TokenText
+from ...tool_calls.answer_parser import Reading
+from .generate_form import GenerateForm, SglangForm
 from .responses_form import ResponsesForm
 
 
@@ -23,12 +25,13 @@ def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
     return Usage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
 
 
-def chat_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
+def chat_logprobs(tokens: list[TokenLogprob], *, by_id: bool = False) -> dict[str, Any]:
     """Chat format: one object per token, with its alternatives. The `bytes` of all tokens joined
-    are those of the text."""
+    are those of the text. `by_id`: vLLM's names of tokens, "token_id:17"."""
 
     def entry(token: TokenText) -> dict[str, Any]:
-        return {"token": token.token, "logprob": token.logprob, "bytes": list(token.data)}
+        name = f"token_id:{token.token_id}" if by_id else token.token
+        return {"token": name, "logprob": token.logprob, "bytes": list(token.data)}
 
     return {
         "content": [
@@ -39,18 +42,20 @@ def chat_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
     }
 
 
-def completion_logprobs(tokens: list[TokenLogprob]) -> dict[str, Any]:
+def completion_logprobs(tokens: list[TokenLogprob], *, by_id: bool = False) -> dict[str, Any]:
     """Completions format: parallel lists. A token that is not whole characters is written as OpenAI
-    does, "bytes:\\xf0\\x9f"."""
+    does, "bytes:\\xf0\\x9f". `by_id`: vLLM's names of tokens, "token_id:17"."""
     return {
-        "tokens": [_word(token.chosen) for token in tokens],
+        "tokens": [_word(token.chosen, by_id) for token in tokens],
         "token_logprobs": [token.chosen.logprob for token in tokens],
-        "top_logprobs": [_likeliest(token) for token in tokens],
+        "top_logprobs": [_likeliest(token, by_id) for token in tokens],
         "text_offset": [token.offset for token in tokens],
     }
 
 
-def _word(token: TokenText) -> str:
+def _word(token: TokenText, by_id: bool) -> str:
+    if by_id:
+        return f"token_id:{token.token_id}"
     try:
         token.data.decode()
     except UnicodeDecodeError:
@@ -60,14 +65,14 @@ def _word(token: TokenText) -> str:
     return token.token
 
 
-def _likeliest(token: TokenLogprob) -> dict[str, float]:
+def _likeliest(token: TokenLogprob, by_id: bool) -> dict[str, float]:
     """Text to logprob of the likeliest tokens and the chosen one. If two tokens have the same text,
     the second gets vLLM's form by id, "token_id:17"."""
     others = {other.token_id: other for other in token.top}
     others.setdefault(token.chosen.token_id, token.chosen)
     found: dict[str, float] = {}
     for other in others.values():
-        word = _word(other)
+        word = _word(other, by_id)
         found[f"token_id:{other.token_id}" if word in found else word] = other.logprob
     return found
 
@@ -104,14 +109,17 @@ PROMPT_FIELDS = {
     "text": "prompt",
     "generate": "inputs",
     "responses": "input",
+    "messages": "messages",
+    "sglang": "text",
 }
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """The form of an answer: the route's, and what the request asks for."""
 
-    kind: Literal["chat", "text", "generate", "responses"]
-    """OpenAI's chat, completions or responses, or S-LoRA's routes."""
+    kind: Literal["chat", "text", "generate", "responses", "messages", "sglang"]
+    """OpenAI's chat, completions or responses; S-LoRA's, TGI's and LoRAX's routes; Anthropic's
+    messages; SGLang's native route."""
     answer_id: str
     """In the answer, in its events, and in its X-Request-Id header."""
     model: str
@@ -123,6 +131,33 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     continuous_usage_stats: bool = False
     responses: ResponsesForm | None = None
     """Of the kind "responses"."""
+    generate: GenerateForm | None = None
+    """Of the kind "generate"; None is S-LoRA's."""
+    sglang: SglangForm | None = None
+    """Of the kind "sglang"."""
+    echoes: tuple[str, ...] | None = None
+    """The texts that come before the answers to each prompt; None: none do."""
+    prompt_logprobs: int | None = None
+    """vLLM's field of this name: how many alternatives each token has; None: there is no field."""
+    returns_token_ids: bool = False
+    """Whether the ids of the prompt's and the answer's tokens are answered."""
+    names_tokens_by_id: bool = False
+    """Whether logprobs name tokens by their ids."""
+    hides_logprobs: bool = False
+    """Logprobs are computed for `best_of` alone."""
+    num_best: int = 0
+    """With `best_of`: how many choices of each prompt are answered, the likeliest ones; 0: all."""
+    reading: Reading | None = None
+    """How reasoning and tool calls are read from the text; None: all of it is content."""
+    is_function_call: bool = False
+    """Whether a call is answered in OpenAI's old form."""
+    is_named_call: bool = False
+    """Whether the request names the function that is called."""
+
+    @property
+    def shows_prompt(self) -> bool:
+        """Whether an answer has a `PromptPart`."""
+        return self.echoes is not None or self.prompt_logprobs is not None or self.returns_token_ids
 
     @property
     def prompt_field(self) -> str:
@@ -133,6 +168,16 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     def _head(self) -> dict[str, Any]:
         return {"id": self.answer_id, "created": self.created, "model": self.model}
 
+    def chat_logprobs_of(self, tokens: list[TokenLogprob]) -> dict[str, Any] | None:
+        if not tokens or self.hides_logprobs:
+            return None
+        return chat_logprobs(tokens, by_id=self.names_tokens_by_id)
+
+    def _completion_logprobs(self, tokens: list[TokenLogprob]) -> dict[str, Any] | None:
+        if not tokens or self.hides_logprobs:
+            return None
+        return completion_logprobs(tokens, by_id=self.names_tokens_by_id)
+
     def chunk(
         self, index: int, delta: TextDelta, first: bool, logprobs: list[TokenLogprob]
     ) -> dict[str, Any]:
@@ -141,11 +186,15 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         if self.kind == "chat":
             role = {"role": "assistant"} if first else {}
             choice["delta"] = {**role, "content": delta.text}
-            choice["logprobs"] = chat_logprobs(logprobs) if logprobs else None
-            return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+            choice["logprobs"] = self.chat_logprobs_of(logprobs)
+            return self.chat_chunk(choice)
         choice["text"] = delta.text
-        choice["logprobs"] = completion_logprobs(logprobs) if logprobs else None
+        choice["logprobs"] = self._completion_logprobs(logprobs)
         return {**self._head, "object": "text_completion", "choices": [choice]}
+
+    def chat_chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """An event of a chat's stream with this choice."""
+        return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
 
     def last(self, totals: Usage) -> dict[str, Any]:
         """The event with the usage of a stream; it has no choices."""
@@ -159,12 +208,10 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason}
         if self.kind == "chat":
             choice["message"] = {"role": "assistant", "content": text, "refusal": None}
-            choice["logprobs"] = chat_logprobs(logprobs) if logprobs else None
+            choice["logprobs"] = self.chat_logprobs_of(logprobs)
         else:
             choice["text"] = text
-            choice["logprobs"] = (
-                completion_logprobs(within(logprobs, len(text))) if logprobs else None
-            )
+            choice["logprobs"] = self._completion_logprobs(within(logprobs, len(text)))
         return choice
 
     def whole(self, choices: list[dict[str, Any]], totals: Usage) -> dict[str, Any]:

@@ -62,10 +62,14 @@ def read_event_id(text: str, answer: AnswerStreams) -> Delivered:
     return Delivered(tuple(places), bool(found[2]))
 
 
+def is_answer_id(given: str) -> bool:
+    """Whether a client may choose this id for its answer: it fits a header and a path."""
+    return re.fullmatch(rf"[!-~]{{1,{MAX_ID}}}", given, re.ASCII) is not None
+
+
 def check_answer_id(given: str) -> str:
-    """The answer's id that a client chose. Raises `BadRequest` unless it fits a header and a
-    path."""
-    if not re.fullmatch(rf"[!-~]{{1,{MAX_ID}}}", given, re.ASCII):
+    """The answer's id that a client chose. Raises `BadRequest` unless it fits."""
+    if not is_answer_id(given):
         raise BadRequest(
             f"X-Request-Id must be 1 to {MAX_ID} printable ASCII characters without spaces",
             param="X-Request-Id",

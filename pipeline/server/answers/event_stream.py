@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
@@ -16,14 +17,19 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ...messages import TextDelta
-from ..http.bad_request import BadRequest, error_body
-from .answer_format import LogprobQueue, Usage, usage
+from ...messages import TextDelta, TokenLogprob
+from ..http.bad_request import BadRequest
+from .answer_format import Format, LogprobQueue, Usage, usage
+from .anthropic_answer import anthropic_events, message_object
+from .chat_parts import ParsedChunks, parsed_choice
 from .event_id import Delivered, nothing_of
 from .event_writer import EventWriter, data_lines
+from .generate_answer import generate_events, generate_object
 from .open_answers import OpenAnswers
+from .prompt_part import UnsentTokens, complete_chunk, prompt_parts
 from .responses_answer import response_object, responses_events
-from .streams import AnswerReader, AnswerStreams
+from .sglang_answer import sglang_events, sglang_object
+from .streams import LOGPROBS_AT_ONCE, AnswerReader, AnswerStreams
 
 T = TypeVar("T")
 REQUEST_ID = "x-request-id"
@@ -118,21 +124,46 @@ async def _whole_body(reader: AnswerReader) -> bytes:
     """The unstreamed answer, once all choices have ended."""
     async for _ in reader.deltas():
         pass
-    return msgspec.json.encode(WHOLE[reader.answer.form.kind](reader.answer))
+    answer = reader.answer
 
+    def write() -> bytes:
+        return msgspec.json.encode(WHOLE[answer.form.kind](answer))
 
-def _slora_whole(answer: AnswerStreams) -> dict[str, Any]:
-    texts = [stream.text for stream in answer.streams]
-    return {"generated_text": texts, "count_output_tokens": answer.output_tokens}
+    is_long = answer.num_prompt_logprobs > LOGPROBS_AT_ONCE
+    return await asyncio.to_thread(write) if is_long else write()
 
 
 def _openai_whole(answer: AnswerStreams) -> dict[str, Any]:
     form, streams = answer.form, answer.streams
-    choices = [
-        form.choice(index, stream.text, stream.finish_reason, stream.logprobs)
-        for index, stream in enumerate(streams)
-    ]
-    return form.whole(choices, usage(answer.prompt_tokens, answer.output_tokens))
+    make = form.choice if form.reading is None else functools.partial(parsed_choice, form)
+    parts = prompt_parts(answer)
+    choices = []
+    for index, number in enumerate(answer.best()):
+        stream = streams[number]
+        choice = make(index, stream.text, stream.finish_reason, stream.logprobs)
+        if parts:
+            parts[number].complete_choice(choice)
+        choices.append(choice)
+    whole = form.whole(choices, usage(answer.prompt_tokens, answer.output_tokens))
+    if parts and form.kind == "chat":
+        whole.update(parts[0].fields())
+    return whole
+
+
+class _PlainChunks:
+    """The events of one choice of text."""
+
+    def __init__(self, form: Format, index: int) -> None:
+        self._form, self._index = form, index
+        self._has_begun = False
+
+    def chunk(self, delta: TextDelta, logprobs: list[TokenLogprob]) -> dict[str, Any] | None:
+        """The event of a delta; None if it has nothing for a client: held-back text gives empty
+        deltas."""
+        is_first, self._has_begun = not self._has_begun, True
+        if is_first or delta.text or delta.finish_reason or logprobs:
+            return self._form.chunk(self._index, delta, is_first, logprobs)
+        return None
 
 
 async def _openai_events(
@@ -141,51 +172,39 @@ async def _openai_events(
     """OpenAI's stream: a chunk per delta, the usage if requested, and [DONE]."""
     reader = writer.reader
     form, prompt_tokens = reader.answer.form, reader.answer.prompt_tokens
+    parts = prompt_parts(reader.answer)
     queues: dict[int, LogprobQueue] = {}
+    chunks: dict[int, _PlainChunks | ParsedChunks] = {}
+    unsent: dict[int, UnsentTokens] = {}
 
     def so_far() -> Usage:
         return usage(prompt_tokens, reader.output_tokens)
 
     try:
         async for index, delta in deltas:
-            first = index not in queues
-            logprobs = queues.setdefault(index, LogprobQueue()).take(delta)
+            if is_first := index not in queues:
+                queues[index] = LogprobQueue()
+                make = _PlainChunks if form.reading is None else ParsedChunks
+                chunks[index] = make(form, index)
+                unsent[index] = UnsentTokens()
+            chunk = chunks[index].chunk(delta, queues[index].take(delta))
+            if parts:
+                unsent[index].add(delta)
             if not writer.advance(index):
-                continue
-            # Held-back text gives empty deltas, which are of no use to a client.
-            if first or delta.text or delta.finish_reason or logprobs:
-                chunk = form.chunk(index, delta, first, logprobs)
+                unsent[index].take()  # the client has them
+            elif chunk:
+                if parts:
+                    token_ids = unsent[index].take()
+                    await complete_chunk(chunk, parts[index], token_ids, is_first=is_first)
                 if form.include_usage:
                     chunk["usage"] = so_far() if form.continuous_usage_stats else None
                 yield writer.event(chunk)
     except BadRequest as error:
-        yield data_lines(error_body(error.status, error.reason, error.param))
+        yield data_lines(error.body())
         return
     if form.include_usage and not writer.delivered.has_usage:
         yield writer.event(form.last(so_far()), has_usage=True)
     yield b"data: [DONE]\n\n"
-
-
-async def _slora_events(
-    writer: EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
-) -> AsyncIterator[bytes]:
-    """S-LoRA's stream: one event per token; the whole text is never repeated."""
-    try:
-        async for index, delta in deltas:
-            if not writer.advance(index):
-                continue
-            token = {
-                "id": delta.token_ids[-1],
-                "text": delta.text,
-                "logprob": delta.logprobs[0].chosen.logprob if delta.logprobs else None,
-                "special": False,
-            }
-            finished = delta.finish_reason is not None
-            yield writer.event(
-                {"token": token, "generated_text": None, "finished": finished, "details": None}
-            )
-    except BadRequest as error:
-        yield data_lines(error_body(error.status, error.reason, error.param))
 
 
 Events: TypeAlias = Callable[
@@ -194,14 +213,18 @@ Events: TypeAlias = Callable[
 EVENTS: Mapping[str, Events] = {
     "chat": _openai_events,
     "text": _openai_events,
-    "generate": _slora_events,
+    "generate": generate_events,
+    "sglang": sglang_events,
     "responses": responses_events,
+    "messages": anthropic_events,
 }
 """What writes a stream, by the kind of the answer."""
 WHOLE: Mapping[str, Callable[[AnswerStreams], Any]] = {
     "chat": _openai_whole,
     "text": _openai_whole,
-    "generate": _slora_whole,
+    "generate": generate_object,
+    "sglang": sglang_object,
     "responses": response_object,
+    "messages": message_object,
 }
 """What makes a whole answer, by its kind."""

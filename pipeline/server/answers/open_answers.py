@@ -15,11 +15,13 @@ from ...messages import (
     Abort,
     AnswerHeard,
     Message,
+    PromptScored,
     Refused,
     Request,
     TextDelta,
 )
 from ...runtime.wording import counted
+from ...text.tokenizer import Tokenizer
 from ..http.bad_request import BadRequest, shortened
 from .answer_format import Format
 from .request_counters import RequestCounters
@@ -57,6 +59,8 @@ class OpenAnswers:
         self._counters = counters
         self.on_ended: Callable[[AnswerStreams], None] = lambda answer: None
         """Called when all choices of an answer have finished."""
+        self.tokenizer: Tokenizer | None = None
+        """The model's, set by the server before it is READY."""
         self.is_sealed = False
         """Whether the answers are left to the next server."""
         journal.live = self._records
@@ -107,6 +111,7 @@ class OpenAnswers:
         """A client reads the answer. When the last one leaves, the answer is closed: it was read,
         or nothing wants it any more."""
         reader = AnswerReader(answer)
+        answer.tokenizer = self.tokenizer
         answer.readers.append(reader)
         try:
             yield reader
@@ -154,6 +159,11 @@ class OpenAnswers:
                 self._journal.write(_ended(stream))
             self._post(AnswerHeard(delta.request_id))
         return stream if is_new else None
+
+    def put_scores(self, scored: PromptScored) -> None:
+        """Passes logprobs of a prompt to its stream."""
+        if stream := self.streams.get(scored.request_id):
+            stream.put_scores(scored.piece)
 
     def refuse_all(self, reason: str) -> None:
         """Ends every stream with an error (503)."""
@@ -249,10 +259,13 @@ def _ended(stream: Stream) -> ChoiceEnded:
         stream.finish_reason,
         tuple(stream.logprobs),
         stream.stopped_by,
+        tuple(stream.prompt_logprobs),
     )
 
 
 def _restore_ended(stream: Stream, record: ChoiceEnded) -> None:
+    for piece in record.prompt_logprobs:
+        stream.put_scores(piece)
     stream.token_ids.extend(record.token_ids)
     stream.pieces += record.pieces
     stream.tail, stream.finish_reason = record.tail, record.finish_reason

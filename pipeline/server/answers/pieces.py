@@ -5,18 +5,24 @@ Knows no protocol.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+import hashlib
+from typing import NamedTuple, Protocol
 
+from ...tool_calls.answer_parser import AnswerParser, Reading
+from ...tool_calls.formats import TOOL_FORMATS
+from ...tool_calls.pieces import PieceKind
 from .answer_format import Format
 
 
 class AnswerPiece(NamedTuple):
     """A part of an answer, in the order of the text."""
 
-    kind: Literal["content", "reasoning", "call", "arguments"]
+    kind: PieceKind
     """A call begins with its name; its arguments follow in parts."""
     text: str
     call_id: str = ""
+    call: int = 0
+    """The number of the call in its choice."""
 
 
 class Splitter(Protocol):
@@ -32,7 +38,35 @@ class PlainText:
         return [AnswerPiece("content", text)] if text else []
 
 
-def make_splitter(form: Format) -> Splitter:
+class ParsedText:
+    """Text with reasoning or calls."""
+
+    def __init__(self, reading: Reading, seed: str) -> None:
+        """`seed`: the calls' ids are made from it."""
+        self._parser, self._seed = AnswerParser(reading), seed
+        self._id_length = 0
+        if reading.tool_format:
+            self._id_length = TOOL_FORMATS[reading.tool_format].id_length
+
+    def put(self, text: str, is_last: bool) -> list[AnswerPiece]:
+        pieces = self._parser.push(text)
+        if is_last:
+            pieces += self._parser.finish()
+        return [
+            AnswerPiece(piece.kind, piece.text, self._call_id(piece.call), piece.call)
+            if piece.kind in ("call", "arguments")
+            else AnswerPiece(piece.kind, piece.text)
+            for piece in pieces
+        ]
+
+    def _call_id(self, call: int) -> str:
+        digest = hashlib.sha256(f"{self._seed}:{call}".encode()).hexdigest()[: self._id_length]
+        return digest if self._id_length < len("call_") + 9 else f"call_{digest}"
+
+
+def make_splitter(form: Format, choice: int = 0) -> Splitter:
     """The splitter for a choice of an answer. It depends on the form alone, so that an answer that
     is taken up again is split as before."""
-    return PlainText()
+    if form.reading is None:
+        return PlainText()
+    return ParsedText(form.reading, f"{form.answer_id}:{form.created}:{choice}")

@@ -13,13 +13,26 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from ...messages import Logprob, Refused, Request, ResumeRequest, TextDelta, TokenLogprob
+from ...messages import (
+    Logprob,
+    PromptLogprobs,
+    Refused,
+    Request,
+    ResumeRequest,
+    TextDelta,
+    TokenLogprob,
+)
 from ...runtime.clock import unix_time
-from ..http.bad_request import BadRequest
+from ...text.tokenizer import Tokenizer
+from ..http.bad_request import MODEL_NOT_FOUND, BadRequest
 from .answer_format import Format
 
 TAKEN_AT_ONCE = 32
 """Deltas of one answer that are written before the event loop goes on."""
+
+
+LOGPROBS_AT_ONCE = 2000
+"""Logprobs of prompts that are written on the event loop, within ten milliseconds."""
 
 
 class ReadPlace(NamedTuple):
@@ -46,6 +59,9 @@ class Stream:
         self.token_ids = array("I")
         self.logprobs: list[TokenLogprob] = []
         """Of each token, if the request asks for them."""
+        self.prompt_logprobs: list[PromptLogprobs] = []
+        """Of the prompt's tokens after the first, if the request asks for them. All are here before
+        the first token."""
         self.num_chars = 0
         self.pieces: list[str] = []
         """The text that each token has released."""
@@ -58,13 +74,20 @@ class Stream:
         self.choices: Sequence[Stream] = (self,)
         """All choices of its prompt, itself too."""
         self._on_news = on_news
+        self._unscored = 0
+        """Tokens of the prompt whose logprobs are asked for and not here yet."""
+        if request.params.prompt_logprobs is not None:
+            self._unscored = len(request.prompt_ids) - 1
 
     def put(self, delta: TextDelta) -> bool:
         """Adds the new part of a delta; False if nothing is new. A restarted detokenizer, router or
         server leads to repeated text: number of tokens and character offset tell what is known. A
-        delta after a gap is left out: what is missing comes again, and then this one too."""
+        delta after a gap is left out, and one before the prompt's logprobs: what is missing comes
+        again, and then this one too."""
         fresh = delta.num_tokens - self.num_tokens
         if self.ended or fresh > len(delta.token_ids) or delta.offset > self.num_chars:
+            return False
+        if self._unscored:
             return False
         if fresh <= 0 and not delta.finish_reason:
             return False
@@ -80,6 +103,14 @@ class Stream:
         self.finish_reason, self.stopped_by = delta.finish_reason, delta.stopped_by
         self._on_news()
         return True
+
+    def put_scores(self, piece: PromptLogprobs) -> None:
+        """Adds the new part of a piece; repeated pieces come as repeated tokens do."""
+        known = len(self.request.prompt_ids) - self._unscored
+        fresh = piece.after(known - piece.start)
+        if fresh.count and fresh.start == known:
+            self.prompt_logprobs.append(fresh)
+            self._unscored -= fresh.count
 
     def refuse(self, refused: Refused) -> None:
         self.refusal = refused
@@ -130,6 +161,16 @@ class Stream:
             place = ReadPlace(delta.num_tokens, delta.finish_reason is not None)
             offset += len(delta.text)
 
+    @property
+    def num_prompt_logprobs(self) -> int:
+        """Those of alternatives too."""
+        return sum(piece.count * (1 + piece.most) for piece in self.prompt_logprobs)
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of its tokens' own logprobs; it has some, and they were asked for."""
+        return sum(token.chosen.logprob for token in self.logprobs) / len(self.logprobs)
+
     def to_resume(self) -> ResumeRequest:
         """What a router needs that does not know the request."""
         return ResumeRequest(
@@ -137,6 +178,7 @@ class Stream:
             token_ids=tuple(self.token_ids),
             logprobs=tuple(map(_log_values, self.logprobs)),
             first_token_at=self.first_token_at,
+            prompt_logprobs=tuple(self.prompt_logprobs),
         )
 
 
@@ -153,6 +195,8 @@ class AnswerStreams:
     ) -> None:
         """`owner` tells the API key that it was asked for with."""
         self.form, self.owner = form, owner
+        self.tokenizer: Tokenizer | None = None
+        """The model's, once a client reads it."""
         self.readers: list[AnswerReader] = []
         self.on_ended: Callable[[AnswerStreams], None] = lambda answer: None
         """Called when the last choice has finished."""
@@ -170,6 +214,22 @@ class AnswerStreams:
         for stream in self.streams:  # the choices of a prompt share it
             found.setdefault(id(stream.request.prompt_ids), []).append(stream)
         return list(found.values())
+
+    @property
+    def num_prompt_logprobs(self) -> int:
+        """Of all choices."""
+        return sum(stream.num_prompt_logprobs for stream in self.streams)
+
+    def best(self) -> list[int]:
+        """The choices that are answered: all or, with `best_of`, the likeliest of each prompt."""
+        most, found, first = self.form.num_best, list[int](), 0
+        for choices in self.by_prompt():
+            numbers = list(range(first, first + len(choices)))
+            first += len(choices)
+            if most:
+                numbers.sort(key=lambda number: -self.streams[number].mean_logprob)
+            found += numbers[: most or None]
+        return found
 
     def _waker(self, index: int) -> Callable[[], None]:
         def wake() -> None:
@@ -239,4 +299,5 @@ class AnswerReader:
 
 def _refused(refusal: Refused, form: Format) -> BadRequest:
     param = {404: "model", 400: form.prompt_field}.get(refusal.status)
-    return BadRequest(refusal.reason, status=refusal.status, param=param)
+    code = refusal.code or (MODEL_NOT_FOUND if refusal.status == 404 else "")
+    return BadRequest(refusal.reason, status=refusal.status, param=param, code=code)

@@ -17,13 +17,14 @@ from .value_types import (
 
 
 class LoadBody(Body, frozen=True, kw_only=True):
-    """vLLM's and SGLang's body to load an adapter; `pinned` is SGLang's."""
+    """vLLM's and SGLang's body to load an adapter; `pinned` is SGLang's, `load_inplace` vLLM's."""
 
     table: ClassVar[Table] = request_fields.LOAD
 
     lora_name: Name
     lora_path: Name
     pinned: bool = False
+    load_inplace: bool = False
 
 
 class UnloadBody(Body, frozen=True, kw_only=True):

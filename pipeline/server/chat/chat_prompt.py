@@ -7,14 +7,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ...text.chat_template import MOST_CHARACTERS, RESERVED, ChatTemplate, TextError
+from ...text.chat_template import MOST_CHARACTERS, RESERVED, ChatTemplate, TextError, TooMuchText
 from ...text.tokenizer import Tokenizer
+from ...tool_calls.tools_prompt import as_plain_text, tools_prompt, with_prompt
 from ..http.bad_request import BadRequest, shortened
 
 COMMON_ROLES = ("system", "user", "assistant")
 """Roles that every chat template supports; many drop messages of other roles silently."""
+
+
+OLD_CALL_ID = "call00000"
+"""The id of calls and results of the old form, which have none; Mistral's templates want nine
+characters."""
+
+
+class ChatPrompt(NamedTuple):
+    """A conversation as the model gets it."""
+
+    token_ids: list[int]
+    text: str
 
 
 def conversation(messages: Sequence[Any]) -> list[dict[str, Any]]:
@@ -36,6 +49,13 @@ def _message(message: Any, at: str) -> dict[str, Any]:
     if "content" not in message and not calls and not message.get("function_call"):
         raise BadRequest(f"{at} has no content", param=at)
     _check_content(message.get("content"), f"{at}.content")
+    if message["role"] == "function":
+        message = {"tool_call_id": OLD_CALL_ID, **message, "role": "tool"}
+    if (old := message.get("function_call")) and not calls:
+        calls = [{"id": OLD_CALL_ID, "type": "function", "function": old}]
+        message = {key: value for key, value in message.items() if key != "function_call"}
+        at = f"{at}.function_call"
+        return {**message, "tool_calls": _tool_calls(calls, at)}
     return {**message, "tool_calls": _tool_calls(calls, f"{at}.tool_calls")} if calls else message
 
 
@@ -80,6 +100,7 @@ def chat_prompt(
     tokenizer: Tokenizer,
     messages: Sequence[Any],
     *,
+    tools: Sequence[dict[str, Any]] | None = None,
     documents: list[Any] | None = None,
     template_kwargs: Mapping[str, Any] | None = None,
     add_generation_prompt: bool | None = None,
@@ -87,10 +108,10 @@ def chat_prompt(
     add_special_tokens: bool = False,
     chat_template: ChatTemplate | None = None,
     most_characters: int = MOST_CHARACTERS,
-) -> list[int]:
-    """Token ids of a conversation, ready for the answer. `chat_template`, an adapter's own,
-    replaces the model's. A conversation of more than `most_characters` as text is refused. Raises
-    `BadRequest` naming the field."""
+) -> ChatPrompt:
+    """A conversation, ready for the answer. `chat_template`, an adapter's own, replaces the
+    model's. For a template that reads no tools they become text. A conversation of more than
+    `most_characters` as text is refused. Raises `BadRequest` naming the field."""
     checked = conversation(messages)
     if continue_final_message and add_generation_prompt:
         raise BadRequest(
@@ -104,18 +125,25 @@ def chat_prompt(
             f"chat_template_kwargs may not set {', '.join(taken)}: the request has fields for that",
             param="chat_template_kwargs",
         )
+    template = chat_template or tokenizer.chat_template
+    if template is not None and not template.reads("tools"):
+        checked = _without_tools(checked, template, tools)
+        tools = None
 
     def render(documents: list[Any] | None) -> str:
         try:
             return tokenizer.render_chat(
                 checked,
                 not continue_final_message and add_generation_prompt is not False,
+                tools=tools,
                 documents=documents,
                 template_kwargs=template_kwargs,
                 continue_final_message=continue_final_message,
                 chat_template=chat_template,
                 most_characters=most_characters,
             )
+        except TooMuchText:
+            raise
         except TextError as error:
             raise BadRequest(str(error), param="messages") from error
 
@@ -125,7 +153,19 @@ def chat_prompt(
             "the chat template reads no documents: put them into a message", param="documents"
         )
     _check_rendered(checked, text)
-    return tokenizer.encode(text, add_special_tokens)
+    return ChatPrompt(tokenizer.encode(text, add_special_tokens), text)
+
+
+def _without_tools(
+    messages: list[dict[str, Any]], template: ChatTemplate, tools: Sequence[dict[str, Any]] | None
+) -> list[dict[str, Any]]:
+    """The messages for a template that reads no tools: these become text, and so do calls and
+    results if it does not know them either."""
+    if "tool" not in template.text:
+        messages = as_plain_text(messages)
+    if not tools:
+        return messages
+    return with_prompt(messages, tools_prompt(tools), has_system=template.takes_system)
 
 
 def _check_rendered(messages: list[dict[str, Any]], text: str) -> None:

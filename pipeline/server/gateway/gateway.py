@@ -40,7 +40,7 @@ from ..answers.request_counters import RequestCounters
 from ..answers.request_journal import RequestJournal
 from ..answers.streams import AnswerStreams, Stream
 from ..chat.adapter_chat import AdapterChat, AdapterChats
-from ..http.bad_request import BadRequest, shortened
+from ..http.bad_request import MODEL_NOT_FOUND, BadRequest, shortened
 from .pipeline_state import PipelineState
 
 ORDER_SECONDS = 600.0
@@ -63,6 +63,16 @@ class OrderUnderWay(NamedTuple):
 
     order: Order
     answer: asyncio.Future[AdapterReply]
+
+
+class AskedChoice(NamedTuple):
+    """One choice of an answer to come."""
+
+    adapter: str | None
+    """None is the base."""
+    prompt_ids: tuple[int, ...]
+    """Choices of one prompt share it."""
+    params: SamplingParams
 
 
 class Gateway:
@@ -119,9 +129,14 @@ class Gateway:
     # -- requests
 
     def check_room(self, count: int) -> None:
-        """Raises `BadRequest` (429) unless `count` more requests may wait: a body's requests are
-        accepted all or none."""
+        """Raises `BadRequest` unless `count` more requests may wait: 429 if the queue is too full
+        for all of a body's requests, 400 if it never holds as many."""
         most = self.config.max_waiting
+        if count > most:
+            raise BadRequest(
+                f"the body makes {count} requests, one for each choice of each prompt; at most "
+                f"{most} may wait: send fewer at once, or see --max-waiting"
+            )
         if len(self.answers.streams) + count <= most:
             return
         waiting = sum(not stream.num_tokens for stream in self.answers.streams.values())
@@ -137,26 +152,22 @@ class Gateway:
         self,
         form: Format,
         owner: bytes,
-        adapter: str | None,
-        prompts: Sequence[Sequence[int]],
-        params: Sequence[SamplingParams],
+        asked: Sequence[AskedChoice],
     ) -> AnswerStreams:
-        """Registers an answer: of each prompt a choice with each of `params`. Raises `BadRequest`:
-        503 if the pipeline cannot take it, 409 if its id is taken."""
+        """Registers an answer of these choices. Raises `BadRequest`: 503 if the pipeline cannot
+        take it, 409 if its id is taken."""
         if reason := self.broken():
             raise BadRequest(reason, status=503)
-        now, chat = unix_time(), self.adapter_chat(adapter)
-        params = [chat.with_stop_tokens(each) for each in params]
+        now = unix_time()
         requests = [
             Request(
                 request_id=f"r-{secrets.token_hex(8)}",
-                adapter=adapter,
-                prompt_ids=prompt,
-                params=each,
+                adapter=each.adapter,
+                prompt_ids=each.prompt_ids,
+                params=self.adapter_chat(each.adapter).with_stop_tokens(each.params),
                 arrived_at=now,
             )
-            for prompt in map(tuple, prompts)
-            for each in params
+            for each in asked
         ]
         return self.answers.open(form, owner, requests)
 
@@ -291,7 +302,7 @@ class Gateway:
         name = model.removeprefix(f"{base}:")
         if len(name) > LONGEST_NAME:
             reason = f"no adapter {shortened(name)!r} is registered"
-            raise BadRequest(reason, status=404, param="model")
+            raise BadRequest(reason, status=404, param="model", code=MODEL_NOT_FOUND)
         return normal(name) or None
 
     # -- orders

@@ -12,7 +12,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from ...messages import AdapterView
+from ...messages import AdapterState, AdapterView
 from ...runtime.step_statistics import DecodeStatistics
 from ..answers.histogram import Histogram
 from ..http.access import Access
@@ -116,6 +116,8 @@ class Metrics:
         # Generations of an adapter share their counters; the current one is listed first.
         views = {view.name or "base": view for view in reversed((table.base, *table.adapters))}
         for name, adapter in reversed(views.items()):
+            if adapter.state is AdapterState.FAILED and not adapter.requests:
+                continue
             requests.add_metric([name], adapter.requests)
             output.add_metric([name], adapter.output_tokens)
         yield from (requests, output)

@@ -148,6 +148,8 @@ class VllmMetrics:
         )
         in_pool: dict[str, bool] = {}
         for view in table.adapters:  # of any generation
+            if view.state is AdapterState.FAILED:
+                continue
             in_pool[view.name] = in_pool.get(view.name, False) or view.state is AdapterState.GPU
         for name, is_loaded in in_pool.items():
             loaded.add_metric((name, "gpu"), is_loaded)

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...config import ANY_HOST, Config, is_loopback
-from .bad_request import BadRequest, error_body, shortened
+from .bad_request import BadRequest, shortened
 
 ANSWER_HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
@@ -50,7 +50,7 @@ class BrowserGuard:
                 self._check_origin(scope["method"], headers)
                 _check_content_type(scope["method"], headers)
             except BadRequest as error:
-                answer = JSONResponse(error_body(error.status, error.reason), error.status)
+                answer = JSONResponse(error.body(), error.status)
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)

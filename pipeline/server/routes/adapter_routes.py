@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ...adapter_name import LONGEST_NAME, objection
+from ...adapter_name import objection
 from ...messages import (
     AdapterState,
     AdapterView,
@@ -22,26 +21,25 @@ from ...messages import (
     UnloadAdapter,
     VerifyAdapter,
 )
-from ...run_directory import is_hub_id
 from ...runtime.json_document import to_document
 from ..bodies.body import decode_body
-from ..bodies.order_bodies import AdapterBody, LoadBody, PlanBody, UnloadBody
+from ..bodies.order_bodies import AdapterBody, PlanBody
 from ..gateway.gateway import Gateway
 from ..http.bad_request import BadRequest, shortened
 from ..http.body_reader import BodyReader
-from .orders import carry, order_ticket
+from .orders import adapter_ticket, carry, check_path, order_ticket
 from .route_guard import RouteGuard
 
 
 class AdapterRoutes:
-    """/v1/adapters, and the routes of vLLM and SGLang to load and unload."""
+    """/v1/adapters."""
 
     def __init__(self, gateway: Gateway, bodies: BodyReader) -> None:
         self._gateway, self._bodies = gateway, bodies
 
     def routes(self, guard: RouteGuard) -> list[Route]:
         one = "/v1/adapters/{name:path}"
-        found = [
+        return [
             Route("/v1/adapters", guard.user(self.adapters)),
             Route("/v1/adapters", guard.operator(self.add_adapter), methods=["POST"]),
             Route("/v1/adapters/plan", guard.operator(self.plan_adapters), methods=["POST"]),
@@ -54,13 +52,6 @@ class AdapterRoutes:
             Route(one, guard.user(self.adapter)),
             Route(one, guard.operator(self.remove_adapter), methods=["DELETE"]),
         ]
-        for prefix in ("/v1", ""):  # vLLM's, SGLang's
-            for path, handler in (
-                ("/load_lora_adapter", self.load_lora_adapter),
-                ("/unload_lora_adapter", self.unload_lora_adapter),
-            ):
-                found.append(Route(prefix + path, guard.operator(handler), methods=["POST"]))
-        return found
 
     def _adapter_views(self) -> list[dict[str, Any]]:
         table = self._gateway.pipeline.adapters
@@ -81,51 +72,43 @@ class AdapterRoutes:
 
     async def add_adapter(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), AdapterBody)
-        return await self._load(body.name, body.path, body.pin, "path")
-
-    async def load_lora_adapter(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._bodies.read(request), LoadBody)
-        return await self._load(body.lora_name, body.lora_path, body.pinned, "lora_path")
-
-    async def _load(self, name: str, path: str, pinned: bool, field: str) -> Response:
-        """`field` of the body has the path."""
-        _check_path(path, field)
-        order = LoadAdapter(**_order(name), path=path, pinned=pinned)
-        return await self._carry(order, "name" if objection(name) else field)
+        check_path(body.path, "path")
+        order = LoadAdapter(**adapter_ticket(body.name), path=body.path, pinned=body.pin)
+        return await self._carry(order, "name" if objection(body.name) else "path")
 
     async def reload_adapter(self, request: HttpRequest) -> Response:
-        return await self._carry(ReloadAdapter(**_order(request.path_params["name"])))
+        return await self._carry(ReloadAdapter(**adapter_ticket(request.path_params["name"])))
 
     async def remove_adapter(self, request: HttpRequest) -> Response:
-        return await self._carry(UnloadAdapter(**_order(request.path_params["name"])))
-
-    async def unload_lora_adapter(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._bodies.read(request), UnloadBody)
-        return await self._carry(UnloadAdapter(**_order(body.lora_name)), "lora_name")
+        return await self._carry(UnloadAdapter(**adapter_ticket(request.path_params["name"])))
 
     async def pin_adapter(self, request: HttpRequest) -> Response:
-        return await self._carry(PinAdapter(**_order(request.path_params["name"]), pinned=True))
+        return await self._carry(
+            PinAdapter(**adapter_ticket(request.path_params["name"]), pinned=True)
+        )
 
     async def unpin_adapter(self, request: HttpRequest) -> Response:
-        return await self._carry(PinAdapter(**_order(request.path_params["name"]), pinned=False))
+        return await self._carry(
+            PinAdapter(**adapter_ticket(request.path_params["name"]), pinned=False)
+        )
 
     async def merge_adapter(self, request: HttpRequest) -> Response:
-        return await self._carry(MergeAdapter(**_order(request.path_params["name"])))
+        return await self._carry(MergeAdapter(**adapter_ticket(request.path_params["name"])))
 
     async def unmerge_adapter(self, request: HttpRequest) -> Response:
         name = request.path_params["name"]
         views = {view["name"]: view for view in self._adapter_views()}
         if name not in views or not views[name]["merged"]:
             raise BadRequest(f"adapter {shortened(name)!r} is not merged", status=409, param="name")
-        return await self._carry(MergeAdapter(**_order("")))
+        return await self._carry(MergeAdapter(**adapter_ticket("")))
 
     async def verify_adapter(self, request: HttpRequest) -> Response:
-        return await self._carry(VerifyAdapter(**_order(request.path_params["name"])))
+        return await self._carry(VerifyAdapter(**adapter_ticket(request.path_params["name"])))
 
     async def plan_adapters(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), PlanBody)
         for path in body.paths:
-            _check_path(path, "paths")
+            check_path(path, "paths")
         return await self._carry(PlanAdapters(**order_ticket(), paths=tuple(body.paths)), "paths")
 
     async def _carry(self, order: Order, field: str = "name") -> Response:
@@ -150,18 +133,3 @@ def adapter_body(view: AdapterView) -> dict[str, Any]:
         **to_document(view),
         "residency": residency,
     }
-
-
-def _order(name: str) -> dict[str, Any]:
-    """Fields of every order about an adapter. Raises `BadRequest` for a name that none has."""
-    if len(name) > LONGEST_NAME:
-        raise BadRequest(objection(name), param="name")
-    return {**order_ticket(), "name": name}
-
-
-def _check_path(path: str, field: str) -> None:
-    if not Path(path).is_absolute() and not is_hub_id(path):
-        raise BadRequest(
-            f"{shortened(path)!r} is neither an absolute path on the server's machine nor a hub id",
-            param=field,
-        )

@@ -8,13 +8,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ...messages import AdapterState
 from ..gateway.gateway import Gateway
 from ..http.bad_request import BadRequest, shortened
 from .route_guard import RouteGuard
-
-SERVED = (AdapterState.HOST, AdapterState.LOADING, AdapterState.GPU)
-"""States in which an adapter is served: at once, or as soon as it is placed."""
 
 
 class ModelRoutes:
@@ -37,7 +33,7 @@ class ModelRoutes:
         models = [{"id": base, **head, "root": base, "parent": None, "default_sampling": defaults}]
         table = self._gateway.pipeline.adapters
         for adapter in table.adapters if table else ():
-            if adapter.state in SERVED:
+            if adapter.is_served:
                 models.append({"id": adapter.name, **head, "root": adapter.path, "parent": base})
         return models
 

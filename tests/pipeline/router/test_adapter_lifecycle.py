@@ -21,6 +21,7 @@ from loraconsole.pipeline.messages import (
     MergeWeights,
     Message,
     ReadAdapter,
+    Refused,
     Request,
     SampledToken,
     SamplingParams,
@@ -73,7 +74,7 @@ def make_core() -> Callable[..., RouterCore]:
 def test_workers_forget_an_adapter_that_failed(
     reason: str, make_core: Callable[..., RouterCore]
 ) -> None:
-    """One of too many pages lies in their memory already, and its next load has another key."""
+    """One of too many pages lies in their memory already. Its name is free again."""
     core = make_core()
     core.handle_message(worker_ready(), NOW)
     order = LoadAdapter(order="1", reply_to="me", name="large", path="/large")
@@ -86,14 +87,107 @@ def test_workers_forget_an_adapter_that_failed(
     assert DropAdapter("large@1") in messages
     [reply] = [message for message in messages if isinstance(message, AdapterReply)]
     assert reply.status == 400 and (reason or "takes 100 of the pool's 64 pages") in reply.text
+    assert not reply.adapters and not core.adapter_table(NOW).adapters
     core.handle_message(msgspec.structs.replace(order, order="2"), NOW)  # mended
     [adapter] = core.registry
-    assert adapter.key == "large@2" and adapter.state is AdapterState.VALIDATING
+    assert adapter.key == "large@1" and adapter.state is AdapterState.VALIDATING
     core.handle_message(AdapterRead(0, adapter.reading, info_of(adapter.key)), NOW)
     core.handle_message(msgspec.structs.replace(order, order="3"), NOW)
     replies = [message for message in sent(core) if isinstance(message, AdapterReply)]
     assert [reply.status for reply in replies] == [200, 409]
-    assert "'large' is loaded already" in replies[-1].text
+    assert "'large' is already loaded" in replies[-1].text
+
+
+def request(request_id: str, adapter: str) -> Request:
+    params = SamplingParams(max_tokens=4)
+    return Request(
+        request_id=request_id, adapter=adapter, prompt_ids=(1, 2), params=params, arrived_at=NOW
+    )
+
+
+def replies_of(core: RouterCore) -> list[AdapterReply]:
+    """The answers to orders since the last call."""
+    return [message for message in sent(core) if isinstance(message, AdapterReply)]
+
+
+def test_a_failed_load_leaves_no_name_but_its_requests_get_the_reason(
+    make_core: Callable[..., RouterCore],
+) -> None:
+    core = make_core("good=/good")
+    core.handle_message(worker_ready(), NOW)
+    [good] = core.registry
+    core.handle_message(AdapterRead(0, good.reading, info_of(good.key)), NOW)
+    order = LoadAdapter(order="1", reply_to="me", name="bad", path="/bad")
+    core.handle_message(order, NOW)
+    [bad] = [adapter for adapter in core.registry if adapter.name == "bad"]
+    core.handle_message(request("early", "bad"), NOW)
+    sent(core)
+    info = info_of(bad.key, reason="no adapter_config.json")
+    core.handle_message(AdapterRead(0, bad.reading, info), NOW)
+    effects = core.effects.take_pending()
+    refusals = [e.message for e in effects if isinstance(e, Send) and e.to == "server"]
+    [early] = [message for message in refusals if isinstance(message, Refused)]
+    assert early.status == 409 and "no adapter_config.json" in early.reason
+    said = [e.text for e in effects if isinstance(e, Announcement) and e.level == "error"]
+    assert said == ["adapter bad failed: no adapter_config.json"]
+    core.handle_message(request("late", "bad"), NOW)
+    [late] = [message for message in sent(core) if isinstance(message, Refused)]
+    assert late.status == 404 and "known: good;" in late.reason
+
+
+def test_an_adapter_of_the_start_that_fails_stays_with_its_reason(
+    make_core: Callable[..., RouterCore],
+) -> None:
+    """Also when a load under its name has failed too."""
+    core = make_core("old=/old")
+    core.handle_message(worker_ready(), NOW)
+    for number in range(2):
+        [adapter] = core.registry
+        info = info_of(adapter.key, reason=f"reason {number}")
+        core.handle_message(AdapterRead(0, adapter.reading, info), NOW)
+        [view] = core.adapter_table(NOW).adapters
+        assert (view.state, view.reason) == (AdapterState.FAILED, f"reason {number}")
+        order = LoadAdapter(order=str(number), reply_to="me", name="old", path="/new")
+        core.handle_message(order, NOW)
+
+
+@pytest.mark.parametrize("reason", ["", "it is no adapter"])
+def test_a_load_in_place_serves_the_old_files_until_the_new_ones_are_read(
+    reason: str, make_core: Callable[..., RouterCore]
+) -> None:
+    core = make_core("one=/one")
+    core.handle_message(worker_ready(), NOW)
+    [old] = core.registry
+    core.handle_message(AdapterRead(0, old.reading, info_of(old.key)), NOW)
+    sent(core)
+    order = LoadAdapter(order="1", reply_to="me", name="one", path="/two", pinned=True)
+    core.handle_message(order, NOW)
+    assert [reply.status for reply in replies_of(core)] == [409]
+    core.handle_message(msgspec.structs.replace(order, order="2", replaces=True), NOW)
+    [read] = [message for message in sent(core) if isinstance(message, ReadAdapter)]
+    assert (read.key, read.path) == ("one@2", "/two")
+    assert core.registry.current("one") is old
+    core.handle_message(AdapterRead(0, read.order, info_of(read.key, reason=reason)), NOW)
+    [reply] = replies_of(core)
+    served = core.registry.current("one")
+    if reason:
+        assert reply.status == 400 and "generation 1 is still served" in reply.text
+        assert (served.key, served.path, served.pinned) == ("one@1", "/one", False)
+    else:
+        assert reply.status == 200
+        assert (served.key, served.path, served.pinned) == ("one@2", "/two", True)
+
+
+def test_a_load_in_place_of_a_new_name_is_a_load(make_core: Callable[..., RouterCore]) -> None:
+    core = make_core()
+    core.handle_message(worker_ready(), NOW)
+    order = LoadAdapter(order="1", reply_to="me", name="new", path="/new", replaces=True)
+    core.handle_message(order, NOW)
+    [read] = [message for message in sent(core) if isinstance(message, ReadAdapter)]
+    core.handle_message(AdapterRead(0, read.order, info_of(read.key)), NOW)
+    assert [(reply.status, reply.text) for reply in replies_of(core)] == [
+        (200, "adapter new loaded")
+    ]
 
 
 def test_what_a_rank_that_is_gone_has_read_is_read_again(

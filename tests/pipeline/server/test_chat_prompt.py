@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def template(source: str = CHATML) -> ChatTemplate:
 
 
 def text(tokenizer: Tokenizer, messages: list[Any], source: str = CHATML, **more: Any) -> str:
-    ids = chat_prompt(tokenizer, messages, chat_template=template(source), **more)
+    ids = chat_prompt(tokenizer, messages, chat_template=template(source), **more).token_ids
     return tokenizer.decode(ids, skip_special_tokens=False)
 
 
@@ -133,11 +134,69 @@ def test_a_message_that_the_template_leaves_out_is_refused(tokenizer: Tokenizer)
     assert "developer" in refused.value.reason
 
 
+CALL = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": '{"a": 1}'}}
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+SAID = [
+    USER,
+    {"role": "assistant", "content": None, "tool_calls": [CALL, CALL]},
+    {"role": "tool", "tool_call_id": "1", "content": "It is x."},
+    {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "Or y."}]},
+]
+
+
 def test_tool_calls_that_the_template_leaves_out_are_refused(tokenizer: Tokenizer) -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
-    said = [USER, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    said = SAID[:2]
     with pytest.raises(BadRequest, match="reads no tool calls") as refused:
-        text(tokenizer, said)
+        text(tokenizer, said, CHATML + "{# a tool has no role here #}")
     assert refused.value.param == "messages[1].tool_calls"
     source = "{% for m in messages %}{{ m.content }}{{ (m.tool_calls or []) | tojson }}{% endfor %}"
     assert "look_up" in text(tokenizer, said, source)
+
+
+def test_calls_and_results_become_text_for_a_template_that_knows_no_tools(
+    tokenizer: Tokenizer,
+) -> None:
+    rendered = text(tokenizer, SAID, add_generation_prompt=False)
+    call = '<tool_call>\n{"name": "look_up", "arguments": {"a": 1}}\n</tool_call>'
+    assert f"<|im_start|>assistant\n{call}\n{call}<|im_end|>" in rendered
+    results = "<tool_response>\nIt is x.\n</tool_response>\n<tool_response>\nOr y.\n"
+    assert f"<|im_start|>user\n{results}</tool_response><|im_end|>" in rendered
+    assert "<|im_start|>tool" not in rendered
+
+
+def test_tools_become_text_for_a_template_that_reads_none(tokenizer: Tokenizer) -> None:
+    system = {"role": "system", "content": "Be brief."}
+    definition = '{"name": "look_up", "parameters": {"type": "object"}}'
+    rendered = text(tokenizer, [system, USER], tools=[TOOL])
+    assert f"<tools>\n{definition}\n</tools>" in rendered
+    assert rendered.startswith("<|im_start|>system\nBe brief.\n\nYou can call functions.")
+    rendered = text(tokenizer, [USER], tools=[TOOL])
+    assert rendered.startswith("<|im_start|>system\nYou can call functions.")
+    assert rendered.count("<|im_start|>system") == 1
+    refuses = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}" + CHATML
+    )
+    rendered = text(tokenizer, [USER], refuses, tools=[TOOL])
+    assert rendered.startswith("<|im_start|>user\nYou can call functions.")
+    assert "in words.\n\nWhat is it?<|im_end|>" in rendered
+
+
+def test_tools_reach_a_template_that_reads_them_unchanged(tokenizer: Tokenizer) -> None:
+    source = "{{ tools | tojson }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert text(tokenizer, [USER], source, tools=[TOOL]) == json.dumps([TOOL]) + "What is it?"
+    assert text(tokenizer, [USER], source) == "nullWhat is it?"
+
+
+def test_messages_of_the_old_form_become_those_of_the_new() -> None:
+    call = {"name": "f", "arguments": '{"a": 1}'}
+    said, result = conversation(
+        [
+            {"role": "assistant", "content": None, "function_call": call},
+            {"role": "function", "name": "f", "content": "3"},
+        ]
+    )
+    assert said["tool_calls"][0]["function"] == {"name": "f", "arguments": {"a": 1}}
+    assert "function_call" not in said
+    assert (result["role"], result["content"]) == ("tool", "3")
+    assert result["tool_call_id"] == said["tool_calls"][0]["id"]
+    assert len(result["tool_call_id"]) == 9

@@ -51,7 +51,10 @@ def test_without_the_key_only_health_and_metrics_answer(ring: Ring, key: str | N
     headers = {"authorization": key} if key else {}
     with httpx.Client(base_url=ring.url, headers=headers, trust_env=False) as stranger:
         for path in ("/v1/models", "/v1/models/x"):
-            assert stranger.get(path).status_code == 401
+            refused = stranger.get(path)
+            assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
+            error = refused.json()["error"]
+            assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
         for path in ("/v1/completions", "/v1/chat/completions", "/generate", "/generate_stream"):
             assert stranger.post(path, json={}).status_code == 401
         assert stranger.get("/health").status_code == 200
@@ -71,7 +74,10 @@ def test_the_key_is_on_no_command_line(ring: Ring) -> None:
 def test_what_can_never_fit_is_refused_with_the_numbers(ring: Ring) -> None:
     response = complete(ring, max_tokens=400)
     assert response.status_code == 400
-    assert "= 402 exceeds 256, the longest" in response.json()["error"]["message"]
+    error = response.json()["error"]
+    assert "maximum context length is 256 tokens" in error["message"]
+    assert error["message"].endswith("make 402")
+    assert error["code"] == "context_length_exceeded"
     ring.wait_idle()
 
 
@@ -83,6 +89,8 @@ def test_a_full_queue_says_429_and_everybody_else_is_served(ring: Ring) -> None:
         response = complete(ring, max_tokens=100, ignore_eos=True)
         if response.status_code == 429:
             assert response.headers["retry-after"] == "1"
+            error = response.json()["error"]
+            assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
         statuses.append(response.status_code)
 
     threads = [threading.Thread(target=ask) for _ in range(12)]
@@ -93,6 +101,26 @@ def test_a_full_queue_says_429_and_everybody_else_is_served(ring: Ring) -> None:
     assert set(statuses) == {200, 429}
     assert statuses.count(200) >= 4
     ring.wait_idle()
+
+
+def test_a_body_that_no_queue_would_hold_is_refused_for_good(ring: Ring) -> None:
+    """OpenAI's clients send a 429 again, and it would never be accepted."""
+    response = complete(ring, n=5)
+    assert response.status_code == 400 and "retry-after" not in response.headers
+    assert "makes 5 requests" in response.json()["error"]["message"]
+    assert "at most 4 may wait" in response.json()["error"]["message"]
+
+
+def test_a_clients_request_id_comes_back_with_every_answer(ring: Ring) -> None:
+    for method, path in (
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/absent"),
+        ("POST", "/v1/completions"),
+    ):
+        response = ring.http.request(method, path, headers={"X-Request-Id": "r-1"})
+        assert response.headers["x-request-id"] == "r-1", path
+    odd = ring.http.get("/v1/models", headers={"X-Request-Id": "two words"})
+    assert odd.status_code == 200 and "x-request-id" not in odd.headers
 
 
 def test_prompts_of_ids_are_checked_against_the_vocabulary(ring: Ring) -> None:
@@ -110,7 +138,7 @@ def test_a_stop_token_that_the_model_cannot_say_is_refused(ring: Ring) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v1/absent", 404), ("POST", "/v1/responses", 404), ("GET", "/v1/completions", 405)],
+    [("GET", "/v1/absent", 404), ("POST", "/v1/moderations", 404), ("GET", "/v1/completions", 405)],
 )
 def test_unknown_routes_and_methods_have_openais_error(
     ring: Ring, method: str, path: str, status: int

@@ -253,6 +253,18 @@ def test_special_tokens_stand_in_the_text_where_that_is_asked_for(tokenizer: Tok
     assert text_of(deltas) == "fine" and deltas[-1].finish_reason == "stop"
 
 
+def test_a_special_token_that_is_shown_stands_in_the_text(tokenizer: Tokenizer) -> None:
+    shown = tokenizer.token_id("<|im_end|>")
+    assert shown is not None
+    ids = tokenizer.encode("<|im_start|>fine<|im_end|>\nmore")
+    deltas = feed(stream(tokenizer, shown_special_ids=(shown,)), ids)
+    assert text_of(deltas) == "fine<|im_end|>\nmore"
+    deltas = feed(stream(tokenizer, "<|im_end|>\nm", shown_special_ids=(shown,)), ids)
+    assert text_of(deltas) == "fine" and deltas[-1].finish_reason == "stop"
+    deltas = feed(stream(tokenizer, "<|im_start|>f", shown_special_ids=(shown,)), ids)
+    assert text_of(deltas) == "" and deltas[-1].finish_reason == "stop"
+
+
 def test_the_stop_string_stays_where_that_is_asked_for(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("One. Two.<|im_end|>")
     for stop, said in ((".", "One."), ("<|im_end|>", "One. Two.<|im_end|>")):

@@ -1,0 +1,127 @@
+"""OpenAI's chat answers that have more than text: messages and deltas with reasoning and calls.
+
+Knows no stream and no route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ...messages import TextDelta, TokenLogprob
+from .answer_format import Format
+from .pieces import AnswerPiece, make_splitter
+
+
+def chat_message(form: Format, pieces: Sequence[AnswerPiece]) -> dict[str, Any]:
+    """The message of a whole answer."""
+    content, reasoning = _text(pieces, "content"), _text(pieces, "reasoning")
+    calls = [
+        {
+            "id": piece.call_id,
+            "type": "function",
+            "function": {
+                "name": piece.text,
+                "arguments": _text(pieces, "arguments", piece.call),
+            },
+        }
+        for piece in pieces
+        if piece.kind == "call"
+    ]
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if not content and (calls or reasoning):
+        message["content"] = None
+    if reasoning:
+        message |= _reasoning(reasoning)
+    if calls and form.is_function_call:
+        message["function_call"] = calls[0]["function"]
+    elif calls:
+        message["tool_calls"] = calls
+    return message
+
+
+def chat_finish_reason(form: Format, reason: str | None, *, has_call: bool) -> str | None:
+    """OpenAI's reason. A function that the request named is no choice of the model, so it is a
+    plain stop."""
+    if reason != "stop" or not has_call or form.is_named_call:
+        return reason
+    return "function_call" if form.is_function_call else "tool_calls"
+
+
+def parsed_choice(
+    form: Format,
+    index: int,
+    text: str,
+    finish_reason: str | None,
+    logprobs: list[TokenLogprob],
+) -> dict[str, Any]:
+    """One whole choice."""
+    pieces = make_splitter(form, index).put(text, True)
+    has_call = any(piece.kind == "call" for piece in pieces)
+    return {
+        "index": index,
+        "finish_reason": chat_finish_reason(form, finish_reason, has_call=has_call),
+        "message": chat_message(form, pieces),
+        "logprobs": form.chat_logprobs_of(logprobs),
+    }
+
+
+class ParsedChunks:
+    """The events of one choice. All that one token completes is one event, so that an event's id
+    says exactly what a client has."""
+
+    def __init__(self, form: Format, index: int) -> None:
+        self._form, self._index = form, index
+        self._splitter = make_splitter(form, index)
+        self._has_begun = self._has_call = False
+
+    def chunk(self, delta: TextDelta, logprobs: list[TokenLogprob]) -> dict[str, Any] | None:
+        """The event of a delta; None if it has nothing for a client."""
+        pieces = self._splitter.put(delta.text, delta.finish_reason is not None)
+        self._has_call = self._has_call or any(piece.kind == "call" for piece in pieces)
+        if self._has_begun and not (pieces or delta.finish_reason or logprobs):
+            return None
+        role = {} if self._has_begun else {"role": "assistant"}
+        self._has_begun = True
+        reason = chat_finish_reason(self._form, delta.finish_reason, has_call=self._has_call)
+        choice = {
+            "index": self._index,
+            "finish_reason": reason,
+            "delta": {**role, **self._delta(pieces)},
+            "logprobs": self._form.chat_logprobs_of(logprobs),
+        }
+        return self._form.chat_chunk(choice)
+
+    def _delta(self, pieces: Sequence[AnswerPiece]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if content := _text(pieces, "content"):
+            found["content"] = content
+        if reasoning := _text(pieces, "reasoning"):
+            found |= _reasoning(reasoning)
+        calls: dict[int, dict[str, Any]] = {}
+        for piece in pieces:
+            if piece.kind == "call":
+                function = {"name": piece.text, "arguments": ""}
+                calls[piece.call] = {
+                    "index": piece.call,
+                    "id": piece.call_id,
+                    "type": "function",
+                    "function": function,
+                }
+            elif piece.kind == "arguments":
+                begun = {"index": piece.call, "function": {"arguments": ""}}
+                calls.setdefault(piece.call, begun)["function"]["arguments"] += piece.text
+        if calls and self._form.is_function_call:
+            found["function_call"] = calls[0]["function"]
+        elif calls:
+            found["tool_calls"] = list(calls.values())
+        return found
+
+
+def _reasoning(text: str) -> dict[str, str]:
+    """The reasoning under the names that clients look for: DeepSeek's and SGLang's, and vLLM's."""
+    return {"reasoning_content": text, "reasoning": text}
+
+
+def _text(pieces: Iterable[AnswerPiece], kind: str, call: int = 0) -> str:
+    return "".join(piece.text for piece in pieces if (piece.kind, piece.call) == (kind, call))

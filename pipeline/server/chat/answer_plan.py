@@ -1,0 +1,112 @@
+"""`AnswerPlan`: how the answer to a chat is to be read, and the grammar that it must follow."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from ...text.chat_template import ChatTemplate
+from ...text.tokenizer import Tokenizer
+from ...tool_calls.answer_parser import Reading
+from ...tool_calls.constraint import call_grammar
+from ...tool_calls.formats import DEFAULT_FORMAT, TOOL_FORMATS, find_tool_format
+from ...tool_calls.reasoning import REASONING_FORMATS, find_reasoning_format
+from ...tool_calls.tool import Tool
+from ..bodies.tool_fields import ChatTools
+
+
+class ChatFormats(NamedTuple):
+    """The formats of the answers to one chat template; "" is none."""
+
+    tools: str
+    reasoning: str
+
+
+class AnswerPlan(NamedTuple):
+    """What follows for the answer from a chat's tools and template."""
+
+    reading: Reading | None = None
+    """None: all of the text is content."""
+    grammar: str = ""
+    shown_special_ids: tuple[int, ...] = ()
+    """Special tokens that are marks, so the text must have them."""
+
+
+def find_formats(template: ChatTemplate | None, tools: str, reasoning: str) -> ChatFormats:
+    """The formats that `--tool-format` and `--reasoning-format` name, or the template shows. A
+    template that reads no tools gets them as a text, which names the default format."""
+    text = template.text if template else ""
+    if template is None or not template.reads("tools"):
+        tools = DEFAULT_FORMAT
+    elif tools == "auto":
+        tools = find_tool_format(text) or DEFAULT_FORMAT
+    if reasoning == "auto":
+        reasoning = find_reasoning_format(text)
+    return ChatFormats(tools, "" if reasoning == "none" else reasoning)
+
+
+def plan_answer(
+    tokenizer: Tokenizer,
+    prompt: str,
+    tools: ChatTools | None,
+    formats: ChatFormats,
+    *,
+    separates_reasoning: bool = True,
+    hides_reasoning: bool = False,
+) -> AnswerPlan:
+    """The plan for the answer to a rendered prompt."""
+    reads_calls = tools is not None and tools.choice != "none"
+    reasoning = REASONING_FORMATS[formats.reasoning] if formats.reasoning else None
+    reading = Reading()
+    marks: list[str] = []
+    if reasoning is not None:
+        is_open = reasoning.is_open_after(prompt)
+        marks += reasoning.opening, reasoning.closing
+        if separates_reasoning:
+            reading = Reading(
+                reasoning_format=formats.reasoning,
+                is_reasoning_open=is_open,
+                hides_reasoning=hides_reasoning,
+            )
+    if tools is None or not reads_calls:
+        special = _special_ids(tokenizer, marks)
+        return AnswerPlan(reading if reasoning else None, "", tuple(special.values()))
+    form = TOOL_FORMATS[formats.tools]
+    special = _special_ids(tokenizer, [*marks, *form.markers])
+    known = tools.tools if form.reads_schemas else tuple(Tool(tool.name) for tool in tools.tools)
+    reading = msgspec.structs.replace(
+        reading, tool_format=formats.tools, tools=known, is_parallel=tools.is_parallel
+    )
+    grammar = ""
+    if tools.must_call or (tools.strict and form.shape.trigger):
+        grammar = call_grammar(
+            form.shape,
+            _constrained(tools),
+            is_parallel=tools.is_parallel,
+            must_call=tools.must_call,
+            reasoning=reasoning,
+            is_reasoning_open=reasoning is not None and reasoning.is_open_after(prompt),
+            token_ids=special,
+        )
+    return AnswerPlan(reading, grammar, tuple(special.values()))
+
+
+def _constrained(tools: ChatTools) -> list[Tool]:
+    """The tools as the grammar has them: in an answer that may also be text, only strict ones have
+    their schema."""
+    any_object = {"type": "object"}
+    return [
+        tool if tools.must_call or tool.name in tools.strict else Tool(tool.name, any_object)
+        for tool in tools.tools
+    ]
+
+
+def _special_ids(tokenizer: Tokenizer, marks: list[str]) -> dict[str, int]:
+    """The marks that are special tokens, with their ids."""
+    found = {}
+    for mark in marks:
+        token_id = tokenizer.token_id(mark)
+        if token_id is not None and tokenizer.is_special(token_id):
+            found[mark] = token_id
+    return found

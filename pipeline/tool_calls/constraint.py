@@ -1,0 +1,189 @@
+"""`call_grammar`: a grammar that has a model call tools, in llguidance's variant of Lark.
+
+Plain text: it is compiled elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .call_shape import CallShape
+from .qwen_xml import PARAMETER, PARAMETER_END, types_of
+from .reasoning import ReasoningFormat
+from .tool import Tool
+
+MOST_CALLS = 16
+"""Calls in one answer that must have some: a small model might never stop."""
+SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""JSON as models are trained to write it; any other white space a small model may repeat."""
+
+
+def call_grammar(
+    shape: CallShape,
+    tools: Sequence[Tool],
+    *,
+    is_parallel: bool,
+    must_call: bool = True,
+    reasoning: ReasoningFormat | None = None,
+    is_reasoning_open: bool = False,
+    token_ids: Mapping[str, int] | None = None,
+) -> str:
+    """The grammar of answers that call `tools`, each with arguments by its schema.
+
+    `must_call` False allows text, and calls after their trigger, which `shape` then needs. Before
+    the calls, or the text, there may be reasoning. `token_ids` has the marks that are special
+    tokens, which no text in a grammar matches.
+    """
+    return _GrammarWriter(shape, token_ids or {}).write(
+        tools, is_parallel, must_call, reasoning, is_reasoning_open
+    )
+
+
+class _GrammarWriter:
+    """The rules of one grammar."""
+
+    def __init__(self, shape: CallShape, token_ids: Mapping[str, int]) -> None:
+        self._shape, self._token_ids = shape, token_ids
+        self._rules: list[str] = []
+
+    def write(
+        self,
+        tools: Sequence[Tool],
+        is_parallel: bool,
+        must_call: bool,
+        reasoning: ReasoningFormat | None,
+        is_reasoning_open: bool,
+    ) -> str:
+        shape = self._shape
+        thought = self._add_reasoning(reasoning, is_reasoning_open)
+        begin, before_name = shape.begin, shape.before_name
+        if not must_call:  # the trigger belongs to the rule of the text before it
+            begin, before_name = (part.removeprefix(shape.trigger) for part in (begin, before_name))
+        for number, tool in enumerate(tools):
+            head = self._text(before_name + tool.name + shape.before_arguments)
+            arguments = self._add_arguments(f"args_{number}", tool)
+            end = self._text(shape.after_arguments)
+            self._rules.append(f"call_{number}: {head} {arguments} {end}")
+        self._rules.append("call: " + " | ".join(f"call_{i}" for i in range(len(tools))))
+        more = ""
+        if is_parallel and (must_call or shape.begin):
+            more = f"({self._text(shape.between)} call){{0,{MOST_CALLS - 1}}}"
+        calls = f"{self._text(begin)} call {more} {self._text(shape.end)}"
+        if not must_call:
+            self._add_text_before("lead", shape.trigger)
+            self._rules += [f"calls: lead {calls}", r"TAIL: /(.|\n)*/"]
+            calls = "calls* TAIL" if is_parallel else "(calls | TAIL)"
+        return "\n".join([f"start: {thought} {calls}", *self._rules]) + "\n"
+
+    def _text(self, text: str) -> str:
+        """Literals for a text; its special tokens by id."""
+        found = []
+        while text:
+            at, mark = min(
+                ((text.find(m), m) for m in self._token_ids if m in text), default=(len(text), "")
+            )
+            if at:
+                found.append(json.dumps(text[:at], ensure_ascii=False))
+            if mark:
+                found.append(f"<[{self._token_ids[mark]}]>")
+            text = text[at + len(mark) :]
+        return " ".join(found)
+
+    def _add_reasoning(self, reasoning: ReasoningFormat | None, is_open: bool) -> str:
+        """The rule for reasoning that may come first; "" if there is none."""
+        if reasoning is None:
+            return ""
+        self._add_text_before("thought", reasoning.closing)
+        self._rules.append(r"GAP: /\n{1,2}/")
+        if is_open:
+            return "thought GAP?"
+        return f"({self._text(reasoning.opening)} thought GAP?)?"
+
+    def _add_text_before(self, rule: str, mark: str) -> None:
+        """A rule of any text up to a mark, and the mark."""
+        if mark in self._token_ids:
+            self._rules.append(f"{rule}: /(.|\\n)*/ <[{self._token_ids[mark]}]>")
+        else:
+            self._rules.append(f"{rule}[lazy]: /(.|\\n)*/ {json.dumps(mark, ensure_ascii=False)}")
+
+    def _add_arguments(self, rule: str, tool: Tool) -> str:
+        """The name of the rule for a tool's arguments."""
+        schema = closed_schema(tool.parameters)
+        kind = self._shape.arguments
+        properties = schema.get("properties")
+        if kind == "json":
+            self._rules.append(f"{rule}: {json_rule(schema)}")
+            return rule
+        properties = properties if isinstance(properties, dict) else {}
+        required = schema.get("required")
+        names = [required] if isinstance(required, str) else required or []
+        parts = []
+        for number, (name, part) in enumerate(properties.items()):
+            write = self._python_argument if kind == "python" else self._xml_argument
+            self._rules.append(f"{rule}_{number}: " + write(f"{rule}_{number}", name, part, schema))
+            parts.append((f"{rule}_{number}", name in names))
+        between = json.dumps(", ") if kind == "python" else ""
+        self._rules.append(f"{rule}: {sequence_rule(parts, between)}")
+        return rule
+
+    def _python_argument(self, rule: str, name: str, schema: Any, root: Mapping[str, Any]) -> str:
+        return f"{json.dumps(name + '=', ensure_ascii=False)} {json_rule(_part(schema, root))}"
+
+    def _xml_argument(self, rule: str, name: str, schema: Any, root: Mapping[str, Any]) -> str:
+        head = json.dumps(f"{PARAMETER}{name}>\n", ensure_ascii=False)
+        end = f"\n{PARAMETER_END}\n"
+        if types_of(schema) != {"string"}:
+            return f"{head} {json_rule(_part(schema, root))} {json.dumps(end)}"
+        if isinstance(schema.get("enum"), list):
+            choices = " | ".join(json.dumps(one, ensure_ascii=False) for one in schema["enum"])
+            return f"{head} ({choices}) {json.dumps(end)}"
+        self._rules.append(f"{rule}_text[lazy]: /(.|\\n)*/ {json.dumps(end)}")
+        return f"{head} {rule}_text"
+
+
+def json_rule(schema: Mapping[str, Any]) -> str:
+    """The body of a rule for JSON by a schema."""
+    return "%json " + json.dumps({**schema, "x-guidance": SPACING}, ensure_ascii=False)
+
+
+def closed_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of an object of arguments; {} has none. One that lists its properties allows no
+    others unless it says so."""
+    schema: dict[str, Any] = {"type": "object", **(parameters or {"properties": {}})}
+    others = ("additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref")
+    if "properties" in schema and not any(name in schema for name in others):
+        schema["additionalProperties"] = False
+    return schema
+
+
+def _part(schema: Any, root: Mapping[str, Any]) -> dict[str, Any]:
+    """A property's schema by itself, with the definitions that its references name."""
+    found = dict(schema) if isinstance(schema, dict) else {}
+    return {**{key: root[key] for key in ("$defs", "definitions") if key in root}, **found}
+
+
+def sequence_rule(parts: Sequence[tuple[str, bool]], between: str) -> str:
+    """The body of a rule for parts in their order, of which some (False) may be left out, with a
+    text between two."""
+    return " ".join(_sequence(list(parts), between)) or '""'
+
+
+def _sequence(parts: list[tuple[str, bool]], between: str) -> Iterator[str]:
+    if not between:
+        yield from (name if needed else f"{name}?" for name, needed in parts)
+        return
+    # The first that is there, then each other with the text before it.
+    choices = []
+    for index, (name, needed) in enumerate(parts):
+        rest = (
+            f"{between} {other}" if must else f"({between} {other})?"
+            for other, must in parts[index + 1 :]
+        )
+        choices.append(" ".join([name, *rest]))
+        if needed:
+            break
+    optional = "?" if not any(needed for _, needed in parts) else ""
+    if choices:
+        yield f"({' | '.join(choices)}){optional}"
