@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,8 +34,7 @@ ONE = 1 << 48
 the same tokens are kept whatever else is in the batch."""
 
 
-@dataclass(frozen=True)
-class SampleRow:
+class SampleRow(NamedTuple):
     """How to sample one row of logits: parameters, history slot, and number of known tokens."""
 
     params: SamplingParams
