@@ -22,7 +22,6 @@ from typing import Any
 os.environ |= {
     "OPENAI_API_KEY": "none",
     "ANTHROPIC_API_KEY": "none",
-    "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LANGSMITH_TRACING": "false",
@@ -35,7 +34,8 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / ".venv/bin/loraconsole"
+PROGRAM = Path(os.environ.get("LORACONSOLE", ROOT / ".venv/bin/loraconsole"))
+"""What is tested; another checkout's by the variable LORACONSOLE."""
 PYTHON = ROOT / ".venv/bin/python"
 
 BASE = "SmolLM2-135M-Instruct"

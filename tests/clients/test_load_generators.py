@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import BASE, ROOT, Server
+from conftest import BASE, PYTHON, ROOT, Server
 
+WITH_TORCH = (
+    "import sys; sys.path.append(sys.argv.pop(1)); from guidellm.__main__ import cli; cli()"
+)
+"""guidellm imports torch to load its data; the program's own, of .venv, is large enough once."""
 AIPERF = ROOT / ".venv-clients/aiperf/bin/aiperf"
 
 
@@ -24,8 +28,10 @@ def run(*words: str | Path, directory: Path) -> str:
 
 @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
 def test_guidellm(server: Server, model_directory: Path, tmp_path: Path, endpoint: str) -> None:
+    code = "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])"
+    site = run(PYTHON, "-P", "-c", code, directory=tmp_path).strip()
     run(
-        Path(sys.executable).parent / "guidellm",
+        *(sys.executable, "-P", "-c", WITH_TORCH, site),
         "run",
         "--backend",
         f"kind=openai_http,target={server.url},model={BASE},request_format={endpoint}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .anthropic_fields import COUNT_TOKENS, MESSAGES
 from .field_table import Table, page_of
 from .grammar_fields import JSON_SCHEMA, RESPONSE_FORMAT, STRUCTURED_OUTPUTS
 from .request_fields import (
@@ -23,6 +24,8 @@ from .request_fields import (
     UNLOAD,
 )
 from .responses_fields import RESPONSES, RESPONSES_REASONING, RESPONSES_TEXT
+from .sglang_fields import SGLANG, SGLANG_SAMPLING
+from .tokenize_fields import DETOKENIZE, TOKENIZE
 
 PAGES: Mapping[str, Table] = {
     "POST /v1/chat/completions": CHAT,
@@ -34,8 +37,14 @@ PAGES: Mapping[str, Table] = {
     "POST /v1/responses": RESPONSES,
     "text of /v1/responses": RESPONSES_TEXT,
     "reasoning of /v1/responses": RESPONSES_REASONING,
-    "POST /generate, /generate_stream": GENERATE,
+    "POST /v1/messages": MESSAGES,
+    "POST /v1/messages/count_tokens": COUNT_TOKENS,
+    "POST /tokenize": TOKENIZE,
+    "POST /detokenize": DETOKENIZE,
+    "POST /generate, /generate_stream, /": GENERATE,
     "parameters": PARAMETERS,
+    "POST /generate of SGLang": SGLANG,
+    "sampling_params": SGLANG_SAMPLING,
     "POST /v1/load_lora_adapter, /load_lora_adapter": LOAD,
     "POST /v1/unload_lora_adapter, /unload_lora_adapter": UNLOAD,
     "POST /v1/adapters": ADAPTER_BODY,

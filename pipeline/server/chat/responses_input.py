@@ -29,22 +29,6 @@ def read_input(
     return reader.messages
 
 
-def with_instructions(instructions: str | None, conversation: list[Message]) -> list[Message]:
-    """The conversation after its instructions. System messages at its start become one: many chat
-    templates read no second one."""
-    heads = [instructions] if instructions else []
-    rest = list(conversation)
-    while rest and rest[0]["role"] == "system":
-        heads.append(_joined(rest.pop(0)["content"]))
-    return [*([{"role": "system", "content": "\n\n".join(heads)}] if heads else []), *rest]
-
-
-def _joined(content: str | list[dict[str, Any]]) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["text"] for part in content)
-
-
 class _ItemReader:
     """Makes messages of items, in order."""
 

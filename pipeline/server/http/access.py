@@ -111,7 +111,11 @@ def owner_of(request: HttpRequest) -> bytes:
 
 
 def _bearer(request: HttpRequest) -> bytes:
-    """The bytes that the client gave as its key; empty if it gave none."""
-    header = dict(request.scope["headers"]).get(b"authorization", b"")
+    """The bytes that the client gave as its key; empty if it gave none. Anthropic's clients give it
+    in a header of their own, which counts if there is no other."""
+    headers = dict(request.scope["headers"])
+    header = headers.get(b"authorization", b"")
+    if not header:
+        return bytes(headers.get(b"x-api-key", b""))
     scheme, space, key = header.partition(b" ")
     return bytes(key.strip()) if space and scheme.lower() == SCHEME else bytes(header)

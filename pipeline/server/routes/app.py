@@ -15,6 +15,7 @@ from ..http.body_reader import BodyReader
 from ..http.browser_guard import guard_middleware
 from .adapter_routes import AdapterRoutes
 from .answering import Answering
+from .anthropic_routes import AnthropicRoutes
 from .completion_routes import CompletionRoutes
 from .errors import answer_bug, answer_no_route
 from .generate_routes import GenerateRoutes
@@ -26,6 +27,7 @@ from .responses_routes import ResponsesRoutes
 from .route_guard import RouteGuard
 from .scheduler_routes import SchedulerRoutes
 from .status_routes import StatusRoutes
+from .token_routes import TokenRoutes
 
 
 def make_app(gateway: Gateway) -> Starlette:
@@ -40,6 +42,8 @@ def make_app(gateway: Gateway) -> Starlette:
         InfoRoutes(answering),
         CompletionRoutes(answering, bodies),
         ResponsesRoutes(answering, bodies),
+        AnthropicRoutes(answering, bodies),
+        TokenRoutes(answering, bodies),
         GenerateRoutes(answering, bodies),
         AdapterRoutes(gateway, bodies),
         PeerAdapterRoutes(gateway, bodies),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
@@ -13,6 +14,9 @@ from starlette.responses import JSONResponse, Response
 from ..http.bad_request import BadRequest, error_body, shortened
 
 log = logging.getLogger("server")
+
+ErrorWriter: TypeAlias = Callable[[BadRequest], dict[str, Any]]
+"""Makes the body of a refusal in a protocol's shape."""
 
 HEADERS_OF_STATUS = {
     401: {"www-authenticate": "Bearer"},
@@ -34,15 +38,16 @@ async def answer_no_route(request: HttpRequest, error: Exception) -> Response:
     return JSONResponse(error_body(error.status_code, reason), error.status_code, error.headers)
 
 
-async def answer_bug(request: HttpRequest, error: Exception) -> Response:
+async def answer_bug(
+    request: HttpRequest, error: Exception, write: ErrorWriter = BadRequest.body
+) -> Response:
     """Answers after a bug: the answer and the log, which has the traceback, share an id."""
     failure = f"e-{secrets.token_hex(6)}"
     log.error("%s: %s %s failed", failure, request.method, request.scope["path"], exc_info=error)
     reason = f"the server failed; its log has the reason under {failure}"
-    return JSONResponse(error_body(500, reason), 500)
+    return JSONResponse(write(BadRequest(reason, status=500)), 500)
 
 
-def answer_refusal(error: BadRequest, more: Mapping[str, object] | None = None) -> Response:
-    """Answers a refused request; `more` are fields beside the error."""
-    body = error.body() | dict(more or {})
-    return JSONResponse(body, error.status, HEADERS_OF_STATUS.get(error.status))
+def answer_refusal(error: BadRequest, write: ErrorWriter = BadRequest.body) -> Response:
+    """Answers a refused request."""
+    return JSONResponse(write(error), error.status, HEADERS_OF_STATUS.get(error.status))

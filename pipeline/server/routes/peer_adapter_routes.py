@@ -99,7 +99,8 @@ class PeerAdapterRoutes:
             message = await work
         except BadRequest as error:
             error.status = {404: not_found, 409: 400}.get(error.status, error.status)
-            return answer_refusal(error, self._outcome(False, error.reason))
+            outcome = self._outcome(False, error.reason)
+            return answer_refusal(error, lambda error: error.body() | outcome)
         return JSONResponse({"status": "ok", "message": message, **self._outcome(True, "")})
 
     def _outcome(self, success: bool, error_message: str) -> dict[str, Any]:

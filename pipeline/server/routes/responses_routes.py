@@ -15,7 +15,8 @@ from ..answers.responses_form import ResponsesForm
 from ..bodies.body import decode_body
 from ..bodies.renamed import renamed
 from ..bodies.responses_body import CHAT_NAMES, ResponsesBody
-from ..chat.responses_input import read_input, with_instructions
+from ..chat.instructions import with_instructions
+from ..chat.responses_input import read_input
 from ..http.access import owner_of
 from ..http.bad_request import BadRequest
 from ..http.body_reader import BodyReader

@@ -15,7 +15,7 @@ from ..answers.event_stream import REQUEST_ID
 from ..gateway.gateway import Gateway
 from ..http.access import Access
 from ..http.bad_request import BadRequest
-from .errors import answer_bug, answer_refusal
+from .errors import ErrorWriter, answer_bug, answer_refusal
 
 Handler: TypeAlias = Callable[[HttpRequest], Awaitable[Response]]
 
@@ -26,19 +26,21 @@ class RouteGuard:
     def __init__(self, gateway: Gateway, access: Access) -> None:
         self._gateway, self._access = gateway, access
 
-    def user(self, handler: Handler) -> Handler:
-        """A user's route: any key is accepted."""
-        return self._guarded(handler, self._access.check_user)
+    def user(self, handler: Handler, write: ErrorWriter = BadRequest.body) -> Handler:
+        """A user's route: any key is accepted. `write` makes its errors."""
+        return self._guarded(handler, self._access.check_user, write)
 
     def operator(self, handler: Handler) -> Handler:
         """An operator's route: only the admin key is accepted."""
-        return self._guarded(handler, self._access.check_operator)
+        return self._guarded(handler, self._access.check_operator, BadRequest.body)
 
-    def _guarded(self, handler: Handler, check: Callable[[HttpRequest], None]) -> Handler:
+    def _guarded(
+        self, handler: Handler, check: Callable[[HttpRequest], None], write: ErrorWriter
+    ) -> Handler:
         """The handler, called if `check` does not refuse the request."""
 
         async def guarded(request: HttpRequest) -> Response:
-            response = await self._answer(request, handler, check)
+            response = await self._answer(request, handler, check, write)
             if is_answer_id(given := request.headers.get(REQUEST_ID, "")):
                 response.headers.setdefault(REQUEST_ID, given)
             return response
@@ -46,7 +48,11 @@ class RouteGuard:
         return guarded
 
     async def _answer(
-        self, request: HttpRequest, handler: Handler, check: Callable[[HttpRequest], None]
+        self,
+        request: HttpRequest,
+        handler: Handler,
+        check: Callable[[HttpRequest], None],
+        write: ErrorWriter,
     ) -> Response:
         try:
             try:
@@ -57,7 +63,7 @@ class RouteGuard:
             except ClientDisconnect:
                 raise BadRequest("the client has left", status=499) from None
         except BadRequest as error:
-            return answer_refusal(error)
+            return answer_refusal(error, write)
         except Exception as error:
             self._gateway.counters.failures += 1
-            return await answer_bug(request, error)
+            return await answer_bug(request, error, write)

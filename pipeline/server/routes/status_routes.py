@@ -11,7 +11,8 @@ from ..gateway.metrics import Metrics
 
 
 class StatusRoutes:
-    """GET /health (S-LoRA's /healthz, SageMaker's /ping) and /metrics, which need no key."""
+    """GET /health (TGI: also /, S-LoRA: /healthz, SageMaker: /ping) and /metrics, which need no
+    key."""
 
     def __init__(self, gateway: Gateway, metrics: Metrics) -> None:
         self._gateway, self._metrics = gateway, metrics
@@ -19,6 +20,7 @@ class StatusRoutes:
     def routes(self) -> list[Route]:
         return [
             Route("/health", self.health),
+            Route("/", self.health),
             Route("/healthz", self.health),
             Route("/ping", self.health, methods=["GET", "POST"]),
             Route("/metrics", self.metrics),

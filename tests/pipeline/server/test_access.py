@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request as HttpRequest
 
 from loraconsole.pipeline.config import Config, is_loopback
-from loraconsole.pipeline.server.http.access import Access, exposure
+from loraconsole.pipeline.server.http.access import Access, exposure, owner_of
 from loraconsole.pipeline.server.http.bad_request import BadRequest
 
 LONG = "0123456789abcdef"
@@ -54,6 +54,14 @@ def test_each_key_opens_its_routes(
     asked = [request(), request(b"Bearer user"), request(b"Bearer admin")]
     assert tuple(status(found.check_user, each) for each in asked) == user
     assert tuple(status(found.check_operator, each) for each in asked) == operator
+
+
+def test_anthropics_header_has_a_key_too() -> None:
+    found = access(api_key="user")
+    assert status(found.check_user, request(**{"x-api-key": "user"})) == 200
+    assert status(found.check_user, request(**{"x-api-key": "other"})) == 401
+    assert status(found.check_user, request(b"Bearer other", **{"x-api-key": "user"})) == 401
+    assert owner_of(request(**{"x-api-key": "user"})) == owner_of(request(b"Bearer user"))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from loraconsole.pipeline.server.answers.streams import AnswerStreams
 from loraconsole.pipeline.server.bodies.body import decode_body
 from loraconsole.pipeline.server.bodies.renamed import renamed
 from loraconsole.pipeline.server.bodies.responses_body import CHAT_NAMES, ResponsesBody
-from loraconsole.pipeline.server.chat.responses_input import read_input, with_instructions
+from loraconsole.pipeline.server.chat.instructions import with_instructions
+from loraconsole.pipeline.server.chat.responses_input import read_input
 from loraconsole.pipeline.server.http.bad_request import BadRequest
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'}
