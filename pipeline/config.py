@@ -123,6 +123,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "4-bit weights for few rows and bfloat16 or float32 for many"
         ),
     ] = "auto"
+    deterministic: Annotated[
+        bool | None,
+        Meta(
+            description="answers do not depend on what else is served: one weight format, and sums "
+            "in one order for every batch; by default where that costs little (a CPU, but not "
+            "4-bit weights with --dtype auto)"
+        ),
+    ] = None
     tp: Annotated[
         int,
         Meta(

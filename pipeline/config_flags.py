@@ -47,6 +47,17 @@ class ConfigField(msgspec.Struct, frozen=True):
         return flag_of(self.name)
 
     @property
+    def is_yes_or_no(self) -> bool:
+        """Whether it has a second flag, `--no-…`, because without either it has a third value."""
+        return bool(self.kind == (bool | None))
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All its flags."""
+        opposite = (f"--no-{self.flag.removeprefix('--')}",) if self.is_yes_or_no else ()
+        return (self.flag, *opposite)
+
+    @property
     def metavar(self) -> str:
         """The placeholder of its value in the help."""
         if get_origin(self.kind) is tuple:
@@ -103,6 +114,8 @@ def _add_flag(
     options: dict[str, Any] = {"help": help, "default": argparse.SUPPRESS}
     if field.kind is bool:
         options["action"] = "store_true"
+    elif field.is_yes_or_no:
+        options["action"] = argparse.BooleanOptionalAction
     elif get_origin(field.kind) is Literal:
         options |= {"choices": get_args(field.kind), "metavar": metavar}
     else:

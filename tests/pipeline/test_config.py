@@ -81,6 +81,16 @@ def test_prefetch_undoes_what_a_file_says(tmp_path: Path) -> None:
     assert parse("--no-prefetch").no_prefetch
 
 
+def test_deterministic_is_yes_no_or_by_the_device(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("deterministic = true\n")
+    file = ("--config", str(tmp_path / "c.toml"))
+    assert parse().deterministic is None
+    assert parse("--deterministic").deterministic is True
+    assert parse("--no-deterministic").deterministic is False
+    assert parse(*file).deterministic is True
+    assert parse(*file, "--no-deterministic").deterministic is False
+
+
 CONTRADICTED = {
     "no_lora": {"no_lora_compute", "no_lora_swap", "no_mem_pool", "bmm", "no_prefetch"},
     "bmm": {"no_lora_compute", "no_mem_pool"},
