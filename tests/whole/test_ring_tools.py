@@ -17,6 +17,9 @@ import pytest
 from openai.types.chat import ChatCompletion
 from ring import BASE, Ring
 
+from loraconsole.pipeline.tool_calls import deepseek
+from loraconsole.pipeline.tool_calls.formats import TOOL_FORMATS
+
 pytestmark = pytest.mark.processes
 
 WEATHER = {
@@ -46,6 +49,17 @@ FORMATS = {
     "mistral": ("[TOOL_CALLS]", 'I look.[TOOL_CALLS][{"name": "get_weather", "arguments": %s}]'),
     "mistral_args": ("[TOOL_CALLS][ARGS]", "I look.[TOOL_CALLS]get_weather[ARGS]%s"),
     "pythonic": ("func_name1(", '[get_weather(city="Paris")]'),
+    "deepseek_v3": (
+        f"{deepseek.CALL_BEGIN}```json",
+        f"I look.{deepseek.CALLS_BEGIN}{deepseek.CALL_BEGIN}function{deepseek.SEPARATOR}"
+        f"get_weather\n```json\n%s\n```{deepseek.CALL_END}{deepseek.CALLS_END}",
+    ),
+    "deepseek_v31": (
+        deepseek.CALL_BEGIN,
+        f"I look.{deepseek.CALLS_BEGIN}{deepseek.CALL_BEGIN}get_weather{deepseek.SEPARATOR}%s"
+        + deepseek.CALL_END
+        + deepseek.CALLS_END,
+    ),
     "qwen_xml": (
         "<function=<parameter=",
         "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n"
@@ -68,6 +82,10 @@ def client(ring: Ring) -> openai.OpenAI:
     return openai.OpenAI(
         base_url=ring.url + "/v1", api_key="x", max_retries=0, timeout=60, http_client=http
     )
+
+
+def test_every_format_has_an_answer_here() -> None:
+    assert FORMATS.keys() == TOOL_FORMATS.keys()
 
 
 def calls(answer: ChatCompletion, choice: int = 0) -> list[tuple[str, Any]]:
