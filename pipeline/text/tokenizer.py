@@ -182,6 +182,10 @@ class Tokenizer:
         text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
         return clean_up(text) if self.cleans_up else text
 
+    def token_name(self, token_id: int) -> str:
+        """One token as the vocabulary has it (`Ġthe`); "" for an unknown id."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
     def token_text(self, token_id: int) -> str:
         """One token as it is inside a text (for logprobs); half a character is U+FFFD."""
         return self.token_bytes(token_id).decode("utf-8", "replace")

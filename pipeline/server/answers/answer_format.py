@@ -11,6 +11,7 @@ import msgspec
 
 from ...messages import TextDelta, TokenLogprob, TokenText
 from ...tool_calls.answer_parser import Reading
+from .generate_form import GenerateForm, SglangForm
 from .responses_form import ResponsesForm
 
 
@@ -109,14 +110,16 @@ PROMPT_FIELDS = {
     "generate": "inputs",
     "responses": "input",
     "messages": "messages",
+    "sglang": "text",
 }
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """The form of an answer: the route's, and what the request asks for."""
 
-    kind: Literal["chat", "text", "generate", "responses", "messages"]
-    """OpenAI's chat, completions or responses, S-LoRA's routes, or Anthropic's messages."""
+    kind: Literal["chat", "text", "generate", "responses", "messages", "sglang"]
+    """OpenAI's chat, completions or responses; S-LoRA's, TGI's and LoRAX's routes; Anthropic's
+    messages; SGLang's native route."""
     answer_id: str
     """In the answer, in its events, and in its X-Request-Id header."""
     model: str
@@ -128,6 +131,10 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     continuous_usage_stats: bool = False
     responses: ResponsesForm | None = None
     """Of the kind "responses"."""
+    generate: GenerateForm | None = None
+    """Of the kind "generate"; None is S-LoRA's."""
+    sglang: SglangForm | None = None
+    """Of the kind "sglang"."""
     echoes: tuple[str, ...] | None = None
     """The texts that come before the answers to each prompt; None: none do."""
     prompt_logprobs: int | None = None

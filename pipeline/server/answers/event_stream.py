@@ -24,9 +24,11 @@ from .anthropic_answer import anthropic_events, message_object
 from .chat_parts import ParsedChunks, parsed_choice
 from .event_id import Delivered, nothing_of
 from .event_writer import EventWriter, data_lines
+from .generate_answer import generate_events, generate_object
 from .open_answers import OpenAnswers
 from .prompt_part import UnsentTokens, complete_chunk, prompt_parts
 from .responses_answer import response_object, responses_events
+from .sglang_answer import sglang_events, sglang_object
 from .streams import LOGPROBS_AT_ONCE, AnswerReader, AnswerStreams
 
 T = TypeVar("T")
@@ -131,11 +133,6 @@ async def _whole_body(reader: AnswerReader) -> bytes:
     return await asyncio.to_thread(write) if is_long else write()
 
 
-def _slora_whole(answer: AnswerStreams) -> dict[str, Any]:
-    texts = [stream.text for stream in answer.streams]
-    return {"generated_text": texts, "count_output_tokens": answer.output_tokens}
-
-
 def _openai_whole(answer: AnswerStreams) -> dict[str, Any]:
     form, streams = answer.form, answer.streams
     make = form.choice if form.reading is None else functools.partial(parsed_choice, form)
@@ -210,35 +207,14 @@ async def _openai_events(
     yield b"data: [DONE]\n\n"
 
 
-async def _slora_events(
-    writer: EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
-) -> AsyncIterator[bytes]:
-    """S-LoRA's stream: one event per token; the whole text is never repeated."""
-    try:
-        async for index, delta in deltas:
-            if not writer.advance(index):
-                continue
-            token = {
-                "id": delta.token_ids[-1],
-                "text": delta.text,
-                "logprob": delta.logprobs[0].chosen.logprob if delta.logprobs else None,
-                "special": False,
-            }
-            finished = delta.finish_reason is not None
-            yield writer.event(
-                {"token": token, "generated_text": None, "finished": finished, "details": None}
-            )
-    except BadRequest as error:
-        yield data_lines(error.body())
-
-
 Events: TypeAlias = Callable[
     [EventWriter, AsyncIterator[tuple[int, TextDelta]]], AsyncIterator[bytes]
 ]
 EVENTS: Mapping[str, Events] = {
     "chat": _openai_events,
     "text": _openai_events,
-    "generate": _slora_events,
+    "generate": generate_events,
+    "sglang": sglang_events,
     "responses": responses_events,
     "messages": anthropic_events,
 }
@@ -246,7 +222,8 @@ EVENTS: Mapping[str, Events] = {
 WHOLE: Mapping[str, Callable[[AnswerStreams], Any]] = {
     "chat": _openai_whole,
     "text": _openai_whole,
-    "generate": _slora_whole,
+    "generate": generate_object,
+    "sglang": sglang_object,
     "responses": response_object,
     "messages": message_object,
 }

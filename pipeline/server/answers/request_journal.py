@@ -44,6 +44,8 @@ class AnswerAccepted(msgspec.Struct, frozen=True, array_like=True, tag="accepted
     arrived_at: float
     prompts: tuple[tuple[int, ...], ...]
     choices: tuple[AcceptedChoice, ...]
+    adapters: tuple[str | None, ...] = ()
+    """Of each choice, if they differ."""
 
     @classmethod
     def of(cls, form: Format, owner: bytes, requests: Iterable[Request]) -> AnswerAccepted:
@@ -58,19 +60,30 @@ class AnswerAccepted(msgspec.Struct, frozen=True, array_like=True, tag="accepted
             if number == len(prompts):
                 prompts.append(request.prompt_ids)
             choices.append(AcceptedChoice(request.request_id, number, request.params))
-        return cls(form, owner, first.adapter, first.arrived_at, tuple(prompts), tuple(choices))
+        adapters = tuple(request.adapter for request in requests)
+        if len(set(adapters)) == 1:
+            adapters = ()
+        return cls(
+            form,
+            owner,
+            first.adapter,
+            first.arrived_at,
+            tuple(prompts),
+            tuple(choices),
+            adapters,
+        )
 
     def requests(self) -> list[Request]:
         """The requests of its choices."""
         return [
             Request(
                 request_id=choice.request_id,
-                adapter=self.adapter,
+                adapter=self.adapters[index] if self.adapters else self.adapter,
                 prompt_ids=self.prompts[choice.prompt],
                 params=choice.params,
                 arrived_at=self.arrived_at,
             )
-            for choice in self.choices
+            for index, choice in enumerate(self.choices)
         ]
 
 

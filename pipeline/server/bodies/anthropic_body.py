@@ -16,9 +16,10 @@ CHAT_NAMES = {
     "stop": "stop_sequences",
     "response_format": "output_config",
     "reasoning_effort": "output_config",
+    "enable_thinking": "thinking",
 }
 """Fields of a chat to fields of this body, for refusals."""
-THINKING = {"enabled": True, "adaptive": True, "disabled": False}
+THINKING = {"enabled": True, "adaptive": None, "disabled": False}
 
 
 class CountTokensBody(Body, frozen=True, kw_only=True):
@@ -53,16 +54,17 @@ class CountTokensBody(Body, frozen=True, kw_only=True):
         fields["messages"] = messages
         if messages and messages[-1]["role"] == "assistant":
             fields |= {"continue_final_message": True, "add_generation_prompt": False}
-        if (variables := self._template_variables()) is not None:
-            fields["chat_template_kwargs"] = variables
+        fields["chat_template_kwargs"] = self.chat_template_kwargs
+        fields["enable_thinking"] = self._enable_thinking()
         if self.tools:
             fields["tools"] = [_tool(tool, f"tools[{at}]") for at, tool in enumerate(self.tools)]
             fields |= self._choice()
         return fields
 
-    def _template_variables(self) -> dict[str, Any] | None:
+    def _enable_thinking(self) -> bool | None:
+        """Whether the model is to reason; None: as it likes."""
         if self.thinking is None:
-            return self.chat_template_kwargs
+            return None
         kind = self.thinking.get("type")
         if kind not in THINKING:
             raise BadRequest(
@@ -70,7 +72,7 @@ class CountTokensBody(Body, frozen=True, kw_only=True):
                 "and disabled are",
                 param="thinking",
             )
-        return {"enable_thinking": THINKING[kind], **(self.chat_template_kwargs or {})}
+        return THINKING[kind]
 
     def _choice(self) -> dict[str, Any]:
         """A chat's fields about the choice of tools."""

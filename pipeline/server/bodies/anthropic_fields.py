@@ -14,7 +14,7 @@ COUNT_TOKENS: Table = {
     "tools": honoured("tools with an `input_schema`, which the client calls"),
     "tool_choice": honoured("`auto`, `any`, `tool` or `none`; with `disable_parallel_tool_use`"),
     "thinking": honoured(
-        "`enabled` and `adaptive` set the template's enable_thinking, `disabled` unsets it; "
+        "`enabled` and `disabled` as a chat's enable_thinking; `adaptive` is the model's own way; "
         "`max_tokens` bounds the thinking too"
     ),
     "chat_template_kwargs": honoured("variables of the chat template"),

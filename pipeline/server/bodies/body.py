@@ -33,6 +33,11 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
 
 def decode_body(body: bytes, kind: type[BodyT]) -> BodyT:
     """Decodes JSON to a body. Raises `BadRequest` naming the field."""
+    return convert_body(decode_object(body), kind)
+
+
+def decode_object(body: bytes) -> dict[str, Any]:
+    """Decodes a JSON object. Raises `BadRequest`."""
     try:
         raw = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -41,12 +46,13 @@ def decode_body(body: bytes, kind: type[BodyT]) -> BodyT:
         raise BadRequest("the body is nested too deeply") from error
     if not isinstance(raw, dict):
         raise BadRequest("the body is not a JSON object")
-    return convert_body(raw, kind)
+    return raw
 
 
-def convert_body(raw: dict[str, Any], kind: type[BodyT]) -> BodyT:
-    """Makes a body of its JSON object. Raises `BadRequest` naming the field."""
-    return _convert(raw, kind, "")
+def convert_body(raw: dict[str, Any], kind: type[BodyT], at: str = "") -> BodyT:
+    """Makes a body of its JSON object, at the path `at` of another one ("parameters."). Raises
+    `BadRequest` naming the field."""
+    return _convert(raw, kind, at)
 
 
 def _convert(raw: dict[str, Any], kind: type[BodyT], at: str) -> BodyT:

@@ -24,6 +24,8 @@ from .request_fields import (
     UNLOAD,
 )
 from .responses_fields import RESPONSES, RESPONSES_REASONING, RESPONSES_TEXT
+from .sglang_fields import SGLANG, SGLANG_SAMPLING
+from .tokenize_fields import DETOKENIZE, TOKENIZE
 
 PAGES: Mapping[str, Table] = {
     "POST /v1/chat/completions": CHAT,
@@ -37,8 +39,12 @@ PAGES: Mapping[str, Table] = {
     "reasoning of /v1/responses": RESPONSES_REASONING,
     "POST /v1/messages": MESSAGES,
     "POST /v1/messages/count_tokens": COUNT_TOKENS,
-    "POST /generate, /generate_stream": GENERATE,
+    "POST /tokenize": TOKENIZE,
+    "POST /detokenize": DETOKENIZE,
+    "POST /generate, /generate_stream, /": GENERATE,
     "parameters": PARAMETERS,
+    "POST /generate of SGLang": SGLANG,
+    "sampling_params": SGLANG_SAMPLING,
     "POST /v1/load_lora_adapter, /load_lora_adapter": LOAD,
     "POST /v1/unload_lora_adapter, /unload_lora_adapter": UNLOAD,
     "POST /v1/adapters": ADAPTER_BODY,

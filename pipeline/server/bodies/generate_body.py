@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from ...grammar.wanted_grammar import WantedGrammar
 from ...messages import SamplingParams
@@ -21,12 +22,20 @@ from .value_types import (
     Source,
     Temperature,
     TopK,
+    TopLogprobs,
     TopP,
     Unit,
     WidePenalty,
 )
 
 DEFAULT_GENERATE_TOKENS = 16  # S-LoRA's
+DEFAULT_TGI_TOKENS = 100  # TGI's
+SLORA_FIELDS = ("lora_dir", "model_dir", "req_id")
+"""Fields that only clients of S-LoRA and LightLLM send; `ignore_eos` among the parameters is
+another."""
+
+Style: TypeAlias = Literal["slora", "tgi"]
+"""Whose client sent a body: S-LoRA's (LightLLM's), or one of TGI or LoRAX."""
 
 
 class GenerateParameters(Body, frozen=True, kw_only=True):
@@ -48,7 +57,7 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
     repetition_penalty: Repetition | None = None
     ignore_eos: bool = False
     ignore_eos_token: bool = False
-    max_new_tokens: Count = DEFAULT_GENERATE_TOKENS
+    max_new_tokens: Count | None = None
     stop_sequences: str | list[str] | None = None
     stop: str | list[str] | None = None
     seed: Seed | None = None
@@ -56,6 +65,11 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
     adapter_id: Name | None = None
     """LoRAX's name for S-LoRA's `lora_dir`."""
     adapter_source: Source | None = None
+    truncate: Count | None = None
+    return_full_text: bool = False
+    details: bool = False
+    top_n_tokens: TopLogprobs | None = None
+    return_k_alternatives: TopLogprobs | None = None
     grammar: ResponseFormat | None = None
     response_format: ResponseFormat | None = None
 
@@ -66,14 +80,21 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
             one.wanted(f"parameters.{name}") for name, one in named.items() if one is not None
         )
 
-    def params(self, defaults: GenerationDefaults = NO_DEFAULTS) -> SamplingParams:
-        """The parameters: greedy unless `do_sample`. Raises `BadRequest` on bad stop strings, and
-        on fields that need `do_sample` without it."""
+    def params(
+        self, defaults: GenerationDefaults = NO_DEFAULTS, style: Style = "slora"
+    ) -> SamplingParams:
+        """The parameters: greedy unless `do_sample`, which another sampling field implies for
+        clients of TGI and LoRAX. Raises `BadRequest` on bad stop strings, and on fields that need
+        `do_sample` of S-LoRA's clients."""
         if self.stop and self.stop_sequences:
             raise BadRequest(
                 "stop and stop_sequences are two names of one field", param="parameters.stop"
             )
-        if not self.do_sample:
+        samples = self.do_sample
+        if style == "tgi":
+            others = (self.temperature, self.top_k, self.top_p)
+            samples = samples or any(other is not None for other in others)
+        elif not samples:
             self._check_greedy()
         temperature = self.temperature
         if temperature is None:  # do_sample is not greedy, even if the model's default is
@@ -83,22 +104,27 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
             seed=make_seed(self.seed),
             stop=stop_strings(self.stop or self.stop_sequences, field),
             defaults=defaults,
-            temperature=temperature if self.do_sample else 0.0,
+            temperature=temperature if samples else 0.0,
             top_k=self.top_k,
             top_p=self.top_p,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
-            max_tokens=self.max_new_tokens,
+            max_tokens=self.max_new_tokens or self._default_length(defaults, style),
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             ignore_eos=self.ignore_eos or self.ignore_eos_token,
-            logprobs=0,
+            logprobs=max(self.top_n_tokens or 0, self.return_k_alternatives or 0),
             skip_special_tokens=self.skip_special_tokens,
         )
 
+    def _default_length(self, defaults: GenerationDefaults, style: Style) -> int:
+        if style == "slora":
+            return DEFAULT_GENERATE_TOKENS
+        return defaults.max_new_tokens or DEFAULT_TGI_TOKENS
+
     def _check_greedy(self) -> None:
-        """Raises `BadRequest` for sampling fields without do_sample. TGI and LoRAX sample then,
-        S-LoRA drops the fields silently."""
+        """Raises `BadRequest` for sampling fields without do_sample, which S-LoRA drops
+        silently."""
         asked = {
             "temperature": self.temperature not in (None, 0, 1),
             "top_p": self.top_p not in (None, 1),
@@ -114,8 +140,8 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
 
 
 class GenerateBody(Body, frozen=True, kw_only=True):
-    """POST /generate and /generate_stream. `lora_dir`, or LoRAX's `adapter_id`, is the name or path
-    of a registered adapter; a request never loads one."""
+    """POST /generate, /generate_stream and /. `lora_dir`, or LoRAX's `adapter_id`, is the name or
+    path of a registered adapter; a request never loads one."""
 
     table: ClassVar[Table] = request_fields.GENERATE
     nested: ClassVar[dict[str, type[Body]]] = {"parameters": GenerateParameters}
@@ -124,6 +150,14 @@ class GenerateBody(Body, frozen=True, kw_only=True):
     parameters: GenerateParameters = GenerateParameters()
     lora_dir: Name | None = None
     stream: bool | None = None
+
+    def style(self, raw: Mapping[str, Any]) -> Style:
+        """Whose client sent it, by its JSON."""
+        parameters = raw.get("parameters")
+        is_slora = any(raw.get(name) is not None for name in SLORA_FIELDS) or (
+            isinstance(parameters, dict) and parameters.get("ignore_eos") is not None
+        )
+        return "slora" if is_slora else "tgi"
 
     def adapters(self) -> dict[str, str]:
         """Named adapters, by field."""

@@ -28,7 +28,8 @@ Whole: TypeAlias = Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
 
 Seed: TypeAlias = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
-TopLogprobs: TypeAlias = Annotated[int, Meta(ge=0, le=20)]
+MOST_TOP_LOGPROBS = 20
+TopLogprobs: TypeAlias = Annotated[int, Meta(ge=0, le=MOST_TOP_LOGPROBS)]
 
 Name: TypeAlias = Annotated[str, Meta(max_length=4096)]
 

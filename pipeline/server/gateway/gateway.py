@@ -65,6 +65,16 @@ class OrderUnderWay(NamedTuple):
     answer: asyncio.Future[AdapterReply]
 
 
+class AskedChoice(NamedTuple):
+    """One choice of an answer to come."""
+
+    adapter: str | None
+    """None is the base."""
+    prompt_ids: tuple[int, ...]
+    """Choices of one prompt share it."""
+    params: SamplingParams
+
+
 class Gateway:
     """The open requests and orders of one server, and its model's tokenizer and limits."""
 
@@ -142,26 +152,22 @@ class Gateway:
         self,
         form: Format,
         owner: bytes,
-        adapter: str | None,
-        prompts: Sequence[Sequence[int]],
-        params: Sequence[SamplingParams],
+        asked: Sequence[AskedChoice],
     ) -> AnswerStreams:
-        """Registers an answer: of each prompt a choice with each of `params`. Raises `BadRequest`:
-        503 if the pipeline cannot take it, 409 if its id is taken."""
+        """Registers an answer of these choices. Raises `BadRequest`: 503 if the pipeline cannot
+        take it, 409 if its id is taken."""
         if reason := self.broken():
             raise BadRequest(reason, status=503)
-        now, chat = unix_time(), self.adapter_chat(adapter)
-        params = [chat.with_stop_tokens(each) for each in params]
+        now = unix_time()
         requests = [
             Request(
                 request_id=f"r-{secrets.token_hex(8)}",
-                adapter=adapter,
-                prompt_ids=prompt,
-                params=each,
+                adapter=each.adapter,
+                prompt_ids=each.prompt_ids,
+                params=self.adapter_chat(each.adapter).with_stop_tokens(each.params),
                 arrived_at=now,
             )
-            for prompt in map(tuple, prompts)
-            for each in params
+            for each in asked
         ]
         return self.answers.open(form, owner, requests)
 

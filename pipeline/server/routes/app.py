@@ -26,6 +26,7 @@ from .responses_routes import ResponsesRoutes
 from .route_guard import RouteGuard
 from .scheduler_routes import SchedulerRoutes
 from .status_routes import StatusRoutes
+from .token_routes import TokenRoutes
 
 
 def make_app(gateway: Gateway) -> Starlette:
@@ -40,6 +41,7 @@ def make_app(gateway: Gateway) -> Starlette:
         CompletionRoutes(answering, bodies),
         ResponsesRoutes(answering, bodies),
         AnthropicRoutes(answering, bodies),
+        TokenRoutes(answering, bodies),
         GenerateRoutes(answering, bodies),
         AdapterRoutes(gateway, bodies),
         PeerAdapterRoutes(gateway, bodies),

@@ -11,13 +11,17 @@ from ..gateway.metrics import Metrics
 
 
 class StatusRoutes:
-    """GET /health and /metrics, which need no key."""
+    """GET /health (TGI: also /) and /metrics, which need no key."""
 
     def __init__(self, gateway: Gateway, metrics: Metrics) -> None:
         self._gateway, self._metrics = gateway, metrics
 
     def routes(self) -> list[Route]:
-        return [Route("/health", self.health), Route("/metrics", self.metrics)]
+        return [
+            Route("/health", self.health),
+            Route("/", self.health),
+            Route("/metrics", self.metrics),
+        ]
 
     async def health(self, request: HttpRequest) -> Response:
         """200 if a request would be answered now; else 503 and the reason."""

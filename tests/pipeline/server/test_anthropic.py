@@ -89,9 +89,9 @@ def test_a_body_is_a_chat() -> None:
     assert (chat.max_completion_tokens, chat.stop, chat.top_k) == (9, ["x"], 3)
     assert chat.stream and not chat.continue_final_message
     assert body().chat([*HI, {"role": "assistant", "content": "I"}]).continue_final_message
-    for kind, is_on in (("enabled", True), ("adaptive", True), ("disabled", False)):
+    for kind, is_on in (("enabled", True), ("adaptive", None), ("disabled", False)):
         chat = body(thinking={"type": kind}, chat_template_kwargs={"a": 1}).chat(HI)
-        assert chat.chat_template_kwargs == {"enable_thinking": is_on, "a": 1}
+        assert (chat.enable_thinking, chat.chat_template_kwargs) == (is_on, {"a": 1})
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_body_is_a_chat() -> None:
             "tool_choice",
         ),
         ({"stop_sequences": [""]}, "stop_sequences"),
-        ({"output_config": {"format": {"type": "yaml"}}}, "output_config"),
+        ({"output_config": {"format": {"type": "yaml"}}}, "output_config.type"),
     ],
 )
 def test_a_refusal_names_the_field_of_this_body(fields: dict[str, Any], param: str) -> None:
@@ -114,7 +114,7 @@ def test_a_refusal_names_the_field_of_this_body(fields: dict[str, Any], param: s
         chat.check()
         chat.params(16, None, 0)
     assert refused.value.param == param
-    shown = anthropic_error_body(refused.value.status, refused.value.reason)
+    shown = anthropic_error_body(refused.value)
     assert shown["error"]["type"] == "invalid_request_error"
     assert param in shown["error"]["message"]
 

@@ -32,6 +32,8 @@ from loraconsole.pipeline.server.bodies.responses_body import (
     ResponsesReasoning,
     ResponsesText,
 )
+from loraconsole.pipeline.server.bodies.sglang_body import SglangBody, SglangSampling
+from loraconsole.pipeline.server.bodies.tokenize_body import DetokenizeBody, TokenizeBody
 from loraconsole.pipeline.server.http.bad_request import BadRequest
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "http.md"
@@ -41,6 +43,10 @@ LEAST: dict[type[Body], dict[str, Any]] = {
     StreamOptions: {"include_obfuscation": False},
     ResponsesBody: {"input": "hi"},
     ResponsesText: {},
+    TokenizeBody: {},
+    SglangBody: {"text": "hi"},
+    SglangSampling: {},
+    DetokenizeBody: {"tokens": [1]},
     MessagesBody: {"messages": [{"role": "user", "content": "hi"}]},
     CountTokensBody: {"messages": [{"role": "user", "content": "hi"}]},
     ResponsesReasoning: {},
@@ -77,13 +83,21 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("top_k", "seed", "max_tokens", "max_completion_tokens", "top_logprobs"), 3),
     **dict.fromkeys(("max_new_tokens", "batch_num_adapters", "max_wait_tokens"), 3),
     **dict.fromkeys(("include_stop_str_in_output", "continue_final_message"), True),
+    "echo": True,
     **dict.fromkeys(("include_usage", "continuous_usage_stats", "pin", "layers", "nvtx"), True),
     **dict.fromkeys(("add_special_tokens", "add_generation_prompt"), False),
     "skip_special_tokens": False,
     "adapter_source": "hub",
     "stop_token_ids": [1, 2],
     "n": 2,
-    "best_of": 1,
+    "best_of": 2,
+    "suffix": "end",
+    "logit_bias": {"17": -2.5},
+    "bad_words": ["word"],
+    "truncation_side": "right",
+    **dict.fromkeys(("min_tokens", "prompt_logprobs", "truncate_prompt_tokens"), 3),
+    **{key: [5, 6] for key in ("allowed_token_ids", "logprob_token_ids")},
+    **dict.fromkeys(("return_token_ids", "return_tokens_as_token_ids", "no_stop_trim"), True),
     "max_per_adapter": 3,
     "slo_seconds": 2.5,
     "weights": {"a": 2.0},
@@ -121,6 +135,16 @@ VALUES: dict[str, Any] = {
     "structures": [{"begin": "a"}],
     "logprobs_mode": "processed_logprobs",
     "system": "a",
+    "input_ids": [1],
+    "sampling_params": {"top_k": 3},
+    "rid": "a",
+    **dict.fromkeys(("return_logprob", "return_text_in_logprobs", "no_stop_trim"), True),
+    **dict.fromkeys(("top_logprobs_num", "min_new_tokens", "sampling_seed"), 3),
+    **dict.fromkeys(("truncate", "top_n_tokens", "return_k_alternatives"), 3),
+    **dict.fromkeys(("details", "return_full_text"), True),
+    "prompt": "a",
+    "messages": [],
+    "return_token_strs": True,
     "stop_sequences": ["a", "b"],
     "output_config": {"format": {"type": "json_object"}},
     "output_format": {"type": "json_object"},
@@ -197,8 +221,8 @@ def test_the_page_has_every_table_and_no_other() -> None:
 
 def test_zero_is_no_false_and_one_is_a_whole_number() -> None:
     assert 0 not in [off for off in OFF if off is not False]
-    with pytest.raises(BadRequest, match="prompt_logprobs"):
-        decode(CompletionBody, prompt_logprobs=0)
+    with pytest.raises(BadRequest, match="return_hidden_states"):
+        decode(CompletionBody, return_hidden_states=0)
     text = {"type": "text", "json_schema": None}
     body = decode(CompletionBody, response_format=text)
     assert isinstance(body, CompletionBody) and body.wanted_grammar() is None

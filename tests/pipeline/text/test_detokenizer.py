@@ -111,6 +111,15 @@ def test_an_answer_without_tokens_has_its_end_alone(tokenizer: Tokenizer) -> Non
     assert delta == TextDelta("r", 0, "", 0, (), (), "length")
 
 
+def test_an_end_without_a_token_releases_the_text_that_was_held(tokenizer: Tokenizer) -> None:
+    for more in ({}, {"include_stop_str_in_output": True}):
+        output, ids = stream(tokenizer, "###", **more), tokenizer.encode("a ##")
+        deltas = feed(output, ids, finish_reason=None)
+        end = output.push(StreamToken("r", len(ids), NO_TOKEN, (), "stop"))
+        assert end == TextDelta("r", 2, "##", len(ids), (), (), "stop")
+        assert text_of([*deltas, end]) == "a ##"
+
+
 def test_what_might_become_a_stop_string_is_held_until_it_cannot(tokenizer: Tokenizer) -> None:
     output = stream(tokenizer, "###")
     deltas = feed(output, tokenizer.encode("a ##"), finish_reason=None)

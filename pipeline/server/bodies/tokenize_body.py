@@ -1,0 +1,84 @@
+"""The bodies of /tokenize and /detokenize: vLLM's, and SGLang's lists."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ..http.bad_request import BadRequest
+from . import tokenize_fields
+from .body import Body, convert_body
+from .field_table import Table
+from .openai_bodies import ChatBody
+from .value_types import Name, Source, TokenId
+
+MOST_TOKENS = 131_072
+"""Most tokens of a body to make text of: 40 ms, in which no stream goes on."""
+
+
+class _ModelBody(Body, frozen=True, kw_only=True):
+    """The fields that name a model."""
+
+    model: Name = ""
+    adapter_id: Name | None = None
+    adapter_source: Source | None = None
+    lora_path: Name | None = None
+
+    def adapters(self) -> dict[str, str]:
+        """Adapters named by fields other than `model`, by field."""
+        named = {"adapter_id": self.adapter_id, "lora_path": self.lora_path}
+        return {field: name for field, name in named.items() if name}
+
+
+class TokenizeBody(_ModelBody, frozen=True, kw_only=True):
+    """POST /tokenize"""
+
+    table: ClassVar[Table] = tokenize_fields.TOKENIZE
+
+    prompt: str | list[str] | None = None
+    messages: list[Any] | None = None
+    add_special_tokens: bool | None = None
+    return_token_strs: bool = False
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template: str | None = None
+    documents: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
+
+    def check(self) -> None:
+        """Raises `BadRequest` unless there is one thing to tokenise."""
+        if (self.prompt is None) == (self.messages is None):
+            raise BadRequest("give either prompt or messages", param="prompt")
+
+    def chat(self) -> ChatBody:
+        """The chat whose prompt is wanted. Raises `BadRequest` naming the field."""
+        names = (
+            *("messages", "add_special_tokens", "add_generation_prompt", "continue_final_message"),
+            *("chat_template", "chat_template_kwargs", "documents", "tools"),
+        )
+        return convert_body({name: getattr(self, name) for name in names}, ChatBody)
+
+
+class DetokenizeBody(_ModelBody, frozen=True, kw_only=True):
+    """POST /detokenize"""
+
+    table: ClassVar[Table] = tokenize_fields.DETOKENIZE
+
+    tokens: list[TokenId | list[TokenId]]
+    skip_special_tokens: bool | None = None
+
+    def lists(self) -> list[list[int]]:
+        """The lists of tokens. Raises `BadRequest` on a mixture, and on very many."""
+        are_lists = [isinstance(each, list) for each in self.tokens]
+        if any(are_lists) and not all(are_lists):
+            raise BadRequest("tokens mixes ids and lists of them", param="tokens")
+        found: list[Any] = self.tokens if any(are_lists) else [self.tokens]
+        if (count := sum(map(len, found))) > MOST_TOKENS:
+            raise BadRequest(
+                f"tokens has {count} ids; at most {MOST_TOKENS} are taken at once", param="tokens"
+            )
+        return found
+
+    @property
+    def is_batch(self) -> bool:
+        return bool(self.tokens) and isinstance(self.tokens[0], list)
