@@ -232,17 +232,17 @@ class Scheduler:
         longest = self.limits.max_model_len
         if total > longest:
             raise Overlong(
-                f"this model's maximum context length is {longest} tokens: a prompt of "
-                f"{len(request.prompt_ids)} tokens and max_tokens {request.params.max_tokens} "
-                f"make {total}"
+                f"this model's maximum context length is {longest} tokens, and the prompt is too "
+                f"long: its {len(request.prompt_ids)} tokens and max_tokens "
+                f"{request.params.max_tokens} make {total}"
             )
         adapter = adapter or self.registry.acquire(request.adapter)
         if not self.can_ever_fit(total, adapter):
             own = adapter.info.pages if adapter.info else 0
             beside = f" beside {own} pages of its adapter and those pinned" if own else ""
             raise Overlong(
-                f"this model's maximum context length is {longest} tokens, but prompt and "
-                f"max_tokens, {total} tokens, exceed the pool of "
+                f"this model's maximum context length is {longest} tokens, but the prompt is too "
+                f"long: with max_tokens its {total} tokens exceed the pool of "
                 f"{self.pool.total * self.pool.page_size}{beside}; see --max-total-tokens"
             )
 

@@ -96,7 +96,7 @@ class ChatTemplate:
             for name, fault in self._faults.items()
         )
 
-    @property
+    @functools.cached_property
     def text(self) -> str:
         """The Jinja of all templates."""
         return "\n".join(self.sources.values())

@@ -3,6 +3,7 @@ template is found."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -124,6 +125,7 @@ DEFAULT_FORMAT = "hermes"
 """For templates that show no format, and for the tools prompt of those that read no tools."""
 
 
+@functools.lru_cache(maxsize=64)
 def find_tool_format(template: str) -> str:
     """The name of the format that a chat template's text shows; "" if it shows none."""
     for name, form in TOOL_FORMATS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import msgspec
@@ -46,6 +47,7 @@ REASONING_FORMATS: Mapping[str, ReasoningFormat] = {
 """By the name that `--reasoning-format` takes."""
 
 
+@functools.lru_cache(maxsize=64)
 def find_reasoning_format(template: str) -> str:
     """The name of the format that a chat template's text shows; "" if it shows none."""
     for name in ("think", "mistral"):

@@ -34,7 +34,8 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / ".venv/bin/loraconsole"
+PROGRAM = Path(os.environ.get("LORACONSOLE", ROOT / ".venv/bin/loraconsole"))
+"""What is tested; another checkout's by the variable LORACONSOLE."""
 PYTHON = ROOT / ".venv/bin/python"
 
 BASE = "SmolLM2-135M-Instruct"

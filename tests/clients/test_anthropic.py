@@ -71,15 +71,17 @@ def test_a_stream_joins_to_the_answer(client: anthropic.Anthropic, server: Serve
     assert message.usage.output_tokens > 0
 
 
-def test_stop_sequences_are_named(client: anthropic.Anthropic) -> None:
+def test_stop_sequences_are_named(client: anthropic.Anthropic, server: Server) -> None:
+    stop = server.chat(BASE).split()[2]
     message = client.messages.create(
         model=BASE,
         messages=[{"role": "user", "content": QUESTION}],
         extra_body=GREEDY,
         max_tokens=30,
-        stop_sequences=["Spain"],
+        stop_sequences=["@@", stop],
     )
-    assert message.stop_reason == "stop_sequence" and message.stop_sequence == "Spain"
+    assert message.stop_reason == "stop_sequence" and message.stop_sequence == stop
+    assert stop not in "".join(part.text for part in message.content if part.type == "text")
 
 
 @pytest.mark.parametrize("stream", [False, True])

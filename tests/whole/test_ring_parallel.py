@@ -37,18 +37,32 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def alone(
+def one_rank(
     options: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[str, str], str]:
-    """What one rank says."""
+) -> tuple[dict[tuple[str, str], str], str]:
+    """What one rank says, and what it says in a form."""
     with Ring(tmp_path_factory.mktemp("r"), *options) as ring:
-        return {ask: complete(ring, *ask) for ask in ASKED}
+        return {ask: complete(ring, *ask) for ask in ASKED}, constrained(ring)
+
+
+@pytest.fixture(scope="module")
+def alone(one_rank: tuple[dict[tuple[str, str], str], str]) -> dict[tuple[str, str], str]:
+    return one_rank[0]
 
 
 @pytest.fixture(scope="module")
 def ring(options: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
     with Ring(tmp_path_factory.mktemp("r"), *options, "--tp", "2") as ring:
         yield ring
+
+
+def constrained(ring: Ring) -> str:
+    """An answer in a form, without an end token: it ends where its form does."""
+    body = {"model": "two", "prompt": "ab", "max_tokens": 40, "temperature": 0, "ignore_eos": True}
+    form = {"regex": "[a-f]{3}-([0-9]{2} ){2,4}!"}
+    response = ring.http.post("/v1/completions", json=body | form, timeout=90)
+    assert response.status_code == 200, response.text
+    return str(response.json()["choices"][0]["text"])
 
 
 def complete(ring: Ring, model: str, prompt: str, max_tokens: int = 24) -> str:
@@ -68,6 +82,15 @@ def all_at_once(ring: Ring, max_tokens: int = 24) -> dict[tuple[str, str], str]:
 def test_two_ranks_answer_as_one(ring: Ring, alone: dict[tuple[str, str], str]) -> None:
     assert all_at_once(ring) == alone
     assert len(set(alone.values())) == len(ASKED)
+
+
+def test_two_ranks_constrain_an_answer_alike(
+    ring: Ring, one_rank: tuple[dict[tuple[str, str], str], str]
+) -> None:
+    answer = constrained(ring)
+    assert answer == one_rank[1]
+    assert re.fullmatch("[a-f]{3}-([0-9]{2} ){2,4}!", answer)
+    assert "chose other tokens" not in ring.cli("logs", "-n", "200").stdout
 
 
 def test_adapters_are_verified_merged_and_reloaded_on_all_ranks(

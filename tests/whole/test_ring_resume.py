@@ -29,6 +29,7 @@ pytestmark = pytest.mark.processes
 
 SEA = [{"role": "user", "content": "Tell me about the sea."}]
 LONG: dict[str, Any] = {"max_tokens": 40, "temperature": 0, "ignore_eos": True}
+LOOK = {"type": "object", "properties": {"where": {"type": "string"}}, "required": ["where"]}
 GREEDY = {"max_new_tokens": 40, "temperature": 0, "ignore_eos": True}
 STREAMS: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": (
@@ -40,6 +41,14 @@ STREAMS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             **{"model": BASE, "messages": SEA, **LONG, "temperature": 1.1, "seed": 5},
             **{"n": 2, "logprobs": True, "top_logprobs": 2},
+        },
+    ),
+    "calls": (
+        "/v1/chat/completions",
+        {
+            **{"model": BASE, "messages": SEA, "max_tokens": 40, "n": 2, "logprobs": True},
+            **{"temperature": 1.1, "seed": 7, "tool_choice": "required"},
+            "tools": [{"type": "function", "function": {"name": "look", "parameters": LOOK}}],
         },
     ),
     "completions": (

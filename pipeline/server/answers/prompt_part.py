@@ -86,7 +86,7 @@ class PromptPart:
         if self._echo is None:
             return
         field = "content" if self.is_chat else "text"
-        holder[field] = self._echo + holder[field]
+        holder[field] = self._echo + (holder[field] or "")
         self._shift_offsets(choice)
         if self._echoed_most is not None and not self.is_chat:
             ours, theirs = self._echo_logprobs(self._echo, self._echoed_most), choice["logprobs"]

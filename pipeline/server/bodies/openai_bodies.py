@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, cast
 
+import msgspec
 from msgspec import Meta
 
 from ...messages import SamplingParams
@@ -15,6 +16,7 @@ from .field_table import Table
 from .grammar_fields import GrammarBody
 from .sampling_fields import make_seed, sampling_params, stop_strings
 from .thinking_fields import Thinking, read_thinking
+from .token_fields import TokenFields
 from .tool_fields import ChatTools, read_old_functions, read_tools
 from .value_types import (
     Count,
@@ -45,7 +47,7 @@ class StreamOptions(Body, frozen=True, kw_only=True):
     continuous_usage_stats: bool = False
 
 
-class SamplingBody(GrammarBody, frozen=True, kw_only=True):
+class SamplingBody(TokenFields, frozen=True, kw_only=True):
     """Fields of both endpoints: OpenAI's, and additions common to other servers."""
 
     nested: ClassVar[dict[str, type[Body]]] = {
@@ -74,11 +76,17 @@ class SamplingBody(GrammarBody, frozen=True, kw_only=True):
     stream: bool = False
     stream_options: StreamOptions | None = None
     add_special_tokens: bool | None = None
+    echo: bool = False
 
     def check(self) -> None:
         """Raises `BadRequest` if fields contradict each other."""
         if self.stream_options is not None and not self.stream:
             raise BadRequest("stream_options needs stream: true", param="stream_options")
+
+    @property
+    def num_candidates(self) -> int:
+        """Choices of each prompt that are generated; `n` of them are answered."""
+        return self.n
 
     def adapters(self) -> dict[str, str]:
         """Adapters named by fields other than `model`, by field."""
@@ -91,8 +99,6 @@ class SamplingBody(GrammarBody, frozen=True, kw_only=True):
         logprobs: int | None,
         choice: int,
         defaults: GenerationDefaults = NO_DEFAULTS,
-        *,
-        skip_special_tokens: bool = True,
     ) -> SamplingParams:
         """The parameters of choice i of n. Its seed is seed + i, so that choices differ and can be
         reproduced."""
@@ -112,8 +118,9 @@ class SamplingBody(GrammarBody, frozen=True, kw_only=True):
             ignore_eos=self.ignore_eos,
             logprobs=logprobs,
             masked_logprobs=self.logprobs_mode == "processed_logprobs",
-            skip_special_tokens=skip_special_tokens,
-            include_stop_str_in_output=self.include_stop_str_in_output,
+            skip_special_tokens=self.skip_special_tokens,
+            include_stop_str_in_output=self.include_stop_str_in_output or self.no_stop_trim,
+            prompt_logprobs=self.prompt_logprobs,
         )
 
 
@@ -143,10 +150,27 @@ class ChatBody(SamplingBody, frozen=True, kw_only=True):
     separate_reasoning: bool = True
     chat_template: str | None = None
 
+    @property
+    def echoed_text(self) -> str | None:
+        """What comes before the answer, with `echo`: the last message, if the role that wrote it
+        is the one that answers. None: nothing does."""
+        last = self.messages[-1] if self.messages and self.echo else None
+        if not isinstance(last, dict):
+            return None
+        if last.get("role") != "assistant" and self.add_generation_prompt is not False:
+            return None
+        content = last.get("content")
+        parts = content if isinstance(content, list) else [{"text": content}]
+        texts = [part.get("text") for part in parts if isinstance(part, dict)]
+        return "".join(text for text in texts if isinstance(text, str)) or None
+
     def check(self) -> None:
         super().check()
         if self.top_logprobs and not self.logprobs:
             raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+        self.check_token_fields(
+            is_streamed=self.stream, has_logprobs=self.logprobs, name="logprobs: true"
+        )
         if self.tools and self.functions:
             raise BadRequest(
                 "functions is the old name of tools: send one of them", param="functions"
@@ -173,13 +197,47 @@ class CompletionBody(SamplingBody, frozen=True, kw_only=True):
 
     prompt: str | list[str | TokenId | list[TokenId]]
     logprobs: TopLogprobs | None = None
-    skip_special_tokens: bool = True
-    best_of: int | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] | None = None
+    best_of: Annotated[int, Meta(ge=1, le=128)] | None = None
+    suffix: str | None = None
 
     def check(self) -> None:
         super().check()
-        if self.best_of is not None and self.best_of != self.n:
-            raise BadRequest("best_of other than n is not supported", param="best_of")
+        has_logprobs = self.logprobs is not None
+        self.check_token_fields(is_streamed=self.stream, has_logprobs=has_logprobs, name="logprobs")
+        if self.max_tokens == 0 and not self.echo and self.prompt_logprobs is None:
+            raise BadRequest(
+                "max_tokens 0 needs echo or prompt_logprobs: nothing else would be answered",
+                param="max_tokens",
+            )
+        if self.suffix and self.echo:
+            raise BadRequest("suffix and echo exclude each other", param="suffix")
+        if self.num_candidates < self.n:
+            raise BadRequest(f"best_of is less than n, {self.n}", param="best_of")
+        if self.num_candidates > self.n and (self.stream or self.max_tokens == 0):
+            field = "stream" if self.stream else "max_tokens 0"
+            raise BadRequest(f"best_of more than n does not go with {field}", param="best_of")
+
+    @property
+    def num_candidates(self) -> int:
+        return self.n if self.best_of is None else self.best_of
+
+    def params(
+        self,
+        max_tokens: int,
+        logprobs: int | None,
+        choice: int,
+        defaults: GenerationDefaults = NO_DEFAULTS,
+    ) -> SamplingParams:
+        """Like those of a chat; logprobs are of the prompt too with `echo`, and are computed for
+        `best_of`."""
+        if logprobs is None and self.num_candidates > self.n:
+            logprobs = 0
+        params = super().params(max_tokens, logprobs, choice, defaults)
+        if self.echo and self.logprobs is not None:
+            most = max(self.logprobs, self.prompt_logprobs or 0)
+            params = msgspec.structs.replace(params, prompt_logprobs=most)
+        return params
 
     def prompts(self) -> list[str] | list[list[int]]:
         """The prompts, as texts or as token ids. Raises `BadRequest` on none or a mixture."""

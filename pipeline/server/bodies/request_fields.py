@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from .adapter_fields import ADAPTER, LORA_PATH
-from .field_table import Field, Table, harmless, honoured, only, refused
+from .field_table import Table, harmless, honoured, only, refused
 from .grammar_fields import GRAMMAR
+from .token_fields import TOKEN_FIELDS
 
 STRUCTURED = "answers are not constrained; ask for the form in the prompt"
 TOOLS = "/v1/chat/completions takes tools"
-ONE_LOGPROB = "logprobs (top_logprobs in a chat) cover the generated tokens only"
 NO_PROMPT_CUT = "cut the prompt before it is sent"
 SAMPLERS = "the samplers are temperature, top_k, top_p, min_p and the three penalties"
 OWN_PROCESSES = "only for servers with separate prefill and decode"
@@ -39,12 +39,9 @@ SAMPLING: Table = {
     "stream": honoured("server-sent events"),
     "stream_options": honoured("with `stream`; its fields are below"),
     "add_special_tokens": honoured("vLLM: whether the tokenizer adds its own, such as a BOS"),
+    **TOKEN_FIELDS,
     **GRAMMAR,
     # Fields that would change the text or the tokens.
-    "logit_bias": refused("change the prompt, or use stop"),
-    "min_tokens": refused("ignore_eos with max_tokens fixes the length", 0),
-    "bad_words": refused("use stop, which ends the answer"),
-    "allowed_token_ids": Field("refused", STRUCTURED, ()),
     "logits_processors": refused(SAMPLERS),
     "custom_logit_processor": refused(SAMPLERS),
     "custom_params": refused(SAMPLERS),
@@ -62,10 +59,7 @@ SAMPLING: Table = {
     "length_penalty": refused("for beam search, which is not supported", 0, 1),
     "early_stopping": refused("for beam search, which is not supported"),
     "stop_regex": refused("use stop"),
-    "no_stop_trim": refused("use include_stop_str_in_output"),
     "max_new_tokens": refused("its name here is max_tokens"),
-    "truncate_prompt_tokens": refused(NO_PROMPT_CUT),
-    "truncation_side": refused(NO_PROMPT_CUT),
     "thinking_token_budget": refused("use max_tokens", -1),
     "prompt_embeds": refused("send the prompt as text or token ids"),
     "tools": refused(TOOLS),
@@ -73,12 +67,8 @@ SAMPLING: Table = {
     "functions": refused(TOOLS),
     "function_call": refused(TOOLS, "none", "auto"),
     # Fields that would change the answer's format or add to it.
-    "prompt_logprobs": refused(ONE_LOGPROB),
-    "logprob_token_ids": refused(ONE_LOGPROB),
-    "return_token_ids": refused("count tokens by usage; logprobs names each"),
-    "return_tokens_as_token_ids": refused("logprobs names tokens by text and bytes"),
     "return_token_offsets": refused("completions' logprobs have text_offset"),
-    "return_prompt_token_ids": refused("usage has their number"),
+    "return_prompt_token_ids": refused("use return_token_ids"),
     "return_hidden_states": refused("only text and logprobs are answered"),
     "return_routed_experts": refused("only text and logprobs are answered"),
     "return_cached_tokens_details": refused("no prompt is cached"),
@@ -134,8 +124,7 @@ CHAT: Table = {
     "add_generation_prompt": honoured("whether the prompt ends with the head of an answer"),
     "continue_final_message": honoured("the answer continues the last message"),
     "prompt": refused("POST /v1/completions takes one"),
-    "echo": refused("the client can repeat the last message itself"),
-    "skip_special_tokens": only(True, "/v1/completions takes false"),
+    "echo": honoured("vLLM: the answer repeats the last message, if the assistant wrote it"),
     "tools": honoured("functions that the model may call; see [tools](tools.md)"),
     "tool_choice": honoured("none, auto, required, a function, or OpenAI's `allowed_tools`"),
     "parallel_tool_calls": honoured("false: one call at most"),
@@ -169,13 +158,14 @@ CHAT: Table = {
 COMPLETION: Table = {
     "prompt": honoured("a text, token ids, or a list of either"),
     **SAMPLING,
-    "max_tokens": honoured("at least 1; absent: generation_config.json's, or 16"),
+    "max_tokens": honoured(
+        "absent: generation_config.json's, or 16; 0 with `echo` or `prompt_logprobs`"
+    ),
     "logprobs": honoured("0 to 20 alternatives beside the token"),
-    "skip_special_tokens": honoured("false: special tokens stay in the text"),
-    "best_of": honoured("must equal `n`"),
+    "best_of": honoured("at least `n`: that many are generated, the likeliest `n` answered"),
     "messages": refused("POST /v1/chat/completions takes them"),
-    "echo": refused("the client can repeat the prompt itself"),
-    "suffix": refused("write the model's own marks for it into the prompt"),
+    "echo": honoured("the text, and logprobs, begin with the prompt"),
+    "suffix": honoured("the text after the answer, if the model has tokens for it"),
 }
 
 STREAM_OPTIONS: Table = {

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from starlette.requests import Request as HttpRequest
 
 from ...text.chat_template import ChatTemplate, TooMuchText
+from ...text.fill_middle import MISSING, FillMiddle
 from ..bodies.openai_bodies import ChatBody
+from ..bodies.token_fields import Truncation
 from ..bodies.tool_fields import ChatTools
 from ..chat.answer_plan import AnswerPlan, find_formats, plan_answer
 from ..chat.chat_prompt import chat_prompt
@@ -24,6 +26,9 @@ from .text_workers import TextWorkers
 
 AT_ONCE = 2048
 """Characters of prompts that are tokenised on the event loop, within half a millisecond."""
+CUT_TIMES = 8
+"""A prompt that is cut to fit may have this many times the text that fits: all of it is
+tokenised."""
 
 
 class ReadChat(NamedTuple):
@@ -57,12 +62,20 @@ class PromptReader:
         prompts: Sequence[str] | Sequence[list[int]],
         field: str,
         adds: bool,
+        *,
+        suffix: str = "",
+        truncation: Truncation | None = None,
+        has_answer: bool = True,
     ) -> list[list[int]]:
         """The token ids of each prompt, which is a text or has them already. `adds`: the tokenizer
-        adds its own special tokens."""
-        found = await self.tokenize(request, prompts, field, adds)
+        adds its own special tokens. `suffix`: the text that comes after the answer. `has_answer`:
+        a token is to fit beside the prompt."""
+        times = 1 if truncation is None else CUT_TIMES
+        found = await self.tokenize(request, prompts, field, adds, suffix=suffix, times=times)
+        if truncation is not None:
+            found = [truncation.cut(ids) for ids in found]
         for ids in found:
-            self._check_prompt(ids, field)
+            self._check_prompt(ids, field, has_answer)
         return found
 
     async def tokenize(
@@ -71,30 +84,56 @@ class PromptReader:
         prompts: Sequence[str] | Sequence[list[int]],
         field: str,
         adds: bool,
+        *,
+        suffix: str = "",
+        times: int = 1,
     ) -> list[list[int]]:
-        """As `read`, also of prompts that are too long for an answer."""
+        """As `read`, also of prompts that are too long for an answer: of `times` the text that the
+        model holds."""
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
         found = [prompt for prompt in prompts if not isinstance(prompt, str)]
         if texts:
             for text in texts:
-                self._check_bytes(text, field)
-            encode = functools.partial(self._encode, texts, adds)
-            length = sum(map(len, texts))
+                self._check_bytes(text, field, times)
+            self._check_bytes(suffix, "suffix")
+            encode = functools.partial(self._encode, texts, adds, self._fill_middle(suffix), suffix)
+            length = sum(map(len, texts)) + len(suffix)
             found = (
                 encode()
                 if length <= AT_ONCE
                 else await self.workers.run(length, _client(request), encode)
             )
+        elif suffix:
+            raise BadRequest("suffix needs prompts that are texts", param="suffix")
         return found
 
-    def _encode(self, texts: Sequence[str], adds: bool) -> list[list[int]]:
+    def _encode(
+        self, texts: Sequence[str], adds: bool, fill: FillMiddle | None, suffix: str
+    ) -> list[list[int]]:
+        if fill is not None:
+            return [fill.encode(text, suffix, adds) for text in texts]
         return [self._gateway.tokenizer.encode(text, adds) for text in texts]
 
+    def _fill_middle(self, suffix: str) -> FillMiddle | None:
+        """How the model fills in the text before `suffix`; None without one."""
+        if not suffix:
+            return None
+        fill = FillMiddle.of(self._gateway.tokenizer)
+        if fill is None:
+            raise BadRequest(MISSING, param="suffix")
+        return fill
+
     async def read_chat(
-        self, request: HttpRequest, body: ChatBody, adapter: str | None
+        self,
+        request: HttpRequest,
+        body: ChatBody,
+        adapter: str | None,
+        truncation: Truncation | None = None,
     ) -> ReadChat:
         """A conversation with `adapter`, with room for an answer."""
         found = await self.tokenize_chat(request, body, adapter)
+        if truncation is not None:
+            found = found._replace(token_ids=truncation.cut(found.token_ids))
         self._check_prompt(found.token_ids, "messages")
         return found
 
@@ -177,24 +216,25 @@ class PromptReader:
             return max(TEXT_BYTES, TEXT_BYTES_PER_TOKEN * tokens)
         return longest * tokens
 
-    def _check_bytes(self, text: str, field: str) -> None:
-        if 4 * len(text) > self._most_bytes() and (
-            (length := len(text.encode(errors="surrogatepass"))) > self._most_bytes()
-        ):
-            raise self._too_much_text(length, field)
+    def _check_bytes(self, text: str, field: str, times: int = 1) -> None:
+        """Refuses a text of more than `times` what the model holds."""
+        most = times * self._most_bytes()
+        if 4 * len(text) > most and ((length := len(text.encode(errors="surrogatepass"))) > most):
+            raise self._too_much_text(length, field, times)
 
-    def _too_much_text(self, length: int, field: str) -> BadRequest:
-        most, longest = self._most_bytes(), self._gateway.max_model_len
-        reason = f"{field} has {length} bytes of text, and these hold {most} at most"
+    def _too_much_text(self, length: int, field: str, times: int = 1) -> BadRequest:
+        most, longest = times * self._most_bytes(), self._gateway.max_model_len
+        cut = f", {times} times over, if the prompt is cut" if times > 1 else ""
+        reason = f"{field} has {length} bytes of text; at most {most} can fit{cut}"
         return too_long(longest, reason, field)
 
-    def _check_prompt(self, ids: Sequence[int], field: str) -> None:
+    def _check_prompt(self, ids: Sequence[int], field: str, has_answer: bool = True) -> None:
         longest = self._gateway.max_model_len
         if not ids:
             raise BadRequest("the prompt is empty", param=field)
-        if len(ids) >= longest:
-            reason = f"a prompt of {len(ids)} tokens leaves no room for an answer"
-            raise too_long(longest, reason, field)
+        if len(ids) > longest - has_answer:
+            rest = "leave no room for an answer" if has_answer else "are too many"
+            raise too_long(longest, f"its {len(ids)} tokens {rest}", field)
         self.check_ids(ids, field)
 
     def check_ids(self, ids: Sequence[int], field: str) -> None:

@@ -47,9 +47,10 @@ def error_body(
 
 
 def too_long(longest: int, reason: str, param: str | None = None) -> BadRequest:
-    """The refusal of a request that the model's length of `longest` tokens does not hold. By these
-    words litellm and others know it, by the code OpenAI's clients and LangChain."""
-    text = f"this model's maximum context length is {longest} tokens: {reason}"
+    """The refusal of a request that the model's length of `longest` tokens does not hold. litellm,
+    LangChain and clients of Anthropic know it by these words, OpenAI's clients by the code."""
+    words = f"this model's maximum context length is {longest} tokens, and the prompt is too long"
+    text = f"{words}: {reason}"
     return BadRequest(text, param=param, code=CONTEXT_LENGTH_EXCEEDED)
 
 

@@ -19,6 +19,7 @@ from ..bodies.openai_bodies import DEFAULT_CHAT_TOKENS, ChatBody, SamplingBody
 from ..gateway.gateway import AskedChoice, Gateway
 from ..gateway.grammar_reader import GrammarReader
 from ..gateway.prompt_reader import PromptReader
+from ..gateway.token_params import TokenParams
 from ..http.access import owner_of
 from ..http.bad_request import BadRequest, shortened
 
@@ -30,6 +31,7 @@ class Answering:
         self.gateway = gateway
         self.prompts = PromptReader(gateway)
         self.grammars = GrammarReader(gateway, self.prompts.workers)
+        self._tokens = TokenParams(gateway, self.prompts)
 
     def model_named(self, model: str, others: Mapping[str, str]) -> str:
         """The model of a request as its client named it; the base model's id if it did not."""
@@ -70,15 +72,16 @@ class Answering:
         await self.check_ready(request)
         adapter = await self.find_adapter(request, body.model, body.adapters())
         self.prompts.check_number(1, body.n)
-        chat = await until_gone(request, self.prompts.read_chat(request, body, adapter))
+        defaults, longest = self.gateway.defaults, self.gateway.max_model_len
+        default = defaults.max_new_tokens or DEFAULT_CHAT_TOKENS
+        most = body.max_completion_tokens or body.max_tokens
+        truncation = body.truncation(longest, most or default)
+        reading = self.prompts.read_chat(request, body, adapter, truncation)
+        chat = await until_gone(request, reading)
         prompt, plan = chat.token_ids, chat.plan
-        defaults = self.gateway.defaults
-        room = max(1, self.gateway.max_model_len - len(prompt))
         choice_params = functools.partial(
             body.params,
-            body.max_completion_tokens
-            or body.max_tokens
-            or min(defaults.max_new_tokens or DEFAULT_CHAT_TOKENS, room),
+            most or min(default, max(1, longest - len(prompt))),
             (body.top_logprobs or 0) if body.logprobs else None,
             defaults=defaults,
         )
@@ -108,8 +111,8 @@ class Answering:
     ) -> Response:
         """The answer, streamed or whole: n choices of each prompt, each its own request. `params`
         makes the parameters of choice i; `calls` is the grammar of tool calls."""
-        self.prompts.check_ids(body.stop_token_ids or [], "stop_token_ids")
-        if (count := len(prompts) * body.n) > 1:  # the router refuses a single one itself
+        number = body.num_candidates
+        if (count := len(prompts) * number) > 1:  # the router refuses a single one itself
             self.gateway.check_room(count)
         wanted = body.wanted_grammar()
         if wanted is not None and calls is not None:
@@ -118,9 +121,10 @@ class Answering:
                 f"strict tools, or leave {wanted.field} out",
                 param=wanted.field,
             )
+        choices = self._tokens.complete([params(choice) for choice in range(number)], body)
         reading = self.grammars.read(request, calls or wanted)
         grammar = await until_gone(request, reading)
-        choices = [replace(params(choice), grammar=grammar) for choice in range(body.n)]
+        choices = [replace(each, grammar=grammar) for each in choices]
         return await self.accept(request, form, adapter, prompts, choices)
 
     async def accept(

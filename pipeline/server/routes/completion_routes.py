@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
+import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -43,6 +44,8 @@ class CompletionRoutes:
     async def chat(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), ChatBody)
         form = self._form("chat", request, body)
+        if (text := body.echoed_text) is not None:
+            form = msgspec.structs.replace(form, echoes=(text,))
         return await self._answering.answer_chat(request, body, form)
 
     async def completions(self, request: HttpRequest) -> Response:
@@ -52,21 +55,40 @@ class CompletionRoutes:
         await answering.check_ready(request)
         adapter = await answering.find_adapter(request, body.model, body.adapters())
         given = body.prompts()
-        answering.prompts.check_number(len(given), body.n)
-        adds = body.add_special_tokens is not False
-        reading = answering.prompts.read(request, given, "prompt", adds)
-        prompts = await until_gone(request, reading)
-        room = max(1, gateway.max_model_len - max(map(len, prompts)))
-        default = min(gateway.defaults.max_new_tokens or DEFAULT_COMPLETION_TOKENS, room)
-        params = functools.partial(
-            body.params,
-            body.max_tokens or default,
-            body.logprobs,
-            defaults=gateway.defaults,
-            skip_special_tokens=body.skip_special_tokens,
+        answering.prompts.check_number(len(given), body.num_candidates)
+        most = body.max_tokens
+        if most is None:
+            most = gateway.defaults.max_new_tokens or DEFAULT_COMPLETION_TOKENS
+        truncation = body.truncation(gateway.max_model_len, most)
+        reading = answering.prompts.read(
+            request,
+            given,
+            "prompt",
+            body.add_special_tokens is not False,
+            suffix=body.suffix or "",
+            truncation=truncation,
+            has_answer=most > 0,
         )
+        prompts = await until_gone(request, reading)
+        if body.max_tokens is None:
+            most = min(most, max(1, gateway.max_model_len - max(map(len, prompts))))
+        params = functools.partial(body.params, most, body.logprobs, defaults=gateway.defaults)
         form = self._form("text", request, body)
+        if body.num_candidates > body.n:
+            form = msgspec.structs.replace(
+                form, num_best=body.n, hides_logprobs=body.logprobs is None
+            )
+        if body.echo:
+            texts = given if truncation is None else prompts
+            echoes = tuple(self._text_of(text, body.skip_special_tokens) for text in texts)
+            form = msgspec.structs.replace(form, echoes=echoes)
         return await answering.answer(request, body, form, adapter, prompts, params)
+
+    def _text_of(self, prompt: str | list[int], skip_special_tokens: bool) -> str:
+        """A prompt as `echo` repeats it."""
+        if isinstance(prompt, str):
+            return prompt
+        return self._gateway.tokenizer.decode(prompt, skip_special_tokens)
 
     def _form(
         self, kind: Literal["chat", "text"], request: HttpRequest, body: SamplingBody
@@ -80,6 +102,9 @@ class CompletionRoutes:
             is_streamed=body.stream,
             include_usage=options.include_usage,
             continuous_usage_stats=options.continuous_usage_stats,
+            prompt_logprobs=body.prompt_logprobs,
+            returns_token_ids=body.return_token_ids,
+            names_tokens_by_id=body.return_tokens_as_token_ids,
         )
 
     async def resume(self, request: HttpRequest) -> Response:

@@ -11,6 +11,8 @@ from router_core import NOW, answer, ask, make_core, sent, worker_ready
 
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.messages import (
+    END_OF_ANSWER,
+    NO_TOKEN,
     Abort,
     AdapterInfo,
     AdapterPlaced,
@@ -36,6 +38,7 @@ from loraconsole.pipeline.messages import (
     SamplingParams,
     SetScheduler,
     StopFound,
+    StreamToken,
     StreamTokens,
     Tokens,
 )
@@ -468,3 +471,36 @@ def test_a_router_that_continues_loses_no_request_and_its_log_is_decided_again(
     assert replay.play() == ""
     assert replay.player is not None and replay.player.admitted > 30
     assert replay.player.core.adapter_table(NOW) == shift.core.adapter_table(NOW)
+
+
+def test_a_complete_answer_ends_without_a_token_and_again_for_a_new_detokenizer() -> None:
+    core = make_core()
+    core.handle_message(ask("a"), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    answer(core, batch, 7)
+    found = core.finish_step(batch.step, NOW)
+    assert found == StreamTokens((StreamToken("a", 0, 7),))
+    following = core.plan_step(NOW)
+    assert following is not None
+    answer(core, following, END_OF_ANSWER)
+    end = StreamToken("a", 1, NO_TOKEN, (), "stop")
+    assert core.finish_step(following.step, NOW) == StreamTokens((end,))
+    assert not len(core.scheduler)
+    sent(core)
+    core.handle_message(Ready("detokenizer", 2), NOW)
+    assert sent(core, "detokenizer")[-1] == StreamTokens((StreamToken("a", 0, 7), end))
+
+
+def test_a_request_that_its_own_settings_leave_no_token_ends_alone_with_the_reason() -> None:
+    core = make_core()
+    for name in ("a", "b"):
+        core.handle_message(ask(name), NOW)
+    batch = core.plan_step(NOW)
+    assert batch is not None
+    stuck, other = (row.sequence for row in batch.rows)
+    tokens = (SampledToken(stuck, NO_TOKEN, (), "too complex"), SampledToken(other, 7))
+    core.handle_message(Tokens(batch.epoch, batch.step, 0, tokens), NOW)
+    assert core.finish_step(batch.step, NOW) == StreamTokens((StreamToken("b", 0, 7),))
+    assert Refused("a", 400, "too complex") in sent(core, "server")
+    assert len(core.scheduler) == 1 and not core.registry.base.tally.broken

@@ -914,7 +914,8 @@ def test_long_prompts_are_cut_to_the_budget_and_decoding_goes_on() -> None:
 def test_overlong_requests_are_told_the_numbers() -> None:
     scheduler = make_scheduler(num_pages=10)
     with pytest.raises(
-        Overlong, match="length is 64 tokens: a prompt of 60 tokens and max_tokens 10"
+        Overlong,
+        match="64 tokens, and the prompt is too long: its 60 tokens and max_tokens 10 make 70",
     ):
         scheduler.check_length(make_request("x", [1] * 60, 10))
     with pytest.raises(Overlong, match="exceed the pool of 40"):

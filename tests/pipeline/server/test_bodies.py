@@ -42,8 +42,13 @@ COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream: true"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "not a field"),
         ({"stream": True, "stream_options": 3}, "stream_options", "Expected"),
-        ({"logit_bias": {"5": 1.0}}, "logit_bias", "not supported"),
-        ({"tools": [{"type": "function"}]}, "tools", "not supported"),
+        ({"logit_bias": {"5": 100.5}}, "logit_bias[...]", "<= 100.0"),
+        ({"allowed_token_ids": []}, "allowed_token_ids", "length >= 1"),
+        ({"bad_words": [""]}, "bad_words[0]", "length >= 1"),
+        ({"logprob_token_ids": [5]}, "logprob_token_ids", "needs logprobs: true"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs", "<= 20"),
+        ({"prompt_logprobs": 0, "stream": True}, "prompt_logprobs", "not streamed"),
+        ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens", ">= -1"),
         ({"response_format": {"type": "yaml"}}, "response_format.type", "yaml"),
         ({"top_logprobs": 3}, "top_logprobs", "needs logprobs"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "<= 20"),
@@ -78,9 +83,19 @@ def test_a_body_that_is_none_is_refused(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "param"),
-    [({"echo": True}, "echo"), ({"suffix": "x"}, "suffix"), ({"best_of": 3}, "best_of")],
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"suffix": "x", "echo": True}, "suffix"),
+        ({"n": 3, "best_of": 2}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"best_of": 2, "max_tokens": 0, "echo": True}, "best_of"),
+        ({"logprob_token_ids": [5]}, "logprob_token_ids"),
+        ({"prompt_logprobs": 0, "stream": True}, "prompt_logprobs"),
+    ],
 )
-def test_what_completions_cannot_honour_is_refused(changes: dict[str, Any], param: str) -> None:
+def test_fields_of_completions_that_contradict_each_other_are_refused(
+    changes: dict[str, Any], param: str
+) -> None:
     with pytest.raises(BadRequest) as refused:
         decode_body(json.dumps(COMPLETION | changes).encode(), CompletionBody).check()
     assert refused.value.param == param
@@ -93,6 +108,59 @@ def test_what_completions_cannot_honour_is_refused(changes: dict[str, Any], para
 def test_prompts_come_in_four_shapes(prompt: Any, prompts: Any) -> None:
     body = decode_body(json.dumps(COMPLETION | {"prompt": prompt}).encode(), CompletionBody)
     assert body.prompts() == prompts
+
+
+@pytest.mark.parametrize(
+    ("changes", "most", "shown"),
+    [
+        ({}, None, None),
+        ({"echo": True}, None, None),
+        ({"echo": True, "logprobs": 2}, 2, None),
+        ({"echo": True, "logprobs": 0, "prompt_logprobs": 3}, 3, 3),
+        ({"logprobs": 2, "prompt_logprobs": 0}, 0, 0),
+    ],
+)
+def test_logprobs_of_the_prompt_come_with_echo_or_by_their_own_field(
+    changes: dict[str, Any], most: int | None, shown: int | None
+) -> None:
+    body = decode_body(json.dumps(COMPLETION | changes).encode(), CompletionBody)
+    body.check()
+    assert body.params(4, body.logprobs, 0).prompt_logprobs == most
+    assert body.prompt_logprobs == shown
+
+
+def test_a_prompt_is_cut_on_the_side_that_is_asked_for() -> None:
+    ids = list(range(10))
+
+    def cut(**fields: Any) -> list[int]:
+        body = decode_body(json.dumps(COMPLETION | fields).encode(), CompletionBody)
+        truncation = body.truncation(8, 3)
+        return ids if truncation is None else truncation.cut(ids)
+
+    assert cut() == ids
+    assert cut(truncate_prompt_tokens=4) == [6, 7, 8, 9]
+    assert cut(truncate_prompt_tokens=4, truncation_side="right") == [0, 1, 2, 3]
+    assert cut(truncate_prompt_tokens=-1) == [5, 6, 7, 8, 9]
+    for wrong in (0, 9):
+        with pytest.raises(BadRequest, match="1 to 8"):
+            cut(truncate_prompt_tokens=wrong)
+
+
+@pytest.mark.parametrize(
+    ("fields", "echoed"),
+    [
+        ({}, None),
+        ({"add_generation_prompt": False}, "hi"),
+        ({"messages": [{"role": "assistant", "content": "so"}]}, "so"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a"}]}]}, "a"),
+        ({"messages": [{"role": "assistant", "content": None}]}, None),
+    ],
+)
+def test_a_chat_echoes_the_message_that_it_continues(
+    fields: dict[str, Any], echoed: str | None
+) -> None:
+    body = decode_body(json.dumps(CHAT | {"echo": True} | fields).encode(), ChatBody)
+    assert body.echoed_text == echoed
 
 
 def test_choices_are_seeded_apart_and_again_alike() -> None:

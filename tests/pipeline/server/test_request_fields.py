@@ -83,13 +83,21 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("top_k", "seed", "max_tokens", "max_completion_tokens", "top_logprobs"), 3),
     **dict.fromkeys(("max_new_tokens", "batch_num_adapters", "max_wait_tokens"), 3),
     **dict.fromkeys(("include_stop_str_in_output", "continue_final_message"), True),
+    "echo": True,
     **dict.fromkeys(("include_usage", "continuous_usage_stats", "pin", "layers", "nvtx"), True),
     **dict.fromkeys(("add_special_tokens", "add_generation_prompt"), False),
     "skip_special_tokens": False,
     "adapter_source": "hub",
     "stop_token_ids": [1, 2],
     "n": 2,
-    "best_of": 1,
+    "best_of": 2,
+    "suffix": "end",
+    "logit_bias": {"17": -2.5},
+    "bad_words": ["word"],
+    "truncation_side": "right",
+    **dict.fromkeys(("min_tokens", "prompt_logprobs", "truncate_prompt_tokens"), 3),
+    **{key: [5, 6] for key in ("allowed_token_ids", "logprob_token_ids")},
+    **dict.fromkeys(("return_token_ids", "return_tokens_as_token_ids", "no_stop_trim"), True),
     "max_per_adapter": 3,
     "slo_seconds": 2.5,
     "weights": {"a": 2.0},
@@ -213,8 +221,8 @@ def test_the_page_has_every_table_and_no_other() -> None:
 
 def test_zero_is_no_false_and_one_is_a_whole_number() -> None:
     assert 0 not in [off for off in OFF if off is not False]
-    with pytest.raises(BadRequest, match="prompt_logprobs"):
-        decode(CompletionBody, prompt_logprobs=0)
+    with pytest.raises(BadRequest, match="return_hidden_states"):
+        decode(CompletionBody, return_hidden_states=0)
     text = {"type": "text", "json_schema": None}
     body = decode(CompletionBody, response_format=text)
     assert isinstance(body, CompletionBody) and body.wanted_grammar() is None

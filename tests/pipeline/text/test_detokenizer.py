@@ -111,6 +111,15 @@ def test_an_answer_without_tokens_has_its_end_alone(tokenizer: Tokenizer) -> Non
     assert delta == TextDelta("r", 0, "", 0, (), (), "length")
 
 
+def test_an_end_without_a_token_releases_the_text_that_was_held(tokenizer: Tokenizer) -> None:
+    for more in ({}, {"include_stop_str_in_output": True}):
+        output, ids = stream(tokenizer, "###", **more), tokenizer.encode("a ##")
+        deltas = feed(output, ids, finish_reason=None)
+        end = output.push(StreamToken("r", len(ids), NO_TOKEN, (), "stop"))
+        assert end == TextDelta("r", 2, "##", len(ids), (), (), "stop")
+        assert text_of([*deltas, end]) == "a ##"
+
+
 def test_what_might_become_a_stop_string_is_held_until_it_cannot(tokenizer: Tokenizer) -> None:
     output = stream(tokenizer, "###")
     deltas = feed(output, tokenizer.encode("a ##"), finish_reason=None)
@@ -242,6 +251,18 @@ def test_special_tokens_stand_in_the_text_where_that_is_asked_for(tokenizer: Tok
     assert text_of(deltas) == "fine<|im_end|>\nmore"
     deltas = feed(stream(tokenizer, "<|im_end|>\n", skip_special_tokens=False), ids)
     assert text_of(deltas) == "fine" and deltas[-1].finish_reason == "stop"
+
+
+def test_a_special_token_that_is_shown_stands_in_the_text(tokenizer: Tokenizer) -> None:
+    shown = tokenizer.token_id("<|im_end|>")
+    assert shown is not None
+    ids = tokenizer.encode("<|im_start|>fine<|im_end|>\nmore")
+    deltas = feed(stream(tokenizer, shown_special_ids=(shown,)), ids)
+    assert text_of(deltas) == "fine<|im_end|>\nmore"
+    deltas = feed(stream(tokenizer, "<|im_end|>\nm", shown_special_ids=(shown,)), ids)
+    assert text_of(deltas) == "fine" and deltas[-1].finish_reason == "stop"
+    deltas = feed(stream(tokenizer, "<|im_start|>f", shown_special_ids=(shown,)), ids)
+    assert text_of(deltas) == "" and deltas[-1].finish_reason == "stop"
 
 
 def test_the_stop_string_stays_where_that_is_asked_for(tokenizer: Tokenizer) -> None:
