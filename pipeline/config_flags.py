@@ -28,6 +28,7 @@ USUAL = (
 TUPLE_METAVARS = {
     "fair_weight": "NAME=W",
     "ignore_key": "KEY",
+    "served_model_name": "NAME",
     "allow_host": "NAME",
     "allow_origin": "URL",
 }
@@ -119,7 +120,9 @@ def _add_flag(
         options |= {"choices": get_args(field.kind), "metavar": metavar}
     else:
         options["metavar"] = field.metavar
-    if get_origin(field.kind) is tuple:
+    if field.name == "served_model_name":  # as in vLLM: several names after one flag
+        options |= {"action": "extend", "nargs": "+"}
+    elif get_origin(field.kind) is tuple:
         options["action"] = "append"
     elif field.kind in (int, float):
         options["type"] = field.kind
