@@ -14,8 +14,6 @@ from typing import Any
 from llguidance import StructTag, regex_to_lark
 from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
-from .anchors import AnchorInside, without_anchors
-
 MOST_CHARACTERS = 64 * 1024
 """Longest schema or grammar: 60 ms to compile for ordinary ones of this length."""
 WHITESPACE = r"[ \n\r\t]{1,32}"
@@ -141,13 +139,7 @@ def regex_grammar(pattern: str) -> str:
     digit. Raises `GrammarRefused`."""
     if not pattern:
         raise GrammarRefused("the regular expression is empty")
-    try:
-        bare = without_anchors(pattern)
-    except AnchorInside as error:
-        raise GrammarRefused(str(error)) from error
-    if not bare:
-        raise GrammarRefused("the regular expression matches only the empty text")
-    return _checked(f"start: /{regex_to_lark(bare, 'd')}/")
+    return _checked(f"start: /{regex_to_lark(pattern, 'd')}/")
 
 
 def choice_grammar(choices: Sequence[str]) -> str:
