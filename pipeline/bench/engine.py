@@ -76,7 +76,20 @@ LLAMA2_7B = LLAMA_8B | {
     "max_position_embeddings": 4096,
     "rope_theta": 10000.0,
 }
-SHAPES = {"llama-3.1-8b": LLAMA_8B, "llama-2-7b": LLAMA2_7B}
+SMOLLM2_135M: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100000.0,
+    "tie_word_embeddings": True,
+}
+SHAPES = {"llama-3.1-8b": LLAMA_8B, "llama-2-7b": LLAMA2_7B, "smollm2-135m": SMOLLM2_135M}
 MIXED_RANKS = (8, 16, 32, 64)
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -219,11 +232,17 @@ class Engine:
         write_token_table(self.directory, make_token_table(Tokenizer(self.directory)))
 
     def ask(
-        self, adapter: str | None, prompt_tokens: int, new_tokens: int, **sampling: Any
-    ) -> None:
-        """Adds one request, greedy unless `sampling` has another temperature."""
+        self,
+        adapter: str | None,
+        prompt_tokens: int,
+        new_tokens: int,
+        prompt_seed: int | None = None,
+        **sampling: Any,
+    ) -> tuple[int, ...]:
+        """Adds one request, greedy unless `sampling` has another temperature; its prompt is random
+        by `prompt_seed`, by default another one each time. Returns the prompt."""
         self._number += 1
-        rng = random.Random(self._number)
+        rng = random.Random(self._number if prompt_seed is None else prompt_seed)
         prompt = tuple(rng.randrange(self.model_config.vocab_size) for _ in range(prompt_tokens))
         usual = {"max_tokens": new_tokens, "temperature": 0.0, "ignore_eos": True}
         params = SamplingParams(**(usual | sampling))
@@ -236,6 +255,7 @@ class Engine:
         )
         self.scheduler.add_request(request, time.time())
         self._asked[request.request_id] = time.time()
+        return prompt
 
     def run(
         self, arrive: Callable[[], float | None] = lambda: None
