@@ -9,17 +9,16 @@ import pytest
 from token_tables import matches, vocabulary
 
 from loraconsole.pipeline.grammar.grammar_checker import GrammarChecker
+from loraconsole.pipeline.grammar.json_schema import enforceable, subschemas
 from loraconsole.pipeline.grammar.specification import (
     MOST_CHARACTERS,
     GrammarRefused,
     choice_grammar,
-    enforceable,
     json_object_grammar,
     json_schema_grammar,
     own_grammar,
     regex_grammar,
     structural_tag_grammar,
-    subschemas,
 )
 
 PERSON = {
@@ -76,6 +75,8 @@ def test_formats_are_enforced_if_they_are_known() -> None:
         "const": {"format": "y"},
     }
     assert enforceable(schema) == {**schema, "items": {}}
+    counted = json_schema_grammar({"type": "array", "items": {"const": 1}, "maxItems": 2.0})
+    assert matches(counted, "[1, 1]") and not matches(counted, "[1, 1, 1]")
 
 
 def test_every_part_of_a_schema_has_its_place() -> None:
