@@ -23,6 +23,8 @@ from ..messages import END_OF_ANSWER, NO_TOKEN, SamplingParams
 from .compute_queue import sent
 from .token_rules import TokenRules
 
+RULED_OUT = -9999.0
+"""OpenAI's log probability of a token that cannot come, where it must be a number."""
 NOTHING_ALLOWED = -3
 """Replaces a token where a grammar goes on, but other parameters leave none of its tokens."""
 HAS_TRITON = find_spec("triton") is not None
@@ -191,7 +193,7 @@ def _take_masked(logprobs: Tensor, logits: Tensor, asking: Sequence[tuple[int, S
     wanting = [(at, i) for at, (i, row) in enumerate(asking) if row.params.masked_logprobs]
     if wanting:
         places, index = (_on(logits.device, column) for column in zip(*wanting, strict=True))
-        logprobs[places] = logits[index].log_softmax(dim=-1)
+        logprobs[places] = logits[index].log_softmax(dim=-1).clamp_(min=RULED_OUT)
 
 
 def _choose(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:

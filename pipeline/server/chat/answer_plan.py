@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ...grammar.json_schema import enforceable
 from ...grammar.wanted_grammar import WantedGrammar
 from ...text.chat_template import ChatTemplate
 from ...text.tokenizer import Tokenizer
@@ -132,7 +133,9 @@ def _constrained(tools: ChatTools) -> tuple[Tool, ...]:
     their schema."""
     any_object = {"type": "object"}
     return tuple(
-        tool if tools.must_call or tool.name in tools.strict else Tool(tool.name, any_object)
+        Tool(tool.name, enforceable(tool.parameters))
+        if tools.must_call or tool.name in tools.strict
+        else Tool(tool.name, any_object)
         for tool in tools.tools
     )
 
