@@ -17,12 +17,12 @@ from ..model.batch_torch import Staging, StepResult, StepRow, TorchPlan
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
 from ..model.page_pool import pages_for
-from ..model.prompt_scores import PromptScores, score_prompts
 from ..model.sampler import NOTHING_SAMPLED, SampleRow, TokenMask, sample
 from ..runtime.spans import Spans
 from .grammar_masks import ConstrainedRows, GrammarMasks, token_mask
 from .loaded_model import LoadedModel
 from .pending_step import IssuedStep, microseconds_since
+from .prompt_scores import PromptScores, score_prompts
 
 if TYPE_CHECKING:  # these modules need Triton
     from ..model.batch_kernels import PagedPlan
