@@ -92,7 +92,7 @@ def logits_of(
             engine.ask(names[number % len(names)], 20 + 7 * (number % 30), NEW + 20)
         wanted: dict[tuple[int, ...], int] = {}
         for place, (length, adapter) in group:
-            wanted[engine.ask(names[adapter], length, NEW, seed=-1 - place)] = place
+            wanted[engine.ask(names[adapter], length, NEW, prompt_seed=-1 - place)] = place
         yield from _run(engine, wanted)
 
 

@@ -38,7 +38,7 @@ from ...kernels.lora import (
 from ..model_files.model_config import ModelConfig
 from .adapter import SITES, module_shapes
 from .adapter_store import AdapterStore
-from .batch_torch import StepRow, score_places
+from .batch_torch import ScoredRow, StepRow, score_places
 from .layers import Rotary
 from .page_pool import PAGE_SIZE
 
@@ -105,7 +105,9 @@ class PagedPlan:
         self._prompts = [row for row in rows if row.num_tokens > 1]
         self.rows = [*self._single, *self._prompts]
         self.samples = [row for row in self.rows if row.samples]
-        self.scored = [row for row in self.rows if row.num_scores] if has_scores else []
+        self.scored = list[ScoredRow]()
+        if has_scores:
+            self.scored += [row for row in self.rows if isinstance(row, ScoredRow)]
         self.bucket = bucket
         self.block = queries or (CHUNK_BLOCK if bucket else PREFILL_BLOCK)
         room = bucket or Bucket(len(self._single), sum(row.num_tokens for row in self._prompts))

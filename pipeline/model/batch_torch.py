@@ -58,14 +58,6 @@ class StepRow:
     known: int
     pages: list[int]
     adapter: str | None
-    scores_from: int = 0
-    scores_to: int = 0
-    """Of the positions `scores_from` to `scores_to` of the prompt, the logprobs of the next tokens
-    are wanted too."""
-
-    @property
-    def num_scores(self) -> int:
-        return self.scores_to - self.scores_from
 
     @property
     def stop(self) -> int:
@@ -75,6 +67,19 @@ class StepRow:
     def samples(self) -> bool:
         """Whether the row includes the last known token, so that the next one is sampled."""
         return self.stop == self.known
+
+
+@dataclass(frozen=True)
+class ScoredRow(StepRow):
+    """A piece of a prompt, of some of whose positions the logprobs of the next tokens are wanted
+    too: `scores_from` to `scores_to`, at least one."""
+
+    scores_from: int
+    scores_to: int
+
+    @property
+    def num_scores(self) -> int:
+        return self.scores_to - self.scores_from
 
 
 @dataclass(frozen=True)
@@ -246,6 +251,8 @@ def score_places(rows: Iterable[tuple[int, StepRow]], history_width: int) -> tup
     tokens: list[int] = []
     places: list[int] = []
     for first, row in rows:
+        if not isinstance(row, ScoredRow):
+            continue
         positions = range(row.scores_from, row.scores_to)
         tokens += [first + position - row.start for position in positions]
         places += [row.slot * history_width + position + 1 for position in positions]
@@ -288,9 +295,9 @@ class TorchPlan:
         self._write = add(pool.write_index(self._pages_of(counts, positions), positions))
         sampling = [index for index, row in enumerate(self.rows) if row.samples]
         self.samples = [self.rows[index] for index in sampling]
-        wanted, self._score_history, self.scored = ends[sampling] - 1, -1, list[StepRow]()
+        wanted, self._score_history, self.scored = ends[sampling] - 1, -1, list[ScoredRow]()
         if has_scores:
-            self.scored = [row for row in self.rows if row.num_scores]
+            self.scored = [row for row in self.rows if isinstance(row, ScoredRow)]
             tokens, places = score_places(zip(self._first, self.rows, strict=True), history_width)
             wanted = np.concatenate([wanted, tokens])
             self._score_history = add(places)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,8 +37,7 @@ WHOLE = float(1 << 33)
 exact sum of a million of them, in any order; those of tokens 10^10 times less likely are 0."""
 
 
-@dataclass(frozen=True)
-class SampleRow:
+class SampleRow(NamedTuple):
     """How to sample one row of logits: parameters, history slot, and number of known tokens."""
 
     params: SamplingParams
