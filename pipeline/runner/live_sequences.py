@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ..grammar.constraint import Constraint
 from ..messages import Admission, BatchRow, KeptSequence, SamplingParams
-from ..model.batch_torch import StepRow
+from ..model.batch_torch import ScoredRow, StepRow
 from ..model.page_pool import PAGE_SIZE, pages_for
 from ..model.token_rules import TokenRules
 
@@ -53,20 +53,13 @@ class LiveSequence:
             f"sequence {self.number}: {stop} tokens in {len(self.pages)} pages"
         )
         self.computed = stop
-        scores_from = scores_to = 0
-        if self.scored and start < self.num_prompt - 1:
+        given = (self.slot, start, row.num_tokens, self.known, self.pages, adapter)
+        if self.scored:
             scores_to = min(stop, self.num_prompt - 1)
-            scores_from = min(max(start, self.scored - 1), scores_to)
-        return StepRow(
-            self.slot,
-            start,
-            row.num_tokens,
-            self.known,
-            self.pages,
-            adapter,
-            scores_from,
-            scores_to,
-        )
+            scores_from = max(start, self.scored - 1)
+            if scores_from < scores_to:
+                return ScoredRow(*given, scores_from, scores_to)
+        return StepRow(*given)
 
 
 class LiveSequences:

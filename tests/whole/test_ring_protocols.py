@@ -148,7 +148,85 @@ def test_a_response_under_way_is_taken_up_again(ring: Ring) -> None:
     assert again == list(range(again[0], len(numbers)))
 
 
+PLACE = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 12}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+WEATHER = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+
+def test_a_response_calls_a_function_and_goes_on_from_its_output(
+    client: openai.OpenAI,
+) -> None:
+    ask: dict[str, Any] = {
+        "model": BASE,
+        "input": WEATHER,
+        "temperature": 0,
+        "max_output_tokens": 60,
+        "tools": [{"type": "function", "name": "weather", "parameters": PLACE, "strict": True}],
+        "parallel_tool_calls": False,
+    }
+    whole = client.responses.create(**ask, tool_choice="required")
+    (call,) = whole.output
+    assert call.type == "function_call" and call.name == "weather" and whole.status == "completed"
+    assert json.loads(call.arguments)["city"]
+    named = {"type": "function", "name": "weather"}
+    stream = list(client.responses.create(**ask, tool_choice=named, stream=True))  # type: ignore[call-overload]
+    parts = [e.delta for e in stream if e.type == "response.function_call_arguments.delta"]
+    assert "".join(parts) == call.arguments and len(parts) > 1
+    assert [e.type for e in stream if e.type.endswith("item.added")] == [
+        "response.output_item.added"
+    ]
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain."}
+    more = {**ask, "input": [output], "previous_response_id": whole.id, "max_output_tokens": 4}
+    assert client.responses.create(**more, tool_choice="none").output_text
+    reference = {"type": "item_reference", "id": call.id}
+    again = {**more, "input": [*WEATHER, reference, output], "previous_response_id": None}
+    assert client.responses.create(**again, tool_choice="none").output[0].type == "message"
+
+
+def test_a_response_has_the_form_that_is_asked_for(client: openai.OpenAI) -> None:
+    form = {"type": "json_schema", "name": "place", "schema": PLACE, "strict": True}
+    found = client.responses.create(
+        **GREEDY,
+        input="A city",
+        text={"format": form},
+        max_output_tokens=60,  # type: ignore[arg-type]
+    )
+    assert set(json.loads(found.output_text)) == {"city"}
+    assert found.text and found.text.format and found.text.format.type == "json_schema"
+
+
 # --- Anthropic's messages
+
+
+def test_a_message_uses_a_tool_and_reads_its_result(ring: Ring) -> None:
+    ask: dict[str, Any] = {
+        "messages": WEATHER,
+        "max_tokens": 60,
+        "temperature": 0,
+        "tools": [{"name": "weather", "input_schema": PLACE}],
+    }
+    choice = {"type": "any", "disable_parallel_tool_use": True}
+    whole = post(ring, "/v1/messages", **ask, tool_choice=choice)
+    (use,) = whole["content"]
+    assert (use["type"], use["name"], whole["stop_reason"]) == ("tool_use", "weather", "tool_use")
+    named = {"type": "tool", "name": "weather", "disable_parallel_tool_use": True}
+    body = {**ask, "tool_choice": named, "stream": True}
+    stream = events(ring.http.post("/v1/messages", json=body))
+    parts = [data["delta"] for name, data in stream if name == "content_block_delta"]
+    assert json.loads("".join(part["partial_json"] for part in parts)) == use["input"]
+    assert stream[-2][1]["delta"]["stop_reason"] == "tool_use"
+    result = {"type": "tool_result", "tool_use_id": use["id"], "content": "Rain."}
+    said = [
+        *WEATHER,
+        {"role": "assistant", "content": whole["content"]},
+        {"role": "user", "content": [result]},
+    ]
+    more = {**ask, "messages": said, "max_tokens": 4, "tool_choice": {"type": "none"}}
+    assert post(ring, "/v1/messages", **more)["content"][0]["type"] == "text"
 
 
 def test_a_message_says_what_a_chat_says(ring: Ring) -> None:

@@ -35,7 +35,7 @@ class Answering:
 
     def model_named(self, model: str, others: Mapping[str, str]) -> str:
         """The model of a request as its client named it; the base model's id if it did not."""
-        return model or next(iter(others.values()), self.gateway.config.model)
+        return model or next(iter(others.values()), self.gateway.config.model_name)
 
     async def check_ready(self, request: HttpRequest) -> None:
         """Raises `BadRequest` (503) if the pipeline cannot take a request, nor will in a moment."""

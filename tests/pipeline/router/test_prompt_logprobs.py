@@ -29,6 +29,7 @@ from loraconsole.pipeline.messages import (
     StreamTokens,
     Tokens,
 )
+from loraconsole.pipeline.model.batch_torch import ScoredRow
 from loraconsole.pipeline.router.core import RouterCore
 from loraconsole.pipeline.router.effects import Send
 from loraconsole.pipeline.runner.live_sequences import LiveSequences
@@ -60,7 +61,7 @@ class Worker:
         for row in batch.rows:
             sequence = self.live[row.sequence]
             step = sequence.advance(row, None, [])
-            if step.num_scores:
+            if isinstance(step, ScoredRow):
                 piece = piece_of(step.scores_from + 1, step.num_scores)
                 scored.append(SequenceLogprobs(row.sequence, piece))
             if step.samples:
