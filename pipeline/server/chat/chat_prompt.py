@@ -51,12 +51,18 @@ def _message(message: Any, at: str) -> dict[str, Any]:
     _check_content(message.get("content"), f"{at}.content")
     if message["role"] == "function":
         message = {"tool_call_id": OLD_CALL_ID, **message, "role": "tool"}
+    place = f"{at}.tool_calls"
     if (old := message.get("function_call")) and not calls:
-        calls = [{"id": OLD_CALL_ID, "type": "function", "function": old}]
+        calls, place = (
+            [{"id": OLD_CALL_ID, "type": "function", "function": old}],
+            f"{at}.function_call",
+        )
         message = {key: value for key, value in message.items() if key != "function_call"}
-        at = f"{at}.function_call"
-        return {**message, "tool_calls": _tool_calls(calls, at)}
-    return {**message, "tool_calls": _tool_calls(calls, f"{at}.tool_calls")} if calls else message
+    if not calls:
+        return message
+    # Many templates read the content of every message.
+    content = message.get("content") or ""
+    return {**message, "content": content, "tool_calls": _tool_calls(calls, place)}
 
 
 def _check_content(content: Any, at: str) -> None:
