@@ -38,9 +38,10 @@ def conversation(messages: Sequence[Any]) -> list[dict[str, Any]]:
     return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
-def _message(message: Any, at: str) -> dict[str, Any]:
-    if not isinstance(message, dict):
+def _message(given: Any, at: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
         raise BadRequest(f"{at} is not an object", param=at)
+    message: dict[str, Any] = given
     if not isinstance(message.get("role"), str) or not message["role"]:
         raise BadRequest(f"{at} needs a role (a string)", param=at)
     if message.get("audio"):
