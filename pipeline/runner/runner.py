@@ -119,7 +119,11 @@ class ModelRunner:
         self.loaded = load_model(self._config, directory, rank, self.queue, self._make_bar, keeper)
         whole = self.loaded.whole
         masks = GrammarMasks(
-            self._run or directory, whole.vocab_size, whole.eos_token_ids, self.queue.threads
+            self._run or directory,
+            whole.vocab_size,
+            whole.eos_token_ids,
+            self.queue.threads,
+            on_gpu=self.queue.device.type == "cuda",
         )
         return StepCompute(self.loaded, self.queue, self.spans, masks, max_rows)
 
