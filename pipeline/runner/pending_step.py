@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..messages import NO_TOKEN, Logprob, SampledToken, SequenceLogprobs, Step
-from ..model.prompt_scores import PromptScores
 from ..model.sampler import NOTHING_ALLOWED, Sampled
 from ..runtime.clock import unix_time
+from .prompt_scores import PromptScores
 from .scored_rows import ScoredRows
 
 NO_CANDIDATE = (

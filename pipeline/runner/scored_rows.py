@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..messages import PromptLogprobs, SequenceLogprobs
 from ..model.batch_torch import ScoredRow
-from ..model.prompt_scores import PromptScores
 from .live_sequences import LiveSequence
+from .prompt_scores import PromptScores
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ...messages import TextDelta, TokenLogprob, TokenText
 from ..http.bad_request import BadRequest
 from .event_writer import EventWriter, data_lines
 from .generate_form import GenerateForm
+from .prompt_part import unpacked
 from .streams import AnswerStreams, Stream
 
 SLORA = GenerateForm()
@@ -28,7 +29,7 @@ def generate_object(answer: AnswerStreams) -> Any:
     if form.with_details:
         found["details"] = {
             **_details(stream, form),
-            "prefill": [],
+            "prefill": _prefill(answer, stream),
             "tokens": [_token(token, form, token.chosen.token) for token in stream.logprobs],
         }
         if form.num_top:
@@ -97,6 +98,19 @@ def _plain(token: TokenText) -> dict[str, Any]:
 
 def _top_tokens(token: TokenLogprob, count: int) -> list[dict[str, Any]]:
     return [_plain(other) for other in token.top[:count]]
+
+
+def _prefill(answer: AnswerStreams, stream: Stream) -> list[dict[str, Any]]:
+    """The prompt's tokens, if they are asked for; the first one has no logprob."""
+    request, tokenizer = stream.request, answer.tokenizer
+    if request.params.prompt_logprobs is None or tokenizer is None:
+        return []
+    scores = [score for piece in stream.prompt_logprobs for score in unpacked(piece, 0)]
+    logprobs = [None, *(score.logprob for score in scores)]
+    return [
+        {"id": token_id, "text": tokenizer.token_text(token_id), "logprob": logprob}
+        for token_id, logprob in zip(request.prompt_ids, logprobs, strict=True)
+    ]
 
 
 def _details(stream: Stream, form: GenerateForm) -> dict[str, Any]:

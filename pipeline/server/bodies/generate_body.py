@@ -68,6 +68,7 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
     truncate: Count | None = None
     return_full_text: bool = False
     details: bool = False
+    decoder_input_details: bool = False
     top_n_tokens: TopLogprobs | None = None
     return_k_alternatives: TopLogprobs | None = None
     grammar: ResponseFormat | None = None
@@ -89,6 +90,11 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
         if self.stop and self.stop_sequences:
             raise BadRequest(
                 "stop and stop_sequences are two names of one field", param="parameters.stop"
+            )
+        if self.decoder_input_details and not self.details:
+            raise BadRequest(
+                "parameters.decoder_input_details needs details: true",
+                param="parameters.decoder_input_details",
             )
         samples = self.do_sample
         if style == "tgi":
@@ -115,6 +121,7 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
             ignore_eos=self.ignore_eos or self.ignore_eos_token,
             logprobs=max(self.top_n_tokens or 0, self.return_k_alternatives or 0),
             skip_special_tokens=self.skip_special_tokens,
+            prompt_logprobs=0 if self.decoder_input_details else None,
         )
 
     def _default_length(self, defaults: GenerationDefaults, style: Style) -> int:
