@@ -155,7 +155,7 @@ class StepCompute:
                 if computing is not None:
                     began = time.perf_counter()
                     with self._spans.span("await masks"):
-                        masks = computing.result()
+                        masks = computing()
                     waited_us = microseconds_since(began)
                     mask = token_mask(constrained, masks, self._queue.device)
                     errors = {constrained[at][0]: error for at, error in masks.errors.items()}
