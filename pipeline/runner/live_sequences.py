@@ -53,10 +53,7 @@ class LiveSequence:
             f"sequence {self.number}: {stop} tokens in {len(self.pages)} pages"
         )
         self.computed = stop
-        scores_from = scores_to = 0
-        if self.scored and start < self.num_prompt - 1:
-            scores_to = min(stop, self.num_prompt - 1)
-            scores_from = min(max(start, self.scored - 1), scores_to)
+        scores_from, scores_to = self._scores(start, stop) if self.scored else (0, 0)
         return StepRow(
             self.slot,
             start,
@@ -67,6 +64,15 @@ class LiveSequence:
             scores_from,
             scores_to,
         )
+
+    def _scores(self, start: int, stop: int) -> tuple[int, int]:
+        """The positions from `start` to `stop` whose states are wanted, from and to: all but the
+        prompt's last, of which the next token is no part of it, or those that are pooled."""
+        pooling = self.params.pooling
+        first = {"": self.scored - 1, "mean": 0, "last": self.num_prompt - 1}[pooling]
+        scores_to = min(stop, self.num_prompt if pooling else self.num_prompt - 1)
+        scores_to = max(start, scores_to)
+        return min(max(start, first), scores_to), scores_to
 
 
 class LiveSequences:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -407,3 +408,63 @@ def test_tgis_info_names_model_and_limits(ring: Ring) -> None:
     info = ring.http.get("/info").json()
     assert info["model_id"] == BASE and info["max_total_tokens"] == info["max_input_tokens"] + 1
     assert ring.http.get("/").status_code == 200
+
+
+# --- embeddings
+
+
+def test_embeddings_are_vectors_of_length_one(ring: Ring) -> None:
+    texts = ["The sea is blue.", "word " * 700, "A"]
+    found = post(ring, "/v1/embeddings", input=texts, model=BASE)
+    assert [each["index"] for each in found["data"]] == [0, 1, 2]
+    vectors = [each["embedding"] for each in found["data"]]
+    assert all(abs(math.hypot(*vector) - 1) < 1e-5 for vector in vectors)
+    counts = [post(ring, "/tokenize", prompt=text)["count"] for text in texts]
+    assert found["usage"]["prompt_tokens"] == found["usage"]["total_tokens"] == sum(counts)
+    ids = [post(ring, "/tokenize", prompt=text)["tokens"] for text in texts]
+    again = post(ring, "/v1/embeddings", input=ids)
+    for vector, other in zip(vectors, again["data"], strict=True):
+        assert other["embedding"] == pytest.approx(vector, abs=1e-5)
+
+
+def test_a_vector_is_of_its_adapter_and_pooling(ring: Ring) -> None:
+    ask: dict[str, Any] = {"input": "The sea is blue."}
+    asked = [
+        {},
+        {"model": "pirate"},
+        {"pooling": "mean"},
+        {"normalize": False},
+        {"truncate_prompt_tokens": 2},
+    ]
+    found = [post(ring, "/v1/embeddings", **ask, **more) for more in asked]
+    vectors = [each["data"][0]["embedding"] for each in found]
+    assert len({tuple(vector) for vector in vectors}) == len(asked)
+    last, _, _, whole, _ = vectors
+    length = math.hypot(*whole)
+    assert [number / length for number in whole] == pytest.approx(last, abs=1e-5)
+    single = post(ring, "/v1/embeddings", input="A", pooling="mean")["data"][0]["embedding"]
+    other = post(ring, "/v1/embeddings", input="A")["data"][0]["embedding"]
+    assert single == pytest.approx(other, abs=1e-6)
+
+
+def test_openais_client_reads_base64(ring: Ring) -> None:
+    with openai.OpenAI(base_url=f"{ring.url}/v1", api_key="none", max_retries=0) as client:
+        read = client.embeddings.create(model="pirate", input="The sea").data[0].embedding
+    plain = post(ring, "/v1/embeddings", model="pirate", input="The sea")["data"][0]["embedding"]
+    assert read == pytest.approx(plain, abs=1e-6)
+
+
+def test_what_no_vector_can_be_made_of_is_refused(ring: Ring) -> None:
+    for body, param in (
+        ({"input": []}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": ["a", [1]]}, "input"),
+        ({"input": "a", "dimensions": 7}, "dimensions"),
+        ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
+        ({"input": "sea " * 9000}, "input"),
+        ({"input": "a", "model": "absent"}, "model"),
+    ):
+        response = ring.http.post("/v1/embeddings", json=body)
+        assert response.status_code in (400, 404), response.text
+        assert response.json()["error"]["param"] == param
+    ring.wait_idle()

@@ -79,8 +79,9 @@ class Gateway:
     """The open requests and orders of one server, and its model's tokenizer and limits."""
 
     tokenizer: Tokenizer
-    """Set by the server before it is READY, as is the next."""
+    """Set by the server before it is READY, as are the next two."""
     vocab_size: int
+    hidden_size: int
 
     def __init__(self, process: Process) -> None:
         self._process = process
