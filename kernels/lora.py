@@ -212,7 +212,7 @@ def _shrink(
     PAGE: tl.constexpr,
     UNIT: tl.constexpr,
     TILES: tl.constexpr,
-    IS_PROMPT: tl.constexpr,
+    MAY_BE_ALONE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_R: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -235,7 +235,7 @@ def _shrink(
     is_rank = rank < own
     pages += slot * max_pages
     is_alone = False
-    if not IS_PROMPT:
+    if MAY_BE_ALONE:
         is_alone = count == 1
     if is_alone:
         columns = tl.arange(0, UNIT)
@@ -462,12 +462,14 @@ def shrink_paged(
     max_ranks: int,
     unit: int,
     block_m: int = GROUP_ROWS,
+    alone: bool = True,
 ) -> Shrunk:
     """x[t] @ A.T with t's adapter, for every token t of a group, in pieces of K.
 
     x [num_tokens, in_features], rows contiguous; pool [num_pages, elements] of one layer;
     `max_ranks`, a multiple of RANK_BLOCK: upper bound of the sum of the site's ranks; groups have
-    at most `block_m` tokens; `unit`: see `Shrunk`, at least 16.
+    at most `block_m` tokens; `unit`: see `Shrunk`, at least 16. `alone`: a single token of an
+    adapter is summed in vectors, so in another order than several are.
     """
     num_tokens, in_features = x.shape
     page = pool.shape[1]
@@ -492,7 +494,7 @@ def shrink_paged(
         PAGE=page,
         UNIT=own_unit,
         TILES=tiles,
-        IS_PROMPT=block_m == PROMPT_GROUP_ROWS,
+        MAY_BE_ALONE=alone and block_m != PROMPT_GROUP_ROWS,
         BLOCK_M=block_m,
         BLOCK_R=RANK_BLOCK,
         PRECISION=precision(x),

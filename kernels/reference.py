@@ -117,6 +117,26 @@ def attend_prefill(
     return out.permute(2, 0, 1, 3).reshape(num_tokens, num_heads * head_dim)
 
 
+def attend_fixed(
+    q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, most_keys: int
+) -> Tensor:
+    """Attention of decode rows or of a prompt's tokens, with one order of each token's sums.
+
+    q [n, m, head_dim]; keys, values [n, length, head_dim], the first key at a multiple of
+    `most_keys` in its sequence; mask [n or 1, m or 1, length], 0 or -inf -> [n, m, head_dim].
+
+    A sum over keys is cut into products of at most `most_keys` keys. A masked key adds an exact
+    zero, so neither the length nor other rows change a token's result.
+    """
+    bias = mask.expand(len(q), q.shape[1], -1)
+    weights = torch.baddbmm(bias, q, keys.transpose(1, 2), alpha=scale).softmax(dim=-1)
+    out = torch.bmm(weights[..., :most_keys], values[:, :most_keys])
+    for first in range(most_keys, keys.shape[1], most_keys):
+        part = slice(first, first + most_keys)
+        out.baddbmm_(weights[..., part], values[:, part])
+    return out
+
+
 # --- LoRA ---------------------------------------------------------------------------------------
 
 

@@ -20,10 +20,10 @@ RULE = (
 )
 
 
-def objection(name: str, base_model: str = "") -> str:
-    """Why `name` cannot name an adapter; empty if it can."""
+def objection(name: str, base_names: tuple[str, ...] = ()) -> str:
+    """Why `name` cannot name an adapter, beside the names of the base model; empty if it can."""
     shown = repr(name if len(name) <= LONGEST_NAME else f"{name[:60]}…")
-    if name and name in (base_model, BASE):
+    if name and name in (*base_names, BASE):
         return f"{shown} cannot name an adapter: it means the base model"
     if not name or len(name) > LONGEST_NAME or not all(map(_is_allowed, name)) or name[0] in "-./+":
         return f"{shown} cannot name an adapter: a name is {RULE}"

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from .adapter_name import objection
+from .adapter_name import LONGEST_NAME, objection
 from .api_keys import HIDDEN, KEY_VARIABLES
 from .errors import OperatorError, UsageError
 from .messages import POLICY_ALIASES, PROTOCOL, ClientWeight, EvictionRule, SchedulerSettings
@@ -87,6 +87,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         str,
         Meta(description="a Hugging Face directory, a .gguf file, a hub id, or the default's name"),
     ] = DEFAULT_MODEL
+    served_model_name: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="names of the base model in requests, in place of --model; answers, lists "
+            "and metrics have the first"
+        ),
+    ] = ()
     adapter: Annotated[
         tuple[str, ...],
         Meta(description="NAME=PATH of a PEFT directory or hub id; repeat for more"),
@@ -116,6 +123,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "4-bit weights for few rows and bfloat16 or float32 for many"
         ),
     ] = "auto"
+    deterministic: Annotated[
+        bool | None,
+        Meta(
+            description="answers do not depend on what else is served: one weight format, and sums "
+            "in one order for every batch; by default where that costs little (a CPU, but not "
+            "4-bit weights with --dtype auto)"
+        ),
+    ] = None
     tp: Annotated[
         int,
         Meta(
@@ -405,6 +420,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     f"{flag_of(one)} and {flag_of(other)} contradict each other: {reason}",
                     "leave one of them out",
                 )
+        for name in self.served_model_name:
+            if not name or len(name) > LONGEST_NAME or not name.isprintable():
+                raise UsageError(
+                    f"--served-model-name {name[:LONGEST_NAME]!r} cannot name a model",
+                    f"1 to {LONGEST_NAME} printable characters",
+                )
         for origin in self.allow_origin:
             if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin, re.IGNORECASE):
                 raise UsageError(
@@ -422,6 +443,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names of the base model in requests, that of answers and metrics first."""
+        return self.served_model_name or (self.model,)
+
+    @property
+    def model_name(self) -> str:
+        """The base model's name in answers, lists and metrics."""
+        return self.model_names[0]
+
+    @property
+    def short_model_names(self) -> tuple[str, ...]:
+        """The last part of a directory, a file or a hub id as --model: requests may use it, unless
+        an adapter has that name."""
+        if self.served_model_name:
+            return ()
+        last = self.model.rstrip("/").rpartition("/")[2]
+        return tuple(dict.fromkeys((last, last.removesuffix(".gguf"))))
+
+    @property
     def run_path(self) -> Path:
         return Path(self.run)
 
@@ -432,7 +472,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             name, equals, path = entry.partition("=")
             if not equals or not name or not path:
                 raise UsageError(f"--adapter {entry!r} is not NAME=PATH", "e.g. sql=./my-sql")
-            if reason := objection(name, self.model):
+            if reason := objection(name, self.model_names):
                 raise UsageError(f"--adapter {entry!r}: {reason}")
             if name in found:
                 raise UsageError(f"adapter {name!r} is given twice", "names must differ")
@@ -458,7 +498,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def _client_weight(self, entry: str) -> ClientWeight:
         name, weight = parse_weight(entry)
-        return ClientWeight("" if name == self.model else name, weight)
+        return ClientWeight("" if name in (self.model, *self.model_names) else name, weight)
 
     def process_names(self) -> tuple[str, ...]:
         """The ring's processes in start order; they are stopped in reverse."""

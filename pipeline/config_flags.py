@@ -28,6 +28,7 @@ USUAL = (
 TUPLE_METAVARS = {
     "fair_weight": "NAME=W",
     "ignore_key": "KEY",
+    "served_model_name": "NAME",
     "allow_host": "NAME",
     "allow_origin": "URL",
 }
@@ -44,6 +45,17 @@ class ConfigField(msgspec.Struct, frozen=True):
     @property
     def flag(self) -> str:
         return flag_of(self.name)
+
+    @property
+    def is_yes_or_no(self) -> bool:
+        """Whether it has a second flag, `--no-…`, because without either it has a third value."""
+        return bool(self.kind == (bool | None))
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All its flags."""
+        opposite = (f"--no-{self.flag.removeprefix('--')}",) if self.is_yes_or_no else ()
+        return (self.flag, *opposite)
 
     @property
     def metavar(self) -> str:
@@ -102,11 +114,15 @@ def _add_flag(
     options: dict[str, Any] = {"help": help, "default": argparse.SUPPRESS}
     if field.kind is bool:
         options["action"] = "store_true"
+    elif field.is_yes_or_no:
+        options["action"] = argparse.BooleanOptionalAction
     elif get_origin(field.kind) is Literal:
         options |= {"choices": get_args(field.kind), "metavar": metavar}
     else:
         options["metavar"] = field.metavar
-    if get_origin(field.kind) is tuple:
+    if field.name == "served_model_name":  # as in vLLM: several names after one flag
+        options |= {"action": "extend", "nargs": "+"}
+    elif get_origin(field.kind) is tuple:
         options["action"] = "append"
     elif field.kind in (int, float):
         options["type"] = field.kind

@@ -208,7 +208,7 @@ def verify_against(config: Config, command: VerifyCommand) -> int:
 
     def serve(prompts: tuple[Prompt, ...]) -> Answers:
         say("the pipeline computes")
-        models = [(config.model, None), (view.name, view.name)]
+        models = [(config.model_name, None), (view.name, view.name)]
         return asyncio.run(_ask_all(http, models, prompts, tokens, precision))
 
     say = _say(command.json)

@@ -113,7 +113,7 @@ def _print_status(config: Config, snapshot: Snapshot) -> None:
     store.fold_snapshot(snapshot, now)
     condition = store.board(now).condition
     why = f" ({condition.detail})" if condition.detail else ""
-    line = units.visible(f"{config.model} · {condition.word}{why} · {url}")
+    line = units.visible(f"{config.model_name} · {condition.word}{why} · {url}")
     console.print(line, soft_wrap=True, markup=False)
     if router := snapshot.router:
         used = router.pages_kv + router.pages_adapters

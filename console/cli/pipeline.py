@@ -83,7 +83,7 @@ async def _wait_until_ready(config: Config, command: UpCommand) -> int:
         if command.json:
             print_json(UpDocument(url=url, run=config.run, failed_adapters=documents(failed)))
         else:
-            ready = f"READY: {config.model} at {url} (run directory {config.run})"
+            ready = f"READY: {config.model_name} at {url} (run directory {config.run})"
             print(units.visible(ready))
         if command.foreground:
             await _stay(remote)

@@ -36,10 +36,10 @@ def prompt(config: Config, command: PromptCommand) -> int:
     )
     answers = [Answer(name, name) for name in command.adapter]
     if command.base or not answers:
-        answers.insert(0, Answer(config.model, f"{config.model} (base)"))
+        answers.insert(0, Answer(config.model_name, f"{config.model_name} (base)"))
     asyncio.run(_ask_all(config, answers, messages, params, quiet=command.json))
     if command.json:
-        print_json([_document(answer, config.model) for answer in answers])
+        print_json([_document(answer, config.model_name) for answer in answers])
     failed = [answer for answer in answers if answer.error]
     for answer in failed:
         print(f"loraconsole: {units.visible(f'{answer.label}: {answer.error}')}", file=sys.stderr)

@@ -29,7 +29,7 @@ def scheduler(config: Config, command: SchedulerCommand) -> int:
             return reply.scheduling
 
     settings = asyncio.run(carry())
-    weights = {weight.name or config.model: weight.weight for weight in settings.weights}
+    weights = {weight.name or config.model_name: weight.weight for weight in settings.weights}
     numbers = {name: getattr(settings, name) for name in NUMBERS}
     lines = [f"policy {settings.policy}", *(f"  {n} {value:g}" for n, value in numbers.items())]
     lines += [f"  weight of {name} {weight:g}" for name, weight in weights.items()]

@@ -84,6 +84,7 @@ async def chat(
         "messages": messages,
         "stream": True,
         "stream_options": {"include_usage": True},
+        "separate_reasoning": False,  # the text is shown as the model writes it
         **params.body,
     }
     events = _ChatEvents(f"console-{secrets.token_hex(12)}")

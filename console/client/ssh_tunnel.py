@@ -255,7 +255,7 @@ def describe_place(config: Config, is_running: bool, url: str, at: float) -> Pla
     return Place(
         run=config.run,
         is_running=is_running,
-        model=config.model,
+        model=config.model_name,
         processes=config.process_names(),
         url=url,
         host=socket.gethostname(),

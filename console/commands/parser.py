@@ -120,7 +120,11 @@ def _unknown(word: str, record: type[Command]) -> UsageError:
         return UsageError(f"{name} takes no argument {word}".strip(), f"usage: {usage}".strip())
     flags = [flag for argument in arguments_of(record) for flag in argument.spellings]
     if "run_options" in record.__struct_fields__:
-        flags += ["--config", "--prefetch", *(field.flag for field in config_fields())]
+        flags += [
+            "--config",
+            "--prefetch",
+            *(flag for field in config_fields() for flag in field.flags),
+        ]
     option = word.partition("=")[0]
     hint = did_you_mean(option, flags)
     if len(flags) <= FEW:

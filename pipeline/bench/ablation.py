@@ -160,8 +160,8 @@ def command_line(config: Config) -> list[str]:
         value = getattr(config, field.name)
         if value == getattr(Config(), field.name) or field.name in KEY_VARIABLES:
             continue
-        if field.kind is bool:
-            flags.append(field.flag)
+        if isinstance(value, bool):
+            flags.append(field.flags[0 if value else 1])
         else:
             values = value if get_origin(field.kind) is tuple else (value,)
             flags += [text for one in values for text in (field.flag, str(one))]

@@ -56,7 +56,15 @@ class BareLoop:
             first -= pages
             self._runner.adapters.place(name, range(first, first + pages)).result()
 
-    def decode(self, num_rows: int, steps: int, context: int, *, mixed: bool) -> float:
+    def decode(
+        self,
+        num_rows: int,
+        steps: int,
+        context: int,
+        *,
+        mixed: bool,
+        params: SamplingParams = GREEDY,
+    ) -> float:
         """Tokens per second over `steps` steps, for rows that begin with `context` tokens."""
         names = [None, *self.adapters] if mixed else [None]
         size = pages_for(context + steps + 1)
@@ -64,7 +72,7 @@ class BareLoop:
         for row in range(num_rows):
             prompt = tuple((row * 7 + place) % 1000 for place in range(context))
             adapter = names[row % len(names)]
-            admissions.append(Admission(row, prompt, context, GREEDY, adapter))
+            admissions.append(Admission(row, prompt, context, params, adapter))
             rows.append(BatchRow(row, context, tuple(range(row * size, (row + 1) * size))))
         self._start_over()
         self._runner.launch(Batch(0, 0, (), tuple(admissions), tuple(rows))).wait()

@@ -29,6 +29,8 @@ from typing import Any
 import torch
 
 from ..config import MEETING, Config
+from ..grammar.specification import json_schema_grammar
+from ..grammar.token_table import make_token_table, write_token_table
 from ..messages import (
     AdapterInfo,
     AdapterState,
@@ -49,6 +51,7 @@ from ..runner.step_limits import CHUNK_TOKENS
 from ..runtime.stdout import ends_with_its_reader
 from ..schedule.adapter_registry import AdapterRegistry
 from ..schedule.scheduler import Scheduler, SchedulerLimits
+from ..text.tokenizer import Tokenizer, make_byte_tokenizer
 from .ablation import COSTS, flags_text, stand_ins
 from .kernel_breakdown import measure_kernels
 from .stats import SLO_SECONDS
@@ -73,7 +76,20 @@ LLAMA2_7B = LLAMA_8B | {
     "max_position_embeddings": 4096,
     "rope_theta": 10000.0,
 }
-SHAPES = {"llama-3.1-8b": LLAMA_8B, "llama-2-7b": LLAMA2_7B}
+SMOLLM2_135M: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100000.0,
+    "tie_word_embeddings": True,
+}
+SHAPES = {"llama-3.1-8b": LLAMA_8B, "llama-2-7b": LLAMA2_7B, "smollm2-135m": SMOLLM2_135M}
 MIXED_RANKS = (8, 16, 32, 64)
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -85,6 +101,23 @@ VLLM_8B: dict[str, dict[int, float]] = {
 """Milliseconds per step of vLLM 0.26.0 on one H200: rank 16 on all linear modules, 256 tokens in,
 128 out, dummy weights, `max_loras=128`."""
 
+
+CONSTRAINED_TURNS = 5
+ENDLESS: dict[str, Any] = {
+    "type": "array",
+    "minItems": 10_000,
+    "items": {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 40},
+            "count": {"type": "integer"},
+            "kind": {"enum": ["one", "two", "three"]},
+        },
+        "required": ["name", "count", "kind"],
+        "additionalProperties": False,
+    },
+}
+"""A schema whose answers are longer than any that is measured."""
 
 SETTLED = 4
 """Steps after which earlier planning no longer affects the timing."""
@@ -102,7 +135,7 @@ class Engine:
     ) -> None:
         """`config`: settings of `Config`, including `tp`."""
         self._directory = tempfile.TemporaryDirectory()
-        directory = Path(self._directory.name)
+        self.directory = directory = Path(self._directory.name)
         (directory / "config.json").write_text(json.dumps(shape))
         self.model_config: ModelConfig = read_model_config(directory)
         self.config = Config(dummy=True, **config)
@@ -191,12 +224,28 @@ class Engine:
             found.append(self.runner.adapters.place(record.key, record.pages))
         return found
 
-    def ask(self, adapter: str | None, prompt_tokens: int, new_tokens: int) -> None:
-        """Adds one request."""
+    def write_tokens(self) -> None:
+        """Makes tokens for constrained answers: bytes and words, as many as the model has."""
+        make_byte_tokenizer(self.model_config.vocab_size).save(
+            str(self.directory / "tokenizer.json")
+        )
+        write_token_table(self.directory, make_token_table(Tokenizer(self.directory)))
+
+    def ask(
+        self,
+        adapter: str | None,
+        prompt_tokens: int,
+        new_tokens: int,
+        prompt_seed: int | None = None,
+        **sampling: Any,
+    ) -> tuple[int, ...]:
+        """Adds one request, greedy unless `sampling` has another temperature; its prompt is random
+        by `prompt_seed`, by default another one each time. Returns the prompt."""
         self._number += 1
-        rng = random.Random(self._number)
+        rng = random.Random(self._number if prompt_seed is None else prompt_seed)
         prompt = tuple(rng.randrange(self.model_config.vocab_size) for _ in range(prompt_tokens))
-        params = SamplingParams(max_tokens=new_tokens, temperature=0.0, ignore_eos=True)
+        usual = {"max_tokens": new_tokens, "temperature": 0.0, "ignore_eos": True}
+        params = SamplingParams(**(usual | sampling))
         request = Request(
             request_id=f"{self._number}",
             adapter=adapter,
@@ -206,6 +255,7 @@ class Engine:
         )
         self.scheduler.add_request(request, time.time())
         self._asked[request.request_id] = time.time()
+        return prompt
 
     def run(
         self, arrive: Callable[[], float | None] = lambda: None
@@ -287,6 +337,38 @@ def steps_table(
             found[kind][count] = stats
             write_result("steps", adapters=kind, requests=count, **stats)
     return found
+
+
+def constrained_table(engine: Engine, batches: list[int], prompt: int, new: int) -> None:
+    """Prints milliseconds per decode step of plain and of constrained requests, in turns."""
+    engine.write_tokens()
+    grammar = json_schema_grammar(ENDLESS)
+    kinds: dict[str, dict[str, Any]] = {
+        "greedy": {},
+        "greedy, constrained": {"grammar": grammar},
+        "random": {"temperature": 1.0},
+        "random, constrained": {"temperature": 1.0, "grammar": grammar},
+    }
+    for count in batches:
+        found: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for turn in range(CONSTRAINED_TURNS + 1):
+            for kind, params in kinds.items():
+                for number in range(count):
+                    engine.ask(None, prompt, new, seed=number, **params)
+                done = [at for at, step in engine.run() if step.phase == "decode"]
+                if turn:  # the first one compiles grammars and may compile kernels
+                    gaps = [(b - a) * 1e3 for a, b in itertools.pairwise(done)]
+                    found[kind].append(statistics.median(gaps))
+        for kind, values in found.items():
+            plain = found[kind.partition(",")[0]]
+            added = statistics.median(a / b - 1 for a, b in zip(values, plain, strict=True))
+            write_result(
+                "constrained",
+                sampling=kind,
+                requests=count,
+                ms=statistics.median(values),
+                added_percent=100 * added,
+            )
 
 
 def interference(engine: Engine, names: list[str], streams: int) -> None:
@@ -507,7 +589,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument(
         "--workload",
-        choices=("steps", "slora", "account", "interference", "ablate"),
+        choices=("steps", "slora", "account", "interference", "ablate", "constrained"),
         default="steps",
     )
     parser.add_argument("--layers", type=int, default=0, help="fewer layers, to try it out")
@@ -576,7 +658,9 @@ def measure_engine(given: argparse.Namespace, rank: int) -> None:
     write_result(
         "start", seconds=time.perf_counter() - started, pages=engine.ready.num_pages, **stages
     )
-    if given.workload != "slora":
+    if given.workload == "constrained":
+        constrained_table(engine, given.batches, given.prompt, given.new)
+    elif given.workload != "slora":
         count = max(given.batches)
         started = time.perf_counter()
         names = engine.add_adapters(count, given.rank, tuple(module_shapes(engine.model_config)))

@@ -226,7 +226,7 @@ def compare_runs(
     times = StepTimes.fit(seen.samples)
     if times is None:
         raise OperatorError(f"no step was answered in {path}", "there is nothing to learn from")
-    base = start.config.model
+    base = start.config.model_name
     core = seen.player.core
     recorded = summarise_run(
         seen.player.times, base, core.scheduler.step, core.scheduler.preemptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -25,6 +26,8 @@ class WantedGrammar:
     """JSON without white space."""
     is_closed: bool = False
     """Objects of a schema have no properties beside those that it names, unless it allows them."""
+    frame: Callable[[str], str] | None = None
+    """Makes of the content's grammar that of the whole text, with reasoning and tool calls."""
 
     @property
     def length(self) -> int:
@@ -34,6 +37,14 @@ class WantedGrammar:
     def text(self, special: frozenset[str]) -> str:
         """The grammar. `special` are the texts of special tokens. Raises `GrammarRefused`."""
         from . import specification as spec  # llguidance: 0.1 s
+
+        text = self._content(special)
+        if self.frame is None:
+            return text
+        return spec.lark_grammar(self.frame(text.removesuffix(spec.TAIL)))
+
+    def _content(self, special: frozenset[str]) -> str:
+        from . import specification as spec
 
         match self.kind:
             case "json_schema":

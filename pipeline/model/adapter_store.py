@@ -30,6 +30,7 @@ from ..model_files.model_config import ModelConfig
 from ..runtime.guarded_file import AdapterError
 from .adapter import SITES, Adapter, measure_adapter, module_shapes, read_adapter
 from .compute_queue import sent
+from .fixed_order import FixedOrder
 from .page_pool import Ints, PagePool, page_elements
 from .shard import WHOLE, Shard
 
@@ -324,12 +325,18 @@ class AdapterSegment:
     tokens: slice
     stack: AdapterStack
     position: int
+    order: FixedOrder | None = None
 
     def add(self, y: Tensor, x: Tensor, layer: int, site: str) -> None:
         """Adds the adapter's part to its tokens' rows of y."""
         if weights := self.stack.sites.get(site):
             a, b = weights.a[layer, self.position], weights.b[layer, self.position]
-            reference.add_lora(y[self.tokens], x[self.tokens], a, b)
+            own = y[self.tokens]
+            if self.order is None:
+                reference.add_lora(own, x[self.tokens], a, b)
+                return
+            padded = self.order.padded(x[self.tokens])
+            own.add_(torch.mm(torch.mm(padded, a.t()), b)[: len(own)])
 
 
 @dataclass(frozen=True)
@@ -392,7 +399,9 @@ class LoraPlan:
     joint: list[tuple[slice, AdapterStack, Ints, Ints]] = field(default_factory=list)
 
 
-def plan_lora(spans: Sequence[TokenRange], store: AdapterStore) -> LoraPlan:
+def plan_lora(
+    spans: Sequence[TokenRange], store: AdapterStore, order: FixedOrder | None = None
+) -> LoraPlan:
     """The products for spans in token order; joint spans of one padded rank must be neighbours."""
     plan = LoraPlan()
     names: dict[int, set[str]] = {}
@@ -407,20 +416,24 @@ def plan_lora(spans: Sequence[TokenRange], store: AdapterStore) -> LoraPlan:
         if not span.joint:
             stack = stacks[store.padded_rank(span.adapter)]
             tokens = slice(span.start, span.stop)
-            plan.segments.append(AdapterSegment(tokens, stack, stack.position[span.adapter]))
+            plan.segments.append(AdapterSegment(tokens, stack, stack.position[span.adapter], order))
     for rank, members in joint.items():
-        _plan_joint(plan, members, stacks[rank])
+        _plan_joint(plan, members, stacks[rank], order)
     return plan
 
 
-def _plan_joint(plan: LoraPlan, spans: list[TokenRange], stack: AdapterStack) -> None:
+def _plan_joint(
+    plan: LoraPlan, spans: list[TokenRange], stack: AdapterStack, fixed: FixedOrder | None
+) -> None:
     tokens = slice(spans[0].start, spans[-1].stop)
     owners = np.array([stack.position[span.adapter] for span in spans])  # one token a span
     if (owners == owners[0]).all():
-        plan.segments.append(AdapterSegment(tokens, stack, int(owners[0])))
+        plan.segments.append(AdapterSegment(tokens, stack, int(owners[0]), fixed))
         return
     counts = np.bincount(owners, minlength=len(stack.position))
     most = int(counts.max())
+    if fixed is not None:
+        most += -most % fixed.rows
     order = np.argsort(owners, kind="stable")
     within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
     places = np.empty_like(owners)

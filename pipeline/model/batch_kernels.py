@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from ...kernels.attention import (
     attend_prefill_paged,
     chunk_splits,
 )
+from ...kernels.fixed import attend_fixed_paged
 from ...kernels.fused import can_rotate, rotate_write
 from ...kernels.layouts import AdapterTables, Groups, Shrunk, Site
 from ...kernels.lora import (
@@ -37,7 +38,7 @@ from ...kernels.lora import (
 from ..model_files.model_config import ModelConfig
 from .adapter import SITES, module_shapes
 from .adapter_store import AdapterStore
-from .batch_torch import StepRow, score_places
+from .batch_torch import ScoredRow, StepRow, score_places
 from .layers import Rotary
 from .page_pool import PAGE_SIZE
 
@@ -95,15 +96,20 @@ class PagedPlan:
         max_pages: int,
         bucket: Bucket | None = None,
         has_scores: bool = False,
+        queries: int = 0,
     ) -> None:
-        """`has_scores`: some rows have scores; there is no bucket then."""
+        """`has_scores`: some rows have scores; there is no bucket then. `queries`: queries of a
+        block, if no token's sums may depend on the rest of the batch; 0: they may."""
+        self._is_fixed = bool(queries)
         self._single = [row for row in rows if row.num_tokens == 1]
         self._prompts = [row for row in rows if row.num_tokens > 1]
         self.rows = [*self._single, *self._prompts]
         self.samples = [row for row in self.rows if row.samples]
-        self.scored = [row for row in self.rows if row.num_scores] if has_scores else []
+        self.scored = list[ScoredRow]()
+        if has_scores:
+            self.scored += [row for row in self.rows if isinstance(row, ScoredRow)]
         self.bucket = bucket
-        self.block = CHUNK_BLOCK if bucket else PREFILL_BLOCK
+        self.block = queries or (CHUNK_BLOCK if bucket else PREFILL_BLOCK)
         room = bucket or Bucket(len(self._single), sum(row.num_tokens for row in self._prompts))
         self._num_single, self._num_prompt_tokens = room.rows, room.prompt_tokens
         self._num_prompts = MOST_PROMPTS if bucket else len(self._prompts)
@@ -204,15 +210,20 @@ class PagedPlan:
         for index, row in enumerate(self._single):
             if row.adapter is not None:
                 owners[index] = self._store.slot(row.adapter)
+        if self._is_fixed:  # tokens of prompts are like single ones
+            for first, row in zip(self._first_prompt_tokens, self._prompts, strict=True):
+                if row.adapter is not None:
+                    owners[first : first + row.num_tokens] = self._store.slot(row.adapter)
         self.inputs["owners"] = owners
-        order = np.argsort(owners[: self._num_single], kind="stable").tolist()
+        alike = len(owners) if self._is_fixed else self._num_single
+        order = np.argsort(owners[:alike], kind="stable").tolist()
         spans = [
             (slot, list(own))
             for slot, own in groupby(order, key=lambda i: int(owners[i]))
             if slot >= 0
         ]
-        self._group("groups", spans, GROUP_ROWS, self._num_single)
-        if not self._num_prompt_tokens:
+        self._group("groups", spans, GROUP_ROWS, alike)
+        if not self._num_prompt_tokens or self._is_fixed:
             return
         spans = [
             (self._store.slot(row.adapter), list(range(first, first + row.num_tokens)))
@@ -267,6 +278,8 @@ class PagedLora:
     unit: int
     readers: frozenset[str]
     """Sites whose next reader adds the remaining part for single tokens."""
+    is_fixed: bool = False
+    """No token's sums may depend on the rest of the batch."""
 
     def begin(self, x: Tensor, layer: int, site: str) -> Callable[[Tensor, bool], Shrunk | None]:
         """Records that x is ready. The returned function computes the adapters' products of x,
@@ -287,6 +300,7 @@ class PagedLora:
                     max_ranks=ranks,
                     unit=self.unit,
                     block_m=part.rows,
+                    alone=not self.is_fixed,
                 )
 
         for part in self.parts:
@@ -331,10 +345,12 @@ class PagedBatch:
         rotary: Rotary,
         store: AdapterStore,
         side: torch.cuda.Stream | None = None,
+        max_model_len: int = 0,
     ) -> None:
-        """`flat`: the packed `plan.inputs`. pool [num_layers, num_pages, …]."""
+        """`flat`: the packed `plan.inputs`. pool [num_layers, num_pages, …]. `max_model_len` is set
+        if no token's sums may depend on the rest of the batch."""
         views = plan.inputs.views(flat)
-        self._views, self._block = views, plan.block
+        self._views, self._block, self._longest = views, plan.block, max_model_len
         self.token_ids = history.view(-1).index_select(0, views["history"])
         rotation = rotary(views["positions"], views["known"])
         self._rotation = torch.view_as_real(rotation.squeeze(1))
@@ -350,9 +366,15 @@ class PagedBatch:
                 views["owners"],
                 tuple(_parts(views, side)),
                 store.unit,
-                frozenset(SITES)
-                - (set() if can_rotate(store.unit, model_config.head_dim) else {"qkv"}),
+                _readers(store.unit, model_config.head_dim, is_fixed=bool(max_model_len)),
+                bool(max_model_len),
             )
+        if max_model_len and "lengths" in views:
+            # A single token is a sequence of one query, after those before it.
+            lengths = views["lengths"]
+            index = torch.arange(len(lengths), dtype=torch.int32, device=lengths.device)
+            self._single_blocks = (index, torch.zeros_like(index))
+            self._single_sequences = (index, lengths - 1, lengths.clamp(max=1))
 
     def rotate_write(
         self, heads: Tensor, num_heads: int, pool: Tensor, rest: Shrunk | None
@@ -366,6 +388,8 @@ class PagedBatch:
         views, q = self._views, heads[:, :num_heads]
         out = heads.new_empty((len(heads), num_heads * heads.shape[2]))
         single = len(views["lengths"]) if "lengths" in views else 0
+        if self._longest:
+            return self._attend_fixed(q, pool, out, single, scale, window)
         if single:
             attend_decode_paged(
                 q[:single],
@@ -396,6 +420,41 @@ class PagedBatch:
                 lead=single,
             )
         return out
+
+    def _attend_fixed(
+        self, q: Tensor, pool: Tensor, out: Tensor, single: int, scale: float, window: int
+    ) -> Tensor:
+        """q [num_tokens, num_heads, head_dim] -> out, in one order of each token's sums."""
+        views = self._views
+
+        def attend(name: str, blocks: Any, sequences: Any, lead: int, end: int) -> None:
+            attend_fixed_paged(
+                q[:end],
+                pool,
+                views[name],
+                tuple(blocks),
+                tuple(sequences),
+                out[:end],
+                scale=scale,
+                window=window,
+                lead=lead,
+                max_model_len=self._longest,
+            )
+
+        if single:
+            attend("tables", self._single_blocks, self._single_sequences, 0, single)
+        if "prompt_blocks" in views:
+            blocks, sequences = views["prompt_blocks"], views["prompt_sequences"]
+            attend("prompt_tables", blocks, sequences, single, len(q))
+        return out
+
+
+def _readers(unit: int, head_dim: int, *, is_fixed: bool) -> frozenset[str]:
+    """Sites whose next reader adds the remaining adapter part. None if sums have one order: a norm
+    that adds it sums in another order than one that does not."""
+    if is_fixed:
+        return frozenset()
+    return frozenset(SITES) - (set() if can_rotate(unit, head_dim) else {"qkv"})
 
 
 def _parts(views: dict[str, Tensor], side: torch.cuda.Stream | None) -> Iterable[LoraPart]:

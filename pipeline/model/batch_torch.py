@@ -30,6 +30,7 @@ from .adapter_store import (
     TokenRange,
     plan_lora,
 )
+from .fixed_order import FixedOrder
 from .layers import Rotary
 from .page_pool import PAGE_SIZE, Ints, PagePool, pages_for
 
@@ -40,6 +41,8 @@ GROUP_BYTES = 8 << 20
 """Keys and values that one group may gather, so that they are still in the cache when used."""
 MASK_ENTRIES = 1 << 22
 """Most entries of a prompt's mask; a longer prompt is split into pieces of fewer queries."""
+FIXED_ENTRIES = 1 << 15
+"""The same with a fixed order of sums, where all scores of a piece are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,6 @@ class StepRow:
     known: int
     pages: list[int]
     adapter: str | None
-    scores_from: int = 0
-    scores_to: int = 0
-    """Of the positions `scores_from` to `scores_to` of the prompt, the logprobs of the next tokens
-    are wanted too."""
-
-    @property
-    def num_scores(self) -> int:
-        return self.scores_to - self.scores_from
 
     @property
     def stop(self) -> int:
@@ -75,6 +70,19 @@ class StepRow:
 
 
 @dataclass(frozen=True)
+class ScoredRow(StepRow):
+    """A piece of a prompt, of some of whose positions the logprobs of the next tokens are wanted
+    too: `scores_from` to `scores_to`, at least one."""
+
+    scores_from: int
+    scores_to: int
+
+    @property
+    def num_scores(self) -> int:
+        return self.scores_to - self.scores_from
+
+
+@dataclass(frozen=True)
 class View:
     """The pages that some tokens attend to, and the token slots in them that each token sees."""
 
@@ -82,7 +90,7 @@ class View:
     """The index for `gather_pages`."""
     mask: Tensor
     """For decode rows [num_rows num_kv_heads, 1, length], 0 or -inf; for a prompt bool
-    [num_tokens, length]."""
+    [num_tokens, length], or with a fixed order [1, queries of a KV head, length], 0 or -inf."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,8 @@ class ForwardBatch:
     """[num_samples], places of their next tokens in the flat history"""
     score_history: Tensor | None
     """[num_scores], likewise; None if no prompt is scored"""
+    order: FixedOrder | None = None
+    """Set if no token's sums may depend on the rest of the batch."""
 
     def rotate_write(
         self, heads: Tensor, num_heads: int, pool: Tensor, rest: Shrunk | None
@@ -132,19 +142,28 @@ class ForwardBatch:
     ) -> Tensor:
         """[num_tokens, num_heads head_dim]"""
         parts = [
-            _attend(heads[part.tokens], num_heads, part, pool, scale, window)
+            _attend(heads[part.tokens], num_heads, part, pool, scale, window, self.order)
             for part in self.attention
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _attend(
-    heads: Tensor, num_heads: int, part: Attention, pool: Tensor, scale: float, window: int
+    heads: Tensor,
+    num_heads: int,
+    part: Attention,
+    pool: Tensor,
+    scale: float,
+    window: int,
+    order: FixedOrder | None,
 ) -> Tensor:
     """heads [num_tokens, q + 2 kv, head_dim] -> [num_tokens, q head_dim]."""
     num_kv_heads = (heads.shape[1] - num_heads) // 2
     q, k, v = heads.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
     view = part.views[window]
+    if order is not None:
+        assert view is not None
+        return _attend_fixed(q, view, part.decode, pool, scale, order)
     if view is None:
         return reference.attend_prefill(q, k.transpose(0, 1), v.transpose(0, 1), None, scale)
     if part.decode:
@@ -152,6 +171,27 @@ def _attend(
         return reference.attend_decode(q, keys, values, view.mask, scale)
     keys, values = reference.gather_pages(pool, view.index, num_rows=1)
     return reference.attend_prefill(q, keys[0], values[0], view.mask, scale)
+
+
+def _attend_fixed(
+    q: Tensor, view: View, decode: bool, pool: Tensor, scale: float, order: FixedOrder
+) -> Tensor:
+    """q [num_tokens, num_heads, head_dim] -> [num_tokens, num_heads head_dim]."""
+    num_tokens, _, head_dim = q.shape
+    num_kv_heads = pool.shape[2]
+    keys, values = reference.gather_pages(pool, view.index, num_rows=num_tokens if decode else 1)
+    keys, values = keys.reshape(-1, *keys.shape[2:]), values.reshape(-1, *values.shape[2:])
+    q = q.reshape(num_tokens, num_kv_heads, -1, head_dim)
+    group = q.shape[2]
+    if decode:
+        q = order.padded(q.reshape(num_tokens * num_kv_heads, group, head_dim))
+        out = reference.attend_fixed(q, keys, values, view.mask, scale, order.keys)
+        return out[:, :group].reshape(num_tokens, -1)
+    # KV heads are the batch; the query heads of one are neighbours of the same token.
+    q = order.padded(q.transpose(0, 1).reshape(num_kv_heads, num_tokens * group, head_dim))
+    out = reference.attend_fixed(q, keys, values, view.mask, scale, order.keys)
+    out = out[:, : num_tokens * group].view(num_kv_heads, num_tokens, group, head_dim)
+    return out.transpose(0, 1).reshape(num_tokens, -1)
 
 
 @dataclass(frozen=True)
@@ -211,6 +251,8 @@ def score_places(rows: Iterable[tuple[int, StepRow]], history_width: int) -> tup
     tokens: list[int] = []
     places: list[int] = []
     for first, row in rows:
+        if not isinstance(row, ScoredRow):
+            continue
         positions = range(row.scores_from, row.scores_to)
         tokens += [first + position - row.start for position in positions]
         places += [row.slot * history_width + position + 1 for position in positions]
@@ -230,10 +272,13 @@ class TorchPlan:
         windows: tuple[int, ...],
         history_width: int,
         has_scores: bool = False,
+        num_heads: int = 0,
+        order: FixedOrder | None = None,
     ) -> None:
         """`windows`: the attention windows of the layers, 0 for none. `has_scores`: some rows have
-        scores."""
+        scores. `num_heads` (query heads) is needed with an `order` only."""
         self._staging, self._pool, self._windows = staging, pool, windows
+        self._group, self._order = num_heads // pool.heads, order
         self.rows = _in_token_order(rows, store)
         starts = np.array([row.start for row in self.rows])
         counts = np.array([row.num_tokens for row in self.rows])
@@ -250,16 +295,16 @@ class TorchPlan:
         self._write = add(pool.write_index(self._pages_of(counts, positions), positions))
         sampling = [index for index, row in enumerate(self.rows) if row.samples]
         self.samples = [self.rows[index] for index in sampling]
-        wanted, self._score_history, self.scored = ends[sampling] - 1, -1, list[StepRow]()
+        wanted, self._score_history, self.scored = ends[sampling] - 1, -1, list[ScoredRow]()
         if has_scores:
-            self.scored = [row for row in self.rows if row.num_scores]
+            self.scored = [row for row in self.rows if isinstance(row, ScoredRow)]
             tokens, places = score_places(zip(self._first, self.rows, strict=True), history_width)
             wanted = np.concatenate([wanted, tokens])
             self._score_history = add(places)
         self._sample_tokens = add(wanted)
         self._sample_history = add([r.slot * history_width + r.known for r in self.samples])
         self._attention = [*self._plan_attention()]
-        self._lora = plan_lora([*self._spans()], store)
+        self._lora = plan_lora([*self._spans()], store, order)
         self._joint = [(add(rows), add(places)) for _, _, rows, places in self._lora.joint]
 
     # -- on the host
@@ -293,7 +338,7 @@ class TorchPlan:
                     slice(start, start + piece.num_tokens),
                     False,
                     [
-                        self._look([piece], window) if _is_masked(piece, window) else None
+                        self._look([piece], window) if self._reads_pages(piece, window) else None
                         for window in self._windows
                     ],
                 )
@@ -318,14 +363,22 @@ class TorchPlan:
     def _pieces(self, row: StepRow) -> Iterator[StepRow]:
         """A prompt, split into pieces if its mask would be too large."""
         step = row.num_tokens
-        if any(_is_masked(row, window) for window in self._windows):
+        if self._order is not None:
+            step = max(self._order.rows, FIXED_ENTRIES // row.stop)
+        elif any(_is_masked(row, window) for window in self._windows):
             step = max(1, MASK_ENTRIES // row.stop)
         for start in range(row.start, row.stop, step):
             yield replace(row, start=start, num_tokens=min(step, row.stop - start))
 
+    def _reads_pages(self, row: StepRow, window: int) -> bool:
+        return self._order is not None or _is_masked(row, window)
+
     def _look(self, rows: Sequence[StepRow], window: int) -> _Look:
         """The whole pages that decode rows, or one prompt, see, from the first query's first."""
         first_pages = [max(0, r.start + 1 - window) // PAGE_SIZE if window else 0 for r in rows]
+        if self._order is not None:  # sums over keys are cut at the same keys in every step
+            each = self._order.keys // PAGE_SIZE
+            first_pages = [page // each * each for page in first_pages]
         tables = [r.pages[p : pages_for(r.stop)] for r, p in zip(rows, first_pages, strict=True)]
         width = max(len(table) for table in tables)
         # Padding is masked, and repeats the row's own pages, so that no NaN of another row leaks.
@@ -357,6 +410,8 @@ class TorchPlan:
             views = [None if look is None else self._view(look, tensors) for look in looks]
             if decode:
                 views = [view and self._for_decode(view, dtype) for view in views]
+            elif self._order is not None:
+                views = [view and self._for_prompt(view, dtype, self._order) for view in views]
             by_window = dict(zip(self._windows, views, strict=True))
             attention.append(Attention(tokens, decode, by_window))
         rows = [
@@ -375,6 +430,7 @@ class TorchPlan:
             sample_tokens=tensors[self._sample_tokens],
             sample_history=tensors[self._sample_history],
             score_history=tensors[self._score_history] if self.scored else None,
+            order=self._order,
         )
 
     def _view(self, look: _Look, tensors: list[Tensor]) -> View:
@@ -388,9 +444,19 @@ class TorchPlan:
 
     def _for_decode(self, view: View, dtype: torch.dtype) -> View:
         """The view with its mask as numbers to add, [num_rows num_kv_heads, 1, length]."""
-        mask = torch.zeros(view.mask.shape, dtype=dtype, device=view.mask.device)
-        mask.masked_fill_(~view.mask, float("-inf"))
+        mask = _as_numbers(view.mask, dtype)
         return View(view.index, mask.repeat_interleave(self._pool.heads, dim=0).unsqueeze(1))
+
+    def _for_prompt(self, view: View, dtype: torch.dtype, order: FixedOrder) -> View:
+        """The view with its mask as numbers to add, [1, queries of a KV head, length]."""
+        mask = _as_numbers(view.mask, dtype).repeat_interleave(self._group, dim=0)
+        return View(view.index, order.padded(mask.unsqueeze(0)))
+
+
+def _as_numbers(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as numbers to add to scores: 0 where `seen`, else -inf."""
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return mask.masked_fill_(~seen, float("-inf"))
 
 
 def _is_masked(row: StepRow, window: int) -> bool:

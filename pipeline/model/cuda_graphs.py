@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.attention import PREFILL_BLOCK
+from ...kernels.fixed import queries_per_block
 from ...kernels.precompile import compiled_ahead
 from ...kernels.sampling import best_tokens
 from ..model_files.model_config import ModelConfig
@@ -62,12 +63,17 @@ class PagedSteps:
         queue: ComputeQueue,
         *,
         max_pages: int,
+        deterministic: bool = False,
     ) -> None:
         """`history` int32 [num_slots, width] must never be reallocated: graphs hold its address.
-        `max_pages`: most pages of a sequence."""
+        `max_pages`: most pages of a sequence. `deterministic`: no token's sums may depend on the
+        rest of its step."""
         self._model_config, self._pool, self._store = model_config, pool, store
         self._rotary, self._history, self._queue = rotary, history, queue
         self._max_pages = max_pages
+        self._longest = max_pages * PAGE_SIZE if deterministic else 0
+        heads, kv_heads = model_config.num_heads, model_config.num_kv_heads
+        self._queries = queries_per_block(heads, kv_heads) if deterministic else 0
         self._captured: dict[Bucket, Captured | None] = {}
         """None: steps are padded to the bucket but launched kernel by kernel."""
         on_gpu = queue.device.type == "cuda"
@@ -125,6 +131,7 @@ class PagedSteps:
             max_pages=self._max_pages,
             bucket=bucket,
             has_scores=has_scores,
+            queries=self._queries,
         )
 
     def _batch(self, plan: PagedPlan, flat: Tensor) -> PagedBatch:
@@ -137,6 +144,7 @@ class PagedSteps:
             self._rotary,
             self._store,
             self._side,
+            self._longest,
         )
 
     def _example(self, bucket: Bucket) -> PagedPlan:

@@ -25,13 +25,16 @@ from ..model_files.rope import RopeScaling
 from . import cpu_kernels
 from .compute_queue import Helpers
 from .cpu_kernels import INT4_GROUP
+from .fixed_order import Padding
 
 fused: ModuleType | None = None
+fixed: ModuleType | None = None
 """Kernels for the work between the matrix products; None without Triton: plain torch is used. On a
 CPU Triton is imported only to interpret kernels in tests, since its import is slow."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if (torch.cuda.is_available() or INTERPRETED) and importlib.util.find_spec("triton"):
     fused = importlib.import_module("...kernels.fused", __package__)
+    fixed = importlib.import_module("...kernels.fixed", __package__)
 
 
 class Product(Protocol):
@@ -74,6 +77,24 @@ class DenseLinear:
         return DenseLinear(weight.to(self._weight.dtype), self._bias)
 
 
+class FixedLinear:
+    """The weight as stored, multiplied on a GPU by our own kernel, which gives a row the same bits
+    in every batch."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._weight = weight.contiguous()
+        self._bias = None if bias is None else bias.to(weight.dtype)
+        self.num_bytes = weight.nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = fixed.fixed_product(x, self._weight, self._bias)  # type: ignore[union-attr]
+        return y
+
+    def plus(self, delta: Tensor) -> Linear:
+        weight = self._weight.float() + delta.to(self._weight.device)
+        return FixedLinear(weight.to(self._weight.dtype), self._bias)
+
+
 class PackedLinear:
     """The weight in oneDNN's layout, its type unchanged; 2 to 3 times as fast as `F.linear` for 2
     to 64 rows. x and y are float32."""
@@ -112,6 +133,12 @@ class Int4Blocks:
         grouped = (self.q.float() - 8).unflatten(1, (-1, INT4_GROUP))
         weight: Tensor = (grouped * self.scale[..., None] + self.middle[..., None]).flatten(1)
         return weight
+
+    @staticmethod
+    def of_whole_numbers(weight: Tensor) -> Int4Blocks:
+        """A weight of whole numbers from -8 to 7."""
+        groups = torch.zeros(len(weight), weight.shape[1] // INT4_GROUP)
+        return Int4Blocks((weight + 8).to(torch.uint8), groups + 1, groups)
 
     @staticmethod
     def cat(parts: list[Int4Blocks]) -> Int4Blocks:
@@ -172,6 +199,22 @@ class HelpedLinear:
 
     def plus(self, delta: Tensor) -> Linear:
         return HelpedLinear(self._linear.plus(delta), self._num_weights, self._helpers)
+
+
+class PaddedLinear:
+    """A linear map that gives a row the same bits in every batch, because rows of zeros are added
+    to small products (see `find_padding`)."""
+
+    def __init__(self, linear: Linear, padding: Padding) -> None:
+        self._linear, self._padding = linear, padding
+        self.num_bytes = linear.num_bytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        missing = self._padding.missing(len(x))
+        return self._linear(F.pad(x, (0, 0, 0, missing)))[: len(x)] if missing else self._linear(x)
+
+    def plus(self, delta: Tensor) -> Linear:
+        return PaddedLinear(self._linear.plus(delta), self._padding)
 
 
 class LinearByRows:

@@ -5,6 +5,7 @@ Fuses q, k, v and gate, up; orders heads pair by pair; picks each weight's forma
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +22,17 @@ from .adapter import SITES, module_path, module_shapes
 from .checkpoint import Checkpoint
 from .compute_queue import ComputeQueue
 from .cpu_kernels import multiplies_bfloat16, why_not_int4, why_not_packed
+from .fixed_order import Padding, find_padding, trial_weight
 from .layers import (
     DenseLinear,
+    FixedLinear,
     HelpedLinear,
     Int4Blocks,
     Int4Linear,
     Linear,
     LinearByRows,
     PackedLinear,
+    PaddedLinear,
     Product,
     RMSNorm,
     pair_heads,
@@ -39,6 +43,8 @@ from .shard import CUT_BY_INPUT
 
 INT4_ROWS = {torch.bfloat16: 8, torch.float32: 12}
 """Tokens in a step up to which 4-bit weights are faster than packed ones of that type."""
+SAMPLES = 512
+"""Values of each weight that `ModelLoader.digest` hashes, at least, if it has as many."""
 MEMORY_SHARE = 0.7
 """Share of free memory that weights may take on a CPU; KV and activations need the rest."""
 
@@ -54,6 +60,11 @@ class Precision:
     activations: torch.dtype
     weights: torch.dtype
     int4_rows: int | None = 0
+
+    @property
+    def is_by_rows(self) -> bool:
+        """Whether a weight has two formats, chosen by the number of rows."""
+        return bool(self.int4_rows)
 
     @property
     def name(self) -> str:
@@ -94,6 +105,8 @@ def choose_precision(
     )
     if config.dtype != "auto":
         choices = [{"float32": wide, "bfloat16": narrow, "int4": packed}[config.dtype]]
+    elif has_int4 and config.deterministic:  # one format: the one that is faster for many rows
+        choices = [narrow, packed] if multiplies_bfloat16() else [packed]
     elif has_int4:
         many = torch.bfloat16 if multiplies_bfloat16() else torch.float32
         choices = [Precision(torch.float32, many, INT4_ROWS[many]), packed]
@@ -134,15 +147,34 @@ class ModelLoader:
         queue: ComputeQueue,
         advance: Callable[[], object],
         ranks: Ranks | None = None,
+        *,
+        deterministic: bool = False,
     ) -> None:
-        self._ranks = ranks or Ranks()
+        """`deterministic`: a row's results must not depend on the other rows of a product."""
+        self._ranks, self._is_fixed = ranks or Ranks(), deterministic
+        self._paddings: dict[str, Padding | None] = {}
+        self._samples: dict[str, bytes] = {}
         self._shard, self._whole = self._ranks.shard, model_config
         self._model_config = self._shard.model_config(model_config)
         self._checkpoint, self._precision = checkpoint, precision
         self._device, self._helpers, self._advance = queue.device, queue.helpers, advance
         self._threads = queue.threads if queue.device.type == "cpu" else 1
-        self._counting = threading.Lock()
+        self._counting, self._trying = threading.Lock(), threading.Lock()
         self.num_bytes = 0
+
+    @property
+    def differing(self) -> str:
+        """After `load`: the first product in which a row's bits depend on the other rows, if they
+        must not; "" if there is none."""
+        return next((name for name, found in self._paddings.items() if found is None), "")
+
+    @property
+    def digest(self) -> str:
+        """After `load`: a hash of a sample of every weight read, as hexadecimal."""
+        whole = hashlib.sha256()
+        for name, sample in sorted(self._samples.items()):
+            whole.update(name.encode() + sample)
+        return whole.hexdigest()
 
     def load(self) -> Llama:
         """Reads and lays out all weights. Raises `OperatorError` for a wrong or missing one."""
@@ -181,18 +213,29 @@ class ModelLoader:
         name = EMBEDDING
         if self._model_config.tie_word_embeddings and not self._checkpoint.has(EMBEDDING):
             name = HEAD
-        return self._checkpoint.tensor(name, self._table_shape)
+        return self._tensor(name, self._table_shape)
 
     def head(self, table: Tensor) -> Linear:
         """The map from hidden states to this rank's logits: the checkpoint's own head, even if
         config.json ties it (as in transformers 5), else `table`, the embedding."""
         if not self._model_config.tie_word_embeddings or self._checkpoint.has(HEAD):
-            table = self._checkpoint.tensor(HEAD, self._table_shape)
+            table = self._tensor(HEAD, self._table_shape)
         return self._dense(GatheredHead.rows(table, self._shard) if self._shard.size > 1 else table)
 
     def norm(self) -> RMSNorm:
         """The norm before the head."""
         return self._norm("model.norm", self._model_config.hidden_size)
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        tensor = self._checkpoint.tensor(name, shape)
+        self._sample(name, tensor)
+        return tensor
+
+    def _sample(self, name: str, tensor: Tensor) -> None:
+        """Remembers some of a weight's values for `digest`."""
+        flat = tensor.reshape(-1)
+        some = flat[:: max(1, len(flat) // SAMPLES)].cpu()
+        self._samples[name] = some.double().numpy().tobytes()
 
     @property
     def _table_shape(self) -> tuple[int, int]:
@@ -214,7 +257,7 @@ class ModelLoader:
         )
 
     def _norm(self, name: str, size: int, *, paired: bool = False) -> RMSNorm:
-        weight = self._checkpoint.tensor(f"{name}.weight", (size,))
+        weight = self._tensor(f"{name}.weight", (size,))
         if paired:  # a norm over one head, so in the order of that head's outputs
             weight = pair_heads(weight, 1)
         weight = weight.to(self._device, self._precision.activations)
@@ -243,7 +286,7 @@ class ModelLoader:
         weights = []
         for module in SITES[site]:
             name = f"{module_path(layer, module)}.weight"
-            weight = self._shard.weight(self._checkpoint.tensor(name, shapes[module]), module)
+            weight = self._shard.weight(self._tensor(name, shapes[module]), module)
             weights.append(self._in_pairs(weight, module))
         return torch.cat(weights)
 
@@ -259,7 +302,7 @@ class ModelLoader:
         biases = []
         for module in SITES[site]:
             name = f"{module_path(layer, module)}.bias"
-            whole = self._checkpoint.tensor(name, shapes[module][:1])
+            whole = self._tensor(name, shapes[module][:1])
             bias = self._shard.bias(whole, module)
             if bias is None:
                 return None
@@ -276,6 +319,7 @@ class ModelLoader:
             blocks = self._checkpoint.int4(name, shapes[module])
             if blocks is None:
                 return None
+            self._sample(name, blocks.q)
             if module in CUT_BY_INPUT and blocks.scale.shape[1] % self._shard.size:
                 return None
             whole = (blocks.q, blocks.scale, blocks.middle)
@@ -293,10 +337,42 @@ class ModelLoader:
 
     def _dense(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         """The format in which this device multiplies many rows fastest."""
-        weight = weight.to(self._device, self._precision.weights)
-        if self._device.type != "cpu" or why_not_packed():
+        if self._device.type != "cpu":
+            linear = FixedLinear if self._is_fixed else DenseLinear
+            return linear(weight.to(self._device, self._precision.weights), bias)
+        return self._in_fixed_order(
+            self._plain_dense(weight, bias),
+            f"{self._precision.weights} {list(weight.shape)}",
+            lambda: self._plain_dense(trial_weight(*weight.shape), None),
+            weight.shape[1],
+        )
+
+    def _packed(self, blocks: Int4Blocks, bias: Tensor | None) -> Linear:
+        def trial() -> Linear:
+            return self._plain_packed(Int4Blocks.of_whole_numbers(trial_weight(*shape)), None)
+
+        shape = blocks.shape
+        name = f"int4 {list(shape)}"
+        return self._in_fixed_order(self._plain_packed(blocks, bias), name, trial, shape[1])
+
+    def _plain_dense(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        weight = weight.to(self._precision.weights)
+        if why_not_packed():
             return DenseLinear(weight, bias)
         return HelpedLinear(PackedLinear(weight, bias), weight.numel(), self._helpers)
 
-    def _packed(self, blocks: Int4Blocks, bias: Tensor | None) -> Linear:
+    def _plain_packed(self, blocks: Int4Blocks, bias: Tensor | None) -> Linear:
         return HelpedLinear(Int4Linear(blocks, bias), blocks.q.numel(), self._helpers)
+
+    def _in_fixed_order(
+        self, linear: Linear, name: str, make_trial: Callable[[], Linear], in_features: int
+    ) -> Linear:
+        """`linear` with the padding with which a row's bits do not depend on other rows, if they
+        must not. It is found once for each format and shape, by a product of a `trial_weight`."""
+        if not self._is_fixed:
+            return linear
+        with self._trying:
+            if name not in self._paddings:
+                self._paddings[name] = find_padding(make_trial(), in_features)
+        padding = self._paddings[name]
+        return PaddedLinear(linear, padding) if padding and padding != Padding() else linear

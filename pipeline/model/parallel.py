@@ -31,9 +31,17 @@ class Ranks:
     """Sums and gathers over all ranks, which make the same calls in the same order, each from its
     compute thread."""
 
-    def __init__(self, shard: Shard = WHOLE, group: Any = None) -> None:
-        """`group` is `torch.distributed`, initialised; None for one rank."""
-        self.shard, self._group = shard, group
+    def __init__(
+        self, shard: Shard = WHOLE, group: Any = None, *, in_rank_order: bool = False
+    ) -> None:
+        """`group` is `torch.distributed`, initialised; None for one rank. `in_rank_order`: sums add
+        the ranks one after the other, in every batch."""
+        self.shard, self._group, self._in_rank_order = shard, group, in_rank_order
+
+    def ordered(self) -> Ranks:
+        """The same ranks, summing in the order of the ranks. Two have only one order; with more, a
+        library's own order depends on the tensor's size."""
+        return Ranks(self.shard, self._group, in_rank_order=self.shard.size > 2)
 
     @property
     def reduce(self) -> Callable[[Tensor], Tensor] | None:
@@ -42,6 +50,12 @@ class Ranks:
 
     def all_reduce(self, partial: Tensor) -> Tensor:
         """The sum over all ranks, in place; bit for bit the same on each."""
+        if self._in_rank_order:
+            first, *others = self.all_gather(partial)
+            partial.copy_(first)
+            for other in others:
+                partial.add_(other)
+            return partial
         try:
             self._group.all_reduce(partial)
         except RuntimeError as error:

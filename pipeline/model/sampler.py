@@ -1,15 +1,18 @@
 """`sample`: from logits to tokens, according to `SamplingParams`.
 
 A token is a pure function of its logits, its parameters and (seed, position): one uniform number
-per token, from a hash, then the inverse of the distribution. So a request gets the same tokens in
-any batch, also after it was preempted and resumed. Rows without an option do not pay for it, and
+per token, from a hash, then the inverse of the distribution. Probabilities are whole numbers, whose
+sums are exact and so the same in any order. So a request gets the same tokens in any batch, also
+after it was preempted and resumed. Rows without an option do not pay for it, and
 nothing waits for a GPU.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,15 +29,15 @@ MASK_64 = (1 << 64) - 1
 BLOCK = 128
 """Tokens per block of summed probabilities: the drawn number is searched among a few hundred sums
 and then within one block, instead of the whole vocabulary."""
+LOG2_E = math.log2(math.e)
 FEW = 256
 """Most probable tokens tried for top-p before sorting all: 0.2 ms a row instead of 4."""
-ONE = 1 << 48
-"""Probability 1 in the integers that top-p sums. Sums of integers do not depend on their order, so
-the same tokens are kept whatever else is in the batch."""
+WHOLE = float(1 << 33)
+"""The weight of the most probable token. All weights are whole numbers, so that float64 has the
+exact sum of a million of them, in any order; those of tokens 10^10 times less likely are 0."""
 
 
-@dataclass(frozen=True)
-class SampleRow:
+class SampleRow(NamedTuple):
     """How to sample one row of logits: parameters, history slot, and number of known tokens."""
 
     params: SamplingParams
@@ -271,7 +274,14 @@ def _draw(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
         least = _on(device, [p.min_p for p in params], torch.float).log_()[:, None]
         scores.masked_fill_(scores < least, float("-inf"))
     numbers = [uniform(row.params.seed, row.known - row.num_prompt) for row in rows]
-    return _invert(scores.softmax(dim=-1), _on(device, numbers, torch.double))
+    return _invert(_weights(scores), _on(device, numbers, torch.double))
+
+
+def _weights(scores: Tensor) -> Tensor:
+    """Whole numbers of float32 in proportion to the probabilities, the largest `WHOLE`. scores
+    [num_rows, vocab_size], the best of each row 0."""
+    # On a CPU half the time of `exp`, and a sixth where scores are masked.
+    return scores.mul(LOG2_E).exp2_().mul_(WHOLE).round_()
 
 
 def _keep_top_k(scores: Tensor, top_k: list[int]) -> None:
@@ -288,34 +298,36 @@ def _keep_top_k(scores: Tensor, top_k: list[int]) -> None:
 
 
 def _keep_top_p(scores: Tensor, top_p: list[float]) -> None:
-    """Masks all but the fewest best tokens whose probabilities reach p. In place."""
+    """Masks all but the fewest best tokens whose probabilities reach p; the best score of a row is
+    0. In place."""
     rows = [i for i, p in enumerate(top_p) if p < 1.0]
     if not rows:
         return
     index = _on(scores.device, rows)
     some = scores if len(rows) == len(top_p) else scores[index]
-    probabilities = some.softmax(dim=-1)
-    wanted = _on(scores.device, [int(top_p[i] * ONE) for i in rows])[:, None]
-    best = probabilities.topk(min(FEW, probabilities.shape[-1]), dim=-1).values
-    sums = (best * ONE).long().cumsum(dim=-1)
+    weights = _weights(some)
+    wanted = _on(scores.device, [top_p[i] for i in rows], torch.double)[:, None]
+    wanted = wanted * weights.sum(dim=-1, keepdim=True, dtype=torch.double)
+    best = weights.topk(min(FEW, weights.shape[-1]), dim=-1).values
+    sums = best.double().cumsum(dim=-1)
     # A CPU may test the sums; on a GPU the test would wait for the device, and sorting is cheap.
     if scores.is_cuda or bool((sums[:, -1:] < wanted).any()):
-        best = probabilities.sort(dim=-1, descending=True).values
-        sums = (best * ONE).long().cumsum(dim=-1)
+        best = weights.sort(dim=-1, descending=True).values
+        sums = best.double().cumsum(dim=-1)
     # As many as have too small a sum, and the next one.
     last = (sums < wanted).sum(dim=-1, keepdim=True).clamp_(max=best.shape[-1] - 1)
     least = best.gather(1, last)
-    scores[index] = some.masked_fill(probabilities < least, float("-inf"))
+    scores[index] = some.masked_fill(weights < least, float("-inf"))
 
 
-def _invert(probabilities: Tensor, numbers: Tensor) -> Tensor:
-    """The token at which the cumulative probability passes each number times the total.
+def _invert(weights: Tensor, numbers: Tensor) -> Tensor:
+    """The token at which the cumulative weight passes each number times the total.
 
-    probabilities [num_rows, vocab_size], numbers float64 [num_rows] in [0, 1) -> int64 [num_rows].
-    Never a token of probability zero.
+    weights [num_rows, vocab_size], numbers float64 [num_rows] in [0, 1) -> int64 [num_rows]. Never
+    a token of weight zero.
     """
-    padding = -probabilities.shape[-1] % BLOCK
-    blocks = F.pad(probabilities, (0, padding)).unflatten(-1, (-1, BLOCK))
+    padding = -weights.shape[-1] % BLOCK
+    blocks = F.pad(weights, (0, padding)).unflatten(-1, (-1, BLOCK))
     sums = blocks.sum(dim=-1, dtype=torch.double).cumsum(dim=-1)  # [num_rows, num_blocks]
     target = numbers[:, None] * sums[:, -1:]
     block = _first_above(sums, target)
@@ -327,5 +339,5 @@ def _invert(probabilities: Tensor, numbers: Tensor) -> Tensor:
 
 def _first_above(sums: Tensor, target: Tensor) -> Tensor:
     """Index of the first of the growing sums that exceeds the target, capped at the first equal to
-    the last: later entries have probability zero. sums [num_rows, n], target [num_rows, 1]."""
+    the last: later entries have weight zero. sums [num_rows, n], target [num_rows, 1]."""
     return torch.minimum((sums <= target).sum(-1, True), (sums < sums[:, -1:]).sum(-1, True))

@@ -102,7 +102,7 @@ class RouterCore:
         on. Raises `OperatorError` on settings that cannot be used."""
         self.config = config
         self.registry = AdapterRegistry(
-            config.adapters(), config.model, now=now, evict=config.evict
+            config.adapters(), config.model_names, now=now, evict=config.evict
         )
         self.scheduler = Scheduler(
             self.registry,
@@ -445,7 +445,7 @@ class RouterCore:
         if self.lifecycle.replies.repeat(order, now, self.scheduler.settings):
             return
         try:
-            settings = changed_settings(self.scheduler.settings, order, self.config.model)
+            settings = changed_settings(self.scheduler.settings, order, self.config.model_names)
         except ValueError as error:
             status, text = 400, str(error)
         else:
@@ -651,7 +651,7 @@ class RouterCore:
 
         views = tuple(map(with_service, registry.views(now))) if counters else registry.views(now)
         base = with_service(registry.base.view(now))
-        return AdapterTable(now, self.config.model, views, base)
+        return AdapterTable(now, self.config.model_name, views, base)
 
     def stats(self, now: float, schedule_us: int) -> RouterStats:
         """`schedule_us` is the time in `plan_step` so far, measured by the process."""

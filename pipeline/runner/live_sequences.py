@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ..grammar.constraint import Constraint
 from ..messages import Admission, BatchRow, KeptSequence, SamplingParams
-from ..model.batch_torch import StepRow
+from ..model.batch_torch import ScoredRow, StepRow
 from ..model.page_pool import PAGE_SIZE, pages_for
 from ..model.token_rules import TokenRules
 
@@ -53,26 +53,21 @@ class LiveSequence:
             f"sequence {self.number}: {stop} tokens in {len(self.pages)} pages"
         )
         self.computed = stop
-        scores_from, scores_to = self._scores(start, stop) if self.scored else (0, 0)
-        return StepRow(
-            self.slot,
-            start,
-            row.num_tokens,
-            self.known,
-            self.pages,
-            adapter,
-            scores_from,
-            scores_to,
-        )
+        given = (self.slot, start, row.num_tokens, self.known, self.pages, adapter)
+        if self.scored:
+            scores_from, scores_to = self._scores(start, stop)
+            if scores_from < scores_to:
+                return ScoredRow(*given, scores_from, scores_to)
+        return StepRow(*given)
 
     def _scores(self, start: int, stop: int) -> tuple[int, int]:
-        """The positions from `start` to `stop` whose states are wanted, from and to: all but the
-        prompt's last, of which the next token is no part of it, or those that are pooled."""
+        """The positions from `start` to `stop` whose states are wanted, from and to; none if
+        these are not in order. All but the prompt's last, whose next token is no part of the
+        prompt, or those that are pooled."""
         pooling = self.params.pooling
         first = {"": self.scored - 1, "mean": 0, "last": self.num_prompt - 1}[pooling]
-        scores_to = min(stop, self.num_prompt if pooling else self.num_prompt - 1)
-        scores_to = max(start, scores_to)
-        return min(max(start, first), scores_to), scores_to
+        end = self.num_prompt if pooling else self.num_prompt - 1
+        return max(start, first), min(stop, end)
 
 
 class LiveSequences:

@@ -10,6 +10,7 @@ from ..config import Config
 from ..errors import OperatorError
 from ..model.adapter_store import AdapterStore
 from ..model.compute_queue import ComputeQueue
+from ..model.fixed_order import FixedOrder
 from ..model.kernel_choice import KernelChoice, choose_kernels
 from ..model.layers import Rotary
 from ..model.llama import Llama, layer_windows
@@ -21,6 +22,12 @@ from ..model.pool_memory import PoolKeeper
 from ..model.shard import check_divides
 from ..model_files.model_config import ModelConfig, read_model_config
 from ..runtime.progress import ProgressBar
+from .deterministic import (
+    choose_order,
+    make_fingerprint,
+    not_deterministic,
+    wants_deterministic,
+)
 from .step_bytes import StepBytes
 
 MakeBar = Callable[[str, int, str], ProgressBar]
@@ -50,6 +57,12 @@ class LoadedModel:
     kernels: KernelChoice
     max_model_len: int
     """Longest sequence in tokens: the model's or the operator's limit, or the pool's."""
+    deterministic: bool
+    """Whether no answer depends on what else is served."""
+    order: FixedOrder | None
+    """How a CPU calls torch's products if so; None on a GPU."""
+    fingerprint: str
+    """Equal for two pipelines only if they give the same answers; see `make_fingerprint`."""
 
     def step_bytes(self, model: Llama) -> StepBytes:
         """Step bytes of a model of the same shape over the same pool."""
@@ -77,15 +90,33 @@ def load_model(
     left = keeper.held_bytes() if keeper else 0
     free = ranks.least(rank_free_bytes(config, queue) + left, device)
     precision = choose_precision(config, part, device, checkpoint.has_int4, free)
+    deterministic, order = wants_deterministic(config, device, precision), None
+    if deterministic and device.type == "cpu":
+        order = choose_order(config, part, has_adapters=not config.no_lora)
+        deterministic = order is not None
     with make_bar("weights", part.num_layers + 1, "layer") as bar:
-        loader = ModelLoader(whole, checkpoint, precision, queue, bar.update, ranks)
+        loader = ModelLoader(
+            *(whole, checkpoint, precision, queue, bar.update),
+            ranks.ordered() if deterministic else ranks,
+            deterministic=deterministic,
+        )
         model = loader.load()
+    if deterministic and loader.differing:
+        if config.deterministic:
+            raise not_deterministic(loader.differing)
+        deterministic, order = False, None
     rotary = Rotary(part, device)
     longest = choose_max_model_len(config, part)
     if keeper:
         keeper.describe(precision, part, config.tp)
     pool, has_kept_kv = make_pool(config, part, longest, precision, queue, ranks, keeper)
     store = AdapterStore(whole, precision.activations, pool, config, ranks.shard)
+    kernels = choose_kernels(config, device.type, store.unit)
+    if deterministic and device.type == "cuda" and not kernels.paged:
+        raise OperatorError(
+            f"--deterministic needs our kernels on a GPU, but: {kernels.why}", "leave one out"
+        )
+    longest = min(longest, pool.num_pages * PAGE_SIZE)
     return LoadedModel(
         ranks=ranks,
         whole=whole,
@@ -99,8 +130,15 @@ def load_model(
         rotary=rotary,
         windows=tuple(sorted(set(layer_windows(part)))),
         num_bytes=StepBytes(model, pool, layer_windows(part)),
-        kernels=choose_kernels(config, device.type, store.unit),
-        max_model_len=min(longest, pool.num_pages * PAGE_SIZE),
+        kernels=kernels,
+        max_model_len=longest,
+        deterministic=deterministic,
+        order=order,
+        fingerprint=make_fingerprint(
+            *(config, part, loader.digest, precision, kernels, device, queue.threads, longest),
+            deterministic=deterministic,
+            order=order,
+        ),
     )
 
 

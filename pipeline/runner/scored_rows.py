@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..messages import PromptLogprobs, SequenceLogprobs
-from ..model.batch_torch import StepRow
+from ..model.batch_torch import ScoredRow
 from ..model.pooled_states import PooledPiece
 from ..model.prompt_scores import PromptScores
 from .live_sequences import LiveSequence
@@ -51,8 +51,8 @@ class ScoredRows:
     scored: tuple[PromptPiece, ...]
 
     @classmethod
-    def of(cls, rows: Sequence[StepRow], by_slot: Mapping[int, LiveSequence]) -> ScoredRows:
-        """The pieces of these rows, each of which has scores."""
+    def of(cls, rows: Sequence[ScoredRow], by_slot: Mapping[int, LiveSequence]) -> ScoredRows:
+        """The pieces of these rows."""
         found, first = [], 0
         for row in rows:
             sequence = by_slot[row.slot]

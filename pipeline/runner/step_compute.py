@@ -71,6 +71,7 @@ class StepCompute:
             self._history,
             self._queue,
             max_pages=pages_for(loaded.max_model_len),
+            deterministic=loaded.deterministic,
         )
 
     def plan(
@@ -93,6 +94,8 @@ class StepCompute:
                 self._loaded.store,
                 windows=self._loaded.windows,
                 history_width=self._history.shape[1],
+                num_heads=self._loaded.config.num_heads,
+                order=self._loaded.order,
                 has_scores=has_scores,
             )
 

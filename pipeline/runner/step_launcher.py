@@ -17,7 +17,7 @@ import torch
 
 from ..config import Config
 from ..messages import Admission, Batch, KeptSequence, Message, Step, SyncPoint
-from ..model.batch_torch import Staging, StepRow
+from ..model.batch_torch import ScoredRow, Staging, StepRow
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
 from ..model.sampler import SampleRow
@@ -102,7 +102,7 @@ class StepLauncher:
         choices: list[SampleRow] = []
         scores: ScoredRows | None = None
         if rows:
-            has_scores = live.has_scored and any(row.num_scores for row in rows)
+            has_scores = live.has_scored and any(isinstance(row, ScoredRow) for row in rows)
             plan = self._compute.plan(
                 rows, staging, may_replay=merged is None, has_scores=has_scores
             )

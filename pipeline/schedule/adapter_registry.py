@@ -203,14 +203,14 @@ class AdapterRegistry:
     def __init__(
         self,
         adapters: dict[str, str],
-        base_model: str = "",
+        base_names: tuple[str, ...] = (),
         *,
         now: float,
         evict: EvictionRule = "lru",
     ) -> None:
-        """`adapters` are paths by name; `base_model` is the name of the base in requests; `evict`
+        """`adapters` are paths by name; `base_names` are those of the base in requests; `evict`
         orders idle adapters."""
-        self._base_model = base_model
+        self._base_names = base_names
         self._eviction_order = EVICTION_ORDERS[evict]
         self.base = AdapterRecord("", "", now)
         self.base.change_state(AdapterState.GPU, now)
@@ -268,7 +268,7 @@ class AdapterRegistry:
             known = ", ".join(served[:NAMES_SHOWN]) or "none"
             rest = len(served) - NAMES_SHOWN
             more = f" and {rest} more" if rest > 0 else ""
-            base = f"; the base model is {self._base_model!r}" if self._base_model else ""
+            base = f"; the base model is {self._base_names[0]!r}" if self._base_names else ""
             raise AdapterRefused(
                 404, f"no adapter {name!r} is registered; known: {known}{more}{base}"
             )
@@ -314,7 +314,7 @@ class AdapterRegistry:
         self, name: str, path: str, now: float, *, pinned: bool = False
     ) -> AdapterRecord:
         """A new adapter, to be read. Raises `AdapterRefused` (400 bad name, 409 name in use)."""
-        if reason := objection(name, self._base_model):
+        if reason := objection(name, self._base_names):
             raise AdapterRefused(400, reason)
         known = self._current.get(name)
         if known is not None and known.is_usable:

@@ -44,7 +44,7 @@ def make_policy(settings: SchedulerSettings, table: LatencyTable) -> Policy:
 
 
 def changed_settings(
-    settings: SchedulerSettings, order: SetScheduler, base_model: str
+    settings: SchedulerSettings, order: SetScheduler, base_names: tuple[str, ...]
 ) -> SchedulerSettings:
     """The settings with the changes of an order. Raises `ValueError` with the reason."""
     changes = {
@@ -61,7 +61,7 @@ def changed_settings(
             if not 0 < weight < math.inf:
                 raise ValueError(f"weight {weight:g} of {name!r} is not above 0")
         changes["weights"] = tuple(
-            ClientWeight("" if w.name == base_model else w.name, w.weight) for w in order.weights
+            ClientWeight("" if w.name in base_names else w.name, w.weight) for w in order.weights
         )
     if order.batch_num_adapters is not None and order.batch_num_adapters < 1:
         raise ValueError(f"batch_num_adapters {order.batch_num_adapters} is not above 0")

@@ -32,6 +32,7 @@ from ..messages import (
     WorkerReady,
 )
 from ..runtime.spans import no_span
+from ..runtime.wording import counted
 from .adapter_registry import AdapterRecord, AdapterRegistry
 from .admission import AdmissionPass, Decision, QueueState
 from .kept_kv import KeptKv
@@ -234,7 +235,7 @@ class Scheduler:
         if total > longest:
             raise Overlong(
                 f"this model's maximum context length is {longest} tokens, and the prompt is too "
-                f"long: its {len(request.prompt_ids)} tokens and max_tokens "
+                f"long: its {counted(len(request.prompt_ids), 'token')} and max_tokens "
                 f"{request.params.max_tokens} make {total}"
             )
         adapter = adapter or self.registry.acquire(request.adapter)

@@ -12,6 +12,9 @@ from .reasoning import REASONING_FORMATS
 from .text_source import Steps, TextSource
 from .tool import Tool
 
+PUSHED_AT_ONCE = 4096
+"""Characters that a parser gets at once: what it reads is cut from their beginning."""
+
 
 class Reading(msgspec.Struct, frozen=True):
     """How an answer is to be read. Formats are names; "" reads nothing of that kind."""
@@ -48,8 +51,11 @@ class AnswerParser:
 
     def push(self, text: str) -> list[Piece]:
         """The pieces that this text completes."""
-        self._source.rest += text
-        return self._kept(self._spacing.filter(self._advance()))
+        found: list[Piece] = []
+        for at in range(0, len(text), PUSHED_AT_ONCE):
+            self._source.rest += text[at : at + PUSHED_AT_ONCE]
+            found += self._spacing.filter(self._advance())
+        return self._kept(found)
 
     def finish(self) -> list[Piece]:
         """The rest, at the end of the text."""

@@ -1,4 +1,4 @@
-"""`call_grammar`: a grammar that has a model call tools, in llguidance's variant of Lark.
+"""`AnswerShape`: answers with reasoning and tool calls, as a grammar in llguidance's Lark.
 
 Plain text: it is compiled elsewhere.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from .call_shape import CallShape
@@ -20,62 +21,71 @@ SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator"
 """JSON as models are trained to write it; any other white space a small model may repeat."""
 
 
-def call_grammar(
-    shape: CallShape,
-    tools: Sequence[Tool],
-    *,
-    is_parallel: bool,
-    must_call: bool = True,
-    reasoning: ReasoningFormat | None = None,
-    is_reasoning_open: bool = False,
-    token_ids: Mapping[str, int] | None = None,
-) -> str:
-    """The grammar of answers that call `tools`, each with arguments by its schema.
+@dataclass(frozen=True)
+class AnswerShape:
+    """What the text of an answer may or must have: reasoning, calls, and a form of its content."""
 
-    `must_call` False allows text, and calls after their trigger, which `shape` then needs. Before
-    the calls, or the text, there may be reasoning. `token_ids` has the marks that are special
-    tokens, which no text in a grammar matches.
-    """
-    return _GrammarWriter(shape, token_ids or {}).write(
-        tools, is_parallel, must_call, reasoning, is_reasoning_open
-    )
+    calls: CallShape | None = None
+    """How calls are written; None allows none."""
+    tools: tuple[Tool, ...] = ()
+    must_call: bool = False
+    is_parallel: bool = True
+    reasoning: ReasoningFormat | None = None
+    """How reasoning is marked, which may come first."""
+    is_reasoning_open: bool = False
+    """Whether the answer begins inside it."""
+    token_ids: Mapping[str, int] = field(default_factory=dict)
+    """Marks that are special tokens, which no text in a grammar matches."""
+
+    def grammar(self, form: str = "") -> str:
+        """The grammar of such answers, each call with arguments by its schema.
+
+        `form` is a grammar of the content; calls may come in its place. Without it the content is
+        free, and calls are held to their schemas once their mark has come, which `calls` then
+        needs.
+        """
+        return _GrammarWriter(self).write(form)
 
 
 class _GrammarWriter:
     """The rules of one grammar."""
 
-    def __init__(self, shape: CallShape, token_ids: Mapping[str, int]) -> None:
-        self._shape, self._token_ids = shape, token_ids
+    def __init__(self, answer: AnswerShape) -> None:
+        self._answer, self._token_ids = answer, answer.token_ids
         self._rules: list[str] = []
 
-    def write(
-        self,
-        tools: Sequence[Tool],
-        is_parallel: bool,
-        must_call: bool,
-        reasoning: ReasoningFormat | None,
-        is_reasoning_open: bool,
-    ) -> str:
-        shape = self._shape
-        thought = self._add_reasoning(reasoning, is_reasoning_open)
-        begin, before_name = shape.begin, shape.before_name
-        if not must_call:  # the trigger belongs to the rule of the text before it
-            begin, before_name = (part.removeprefix(shape.trigger) for part in (begin, before_name))
-        for number, tool in enumerate(tools):
+    def write(self, form: str) -> str:
+        answer = self._answer
+        thought = self._add_reasoning(answer.reasoning, answer.is_reasoning_open)
+        if form:
+            self._rules.append(form.replace("start:", "content:", 1))
+        if answer.calls is None:
+            body = "content"
+        elif answer.must_call or form:
+            calls = self._add_calls(answer.calls, "")
+            body = f"({calls} | content)" if form else calls
+        else:
+            mark = answer.calls.trigger
+            self._add_text_before("lead", mark)
+            calls = self._add_calls(answer.calls, mark)
+            self._rules += [f"calls: lead {calls}", r"TAIL: /(.|\n)*/"]
+            body = "calls* TAIL" if answer.is_parallel else "(calls | TAIL)"
+        return "\n".join([f"start: {thought} {body}", *self._rules]) + "\n"
+
+    def _add_calls(self, shape: CallShape, mark: str) -> str:
+        """The calls; `mark`, with which they begin, belongs to the rule of the text before it."""
+        answer = self._answer
+        begin, before_name = (part.removeprefix(mark) for part in (shape.begin, shape.before_name))
+        for number, tool in enumerate(answer.tools):
             head = self._text(before_name + tool.name + shape.before_arguments)
             arguments = self._add_arguments(f"args_{number}", tool)
             end = self._text(shape.after_arguments)
             self._rules.append(f"call_{number}: {head} {arguments} {end}")
-        self._rules.append("call: " + " | ".join(f"call_{i}" for i in range(len(tools))))
+        self._rules.append("call: " + " | ".join(f"call_{i}" for i in range(len(answer.tools))))
         more = ""
-        if is_parallel and (must_call or shape.begin):
+        if answer.is_parallel and (not mark or shape.begin):
             more = f"({self._text(shape.between)} call){{0,{MOST_CALLS - 1}}}"
-        calls = f"{self._text(begin)} call {more} {self._text(shape.end)}"
-        if not must_call:
-            self._add_text_before("lead", shape.trigger)
-            self._rules += [f"calls: lead {calls}", r"TAIL: /(.|\n)*/"]
-            calls = "calls* TAIL" if is_parallel else "(calls | TAIL)"
-        return "\n".join([f"start: {thought} {calls}", *self._rules]) + "\n"
+        return f"{self._text(begin)} call {more} {self._text(shape.end)}"
 
     def _text(self, text: str) -> str:
         """Literals for a text; its special tokens by id."""
@@ -111,7 +121,8 @@ class _GrammarWriter:
     def _add_arguments(self, rule: str, tool: Tool) -> str:
         """The name of the rule for a tool's arguments."""
         schema = closed_schema(tool.parameters)
-        kind = self._shape.arguments
+        assert self._answer.calls is not None
+        kind = self._answer.calls.arguments
         properties = schema.get("properties")
         if kind == "json":
             self._rules.append(f"{rule}: {json_rule(schema)}")

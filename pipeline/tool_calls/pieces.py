@@ -23,12 +23,18 @@ class Piece(msgspec.Struct, frozen=True, gc=False):
 def joined(pieces: Iterable[Piece]) -> list[Piece]:
     """The same pieces, neighbours of one kind and call joined, and without empty ones."""
     found: list[Piece] = []
+    texts: list[str] = []
     for piece in pieces:
-        last = found[-1] if found else None
         if not piece.text and piece.kind != "call":
             continue
+        last = found[-1] if found else None
         if last and piece.kind != "call" and (last.kind, last.call) == (piece.kind, piece.call):
-            found[-1] = Piece(piece.kind, last.text + piece.text, piece.call)
-        else:
-            found.append(piece)
+            texts.append(piece.text)
+            continue
+        if len(texts) > 1:
+            found[-1] = Piece(found[-1].kind, "".join(texts), found[-1].call)
+        found.append(piece)
+        texts = [piece.text]
+    if len(texts) > 1:
+        found[-1] = Piece(found[-1].kind, "".join(texts), found[-1].call)
     return found

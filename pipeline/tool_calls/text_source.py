@@ -92,14 +92,14 @@ class TextSource:
         """Yields all text before the first of `markers` as pieces, and no more of it is held back
         than may begin a marker. Returns the marker, which is left; "" at the end of the text."""
         while True:
-            found = [(at, m) for m in markers if (at := self.rest.find(m)) >= 0]
-            if found:
-                at, marker = min(found)
+            rest = self.rest
+            if any(marker in rest for marker in markers):
+                at, marker = min((at, m) for m in markers if (at := rest.find(m)) >= 0)
                 if at:
                     yield Piece(kind, self.take(at), call)
                 return marker
-            held = 0 if self.is_whole else longest_beginning(self.rest, markers)
-            if count := len(self.rest) - held:
+            held = 0 if self.is_whole else longest_beginning(rest, markers)
+            if count := len(rest) - held:
                 yield Piece(kind, self.take(count), call)
             if self.is_whole:
                 return ""
@@ -108,9 +108,12 @@ class TextSource:
 
 def longest_beginning(text: str, markers: Sequence[str]) -> int:
     """Characters at the end of `text` that may begin one of `markers`."""
-    most = min(len(text), max(map(len, markers)) - 1)
-    for count in range(most, 0, -1):
-        tail = text[-count:]
-        if any(marker.startswith(tail) for marker in markers):
-            return count
-    return 0
+    found = 0
+    for marker in markers:
+        at = text.find(marker[0], max(0, len(text) - len(marker) + 1))
+        while at >= 0:
+            if marker.startswith(text[at:]):
+                found = max(found, len(text) - at)
+                break
+            at = text.find(marker[0], at + 1)
+    return found

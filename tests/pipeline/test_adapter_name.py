@@ -47,17 +47,17 @@ BAD = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_name_is_taken_everywhere(name: str) -> None:
-    assert not objection(name, BASE)
+    assert not objection(name, (BASE,))
     assert Config(model=BASE, adapter=(f"{name}=/x",)).adapters() == {name: "/x"}
-    assert AdapterRegistry({}, BASE, now=0.0).register_adapter(name, "/x", 0.0).name == name
+    assert AdapterRegistry({}, (BASE,), now=0.0).register_adapter(name, "/x", 0.0).name == name
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_name_is_refused_everywhere_with_the_rule(name: str) -> None:
-    reason = objection(name, BASE)
+    reason = objection(name, (BASE,))
     assert BAD[name] in reason and reason.isprintable() and len(reason) < 400
     with pytest.raises(AdapterRefused) as refused:
-        AdapterRegistry({}, BASE, now=0.0).register_adapter(name, "/x", 0.0)
+        AdapterRegistry({}, (BASE,), now=0.0).register_adapter(name, "/x", 0.0)
     assert (refused.value.status, refused.value.reason) == (400, reason)
     if name and "=" not in name:  # the first = parts a name from its path
         with pytest.raises(UsageError) as wrong:
@@ -72,6 +72,6 @@ def test_a_name_has_one_spelling_whatever_the_keyboard_writes() -> None:
 
 
 def test_a_name_that_nothing_has_is_refused_with_the_names_there_are() -> None:
-    registry = AdapterRegistry({"sql": "/a"}, BASE, now=0.0)
+    registry = AdapterRegistry({"sql": "/a"}, (BASE,), now=0.0)
     with pytest.raises(AdapterRefused, match=f"known: sql; the base model is '{BASE}'"):
         registry.acquire(f"{BASE}/")

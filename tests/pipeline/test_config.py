@@ -81,6 +81,16 @@ def test_prefetch_undoes_what_a_file_says(tmp_path: Path) -> None:
     assert parse("--no-prefetch").no_prefetch
 
 
+def test_deterministic_is_yes_no_or_by_the_device(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("deterministic = true\n")
+    file = ("--config", str(tmp_path / "c.toml"))
+    assert parse().deterministic is None
+    assert parse("--deterministic").deterministic is True
+    assert parse("--no-deterministic").deterministic is False
+    assert parse(*file).deterministic is True
+    assert parse(*file, "--no-deterministic").deterministic is False
+
+
 CONTRADICTED = {
     "no_lora": {"no_lora_compute", "no_lora_swap", "no_mem_pool", "bmm", "no_prefetch"},
     "bmm": {"no_lora_compute", "no_mem_pool"},
@@ -223,6 +233,38 @@ def test_weights_name_adapters_and_the_base_model_by_its_name() -> None:
         parse("--profile-table", "/nowhere/none.json")
     with pytest.raises(UsageError, match="--slo-seconds"):
         parse("--slo-seconds", "0")
+
+
+def test_several_served_names_follow_one_flag_and_are_the_base_models(tmp_path: Path) -> None:
+    config = parse("--served-model-name", "a", "b/c:7b", "--fair-weight", "b/c:7b=2")
+    assert config.model_names == ("a", "b/c:7b") and config.model_name == "a"
+    assert config.short_model_names == ()
+    assert config.scheduling().weights == (ClientWeight("", 2.0),)
+    file = tmp_path / "c.toml"
+    file.write_text('served-model-name = ["a", "b"]\n')
+    assert parse("--config", str(file)).model_names == ("a", "b")
+    with pytest.raises(UsageError, match="means the base model"):
+        parse("--served-model-name", "a", "--adapter", "a=/x")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "a\x1b[2J"])
+def test_a_name_that_no_request_could_show_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot name a model") as refused:
+        parse("--served-model-name", name)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("/models/llama", ("llama",)),
+        ("/models/llama.Q8_0.gguf", ("llama.Q8_0.gguf", "llama.Q8_0")),
+        ("org/name", ("name",)),
+    ],
+)
+def test_the_last_part_of_a_model_is_a_name_too(model: str, names: tuple[str, ...]) -> None:
+    config = Config(model=model)
+    assert (config.model_name, config.short_model_names) == (model, names)
 
 
 def test_a_command_that_is_told_names_the_run_where_it_is_not_the_default(

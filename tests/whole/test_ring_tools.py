@@ -1,7 +1,7 @@
 """Tool calls and reasoning by an unmodified openai client, on a real pipeline.
 
 The default model's chat template knows no tools. Templates of the other formats come with the
-requests, and `guided_choice` has the model write what a model of that format would.
+requests, and `guided_grammar` has the model write what a model of that format would.
 """
 
 from __future__ import annotations
@@ -9,13 +9,18 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from made_tokenizers import byte_level
 from openai.types.chat import ChatCompletion
-from ring import BASE, Ring
+from ring import BASE, TINY, Ring
+
+from loraconsole.pipeline.tool_calls import deepseek
+from loraconsole.pipeline.tool_calls.formats import TOOL_FORMATS
 
 pytestmark = pytest.mark.processes
 
@@ -46,6 +51,17 @@ FORMATS = {
     "mistral": ("[TOOL_CALLS]", 'I look.[TOOL_CALLS][{"name": "get_weather", "arguments": %s}]'),
     "mistral_args": ("[TOOL_CALLS][ARGS]", "I look.[TOOL_CALLS]get_weather[ARGS]%s"),
     "pythonic": ("func_name1(", '[get_weather(city="Paris")]'),
+    "deepseek_v3": (
+        f"{deepseek.CALL_BEGIN}```json",
+        f"I look.{deepseek.CALLS_BEGIN}{deepseek.CALL_BEGIN}function{deepseek.SEPARATOR}"
+        f"get_weather\n```json\n%s\n```{deepseek.CALL_END}{deepseek.CALLS_END}",
+    ),
+    "deepseek_v31": (
+        deepseek.CALL_BEGIN,
+        f"I look.{deepseek.CALLS_BEGIN}{deepseek.CALL_BEGIN}get_weather{deepseek.SEPARATOR}%s"
+        + deepseek.CALL_END
+        + deepseek.CALLS_END,
+    ),
     "qwen_xml": (
         "<function=<parameter=",
         "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n"
@@ -68,6 +84,10 @@ def client(ring: Ring) -> openai.OpenAI:
     return openai.OpenAI(
         base_url=ring.url + "/v1", api_key="x", max_retries=0, timeout=60, http_client=http
     )
+
+
+def test_every_format_has_an_answer_here() -> None:
+    assert FORMATS.keys() == TOOL_FORMATS.keys()
 
 
 def calls(answer: ChatCompletion, choice: int = 0) -> list[tuple[str, Any]]:
@@ -149,7 +169,7 @@ def test_functions_of_old_are_answered_in_the_old_form(client: openai.OpenAI) ->
 
 def test_without_a_choice_to_call_there_is_text(client: openai.OpenAI) -> None:
     plain = client.chat.completions.create(**GREEDY, tools=TOOLS, tool_choice="none")
-    forced = {"guided_choice": [FORMATS["hermes"][1] % PARIS]}
+    forced = {"guided_grammar": "start: " + json.dumps(FORMATS["hermes"][1] % PARIS)}
     for choice in ("none", "auto"):
         answer = client.chat.completions.create(
             **GREEDY, tools=TOOLS, tool_choice=choice, extra_body=forced
@@ -170,7 +190,7 @@ def test_a_call_of_each_format_is_read_streamed_and_whole(
     if thinks:
         template += "<think>\n{# </think> #}"
         said = f"I must look.\n</think>\n\n{said}"
-    more = {"guided_choice": [said], "chat_template": template}
+    more = {"guided_grammar": f"start: {json.dumps(said)}", "chat_template": template}
     whole = client.chat.completions.create(**GREEDY, tools=TOOLS, extra_body=more)
     message = whole.choices[0].message
     assert calls(whole) == [("get_weather", {"city": "Paris"})]
@@ -196,8 +216,9 @@ def test_a_required_call_is_written_in_the_templates_format(
 
 
 def test_reasoning_is_separate_hidden_or_part_of_the_text(client: openai.OpenAI) -> None:
+    text = "Two and two.\n</think>\n\nFour."
     more = {
-        "guided_choice": ["Two and two.\n</think>\n\nFour."],
+        "guided_grammar": f"start: {json.dumps(text)}",
         "chat_template": TURN + "<think>\n{# </think> #}",
     }
 
@@ -213,7 +234,7 @@ def test_reasoning_is_separate_hidden_or_part_of_the_text(client: openai.OpenAI)
     hidden = message(include_reasoning=False)
     assert hidden.content == "Four."
     assert not hasattr(hidden, "reasoning_content")
-    assert message(separate_reasoning=False).content == more["guided_choice"][0]
+    assert message(separate_reasoning=False).content == text
     deltas = [
         chunk.choices[0].delta
         for chunk in client.chat.completions.create(**GREEDY, extra_body=more, stream=True)
@@ -278,6 +299,31 @@ def test_a_client_that_comes_back_gets_the_same_deltas_from_there(ring: Ring) ->
     assert len(begun) == 1
 
 
+def test_marks_that_are_special_tokens_are_forced_and_read(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    specials = ["<unk>", "<s>", "</s>", "<think>", "</think>", "[TOOL_CALLS]", "[ARGS]"]
+    byte_level(specials).save(str(model / "tokenizer.json"))
+    config = TINY | {"vocab_size": 420, "eos_token_id": 2, "bos_token_id": 1}
+    (model / "config.json").write_text(json.dumps(config))
+    marks = "{# [TOOL_CALLS][ARGS]<think></think> #}"
+    template = f"{marks}{TURN}{{{{ tools | tojson }}}}"
+    settings = {"eos_token": "</s>", "bos_token": "<s>", "chat_template": template}
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    with Ring(tmp_path / "r", "--dummy", "--model", str(model)) as ring:
+        body = {"messages": ASKED, **ONE, "tool_choice": NAMED, "max_tokens": 400, "seed": 1}
+        no_thought = {"logit_bias": {"3": -100}}
+        answer = ring.http.post("/v1/chat/completions", json=body | no_thought).json()
+        (call,) = answer["choices"][0]["message"]["tool_calls"]
+        assert call["function"] == {"name": "get_time", "arguments": "{}"}
+        assert len(call["id"]) == 9
+        one_thought = {"logit_bias": {"3": 100, "4": 100}}
+        answer = ring.http.post("/v1/chat/completions", json=body | one_thought).json()
+        message = answer["choices"][0]["message"]
+        assert message["tool_calls"][0]["function"] == call["function"]
+        assert message["content"] is None
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -297,6 +343,37 @@ def test_what_cannot_be_done_is_refused_by_name(
     answer = ring.http.post("/v1/chat/completions", json={**GREEDY, **ONE, **fields})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
+
+
+def test_a_form_is_that_of_the_content_after_the_reasoning(client: openai.OpenAI) -> None:
+    template = "{% for m in messages %}<|im_start|>user\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    template += "<|im_start|>assistant\n<think>\n{# </think> #}"
+    answer = client.chat.completions.create(
+        **GREEDY | {"max_tokens": 400, "temperature": 0.7, "seed": 1},
+        extra_body={"chat_template": template, "guided_regex": "(4|5)!"},
+    )
+    message: Any = answer.choices[0].message
+    if answer.choices[0].finish_reason == "stop":
+        assert message.content in ("4!", "5!")
+    else:  # it has not stopped to think
+        assert message.content is None
+    assert message.reasoning_content
+
+
+def test_a_form_and_tools_of_the_models_choice_go_together(client: openai.OpenAI) -> None:
+    before = [*turn("Rome", "sunny"), *turn("Oslo", "rainy"), *turn("Berlin", "cloudy")]
+    shape = {"type": "object", "properties": {"sky": {"enum": ["sunny", "grey"]}}}
+    form: Any = {
+        "type": "json_schema",
+        "json_schema": {"name": "sky", "schema": shape | {"required": ["sky"]}},
+    }
+    asked = GREEDY | {"messages": [*before, *ASKED]}
+    called = client.chat.completions.create(**asked, tools=TOOLS, response_format=form)
+    assert calls(called)[0][0] == "get_weather"
+    told = client.chat.completions.create(
+        **GREEDY, tools=TOOLS, tool_choice="none", response_format=form
+    )
+    assert json.loads(told.choices[0].message.content or "")["sky"] in ("sunny", "grey")
 
 
 def test_a_schema_that_cannot_be_compiled_is_refused(ring: Ring) -> None:

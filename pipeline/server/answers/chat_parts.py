@@ -5,6 +5,7 @@ Knows no stream and no route.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,14 +17,15 @@ from .pieces import AnswerPiece, make_splitter
 def chat_message(form: Format, pieces: Sequence[AnswerPiece]) -> dict[str, Any]:
     """The message of a whole answer."""
     content, reasoning = _text(pieces, "content"), _text(pieces, "reasoning")
+    arguments: dict[int, list[str]] = defaultdict(list)
+    for piece in pieces:
+        if piece.kind == "arguments":
+            arguments[piece.call].append(piece.text)
     calls = [
         {
             "id": piece.call_id,
             "type": "function",
-            "function": {
-                "name": piece.text,
-                "arguments": _text(pieces, "arguments", piece.call),
-            },
+            "function": {"name": piece.text, "arguments": "".join(arguments[piece.call])},
         }
         for piece in pieces
         if piece.kind == "call"
@@ -123,5 +125,5 @@ def _reasoning(text: str) -> dict[str, str]:
     return {"reasoning_content": text, "reasoning": text}
 
 
-def _text(pieces: Iterable[AnswerPiece], kind: str, call: int = 0) -> str:
-    return "".join(piece.text for piece in pieces if (piece.kind, piece.call) == (kind, call))
+def _text(pieces: Iterable[AnswerPiece], kind: str) -> str:
+    return "".join(piece.text for piece in pieces if piece.kind == kind)

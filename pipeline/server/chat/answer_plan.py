@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
 
+from ...grammar.wanted_grammar import WantedGrammar
 from ...text.chat_template import ChatTemplate
 from ...text.tokenizer import Tokenizer
 from ...tool_calls.answer_parser import Reading
-from ...tool_calls.constraint import call_grammar
+from ...tool_calls.constraint import AnswerShape
 from ...tool_calls.formats import DEFAULT_FORMAT, TOOL_FORMATS, find_tool_format
 from ...tool_calls.reasoning import REASONING_FORMATS, find_reasoning_format
 from ...tool_calls.tool import Tool
 from ..bodies.tool_fields import ChatTools
+from ..http.bad_request import BadRequest
+
+CONTENT = ("json_schema", "json_object", "regex", "choice")
+"""Kinds of grammars that describe an answer's content, without reasoning."""
 
 
 class ChatFormats(NamedTuple):
@@ -28,9 +34,34 @@ class AnswerPlan(NamedTuple):
 
     reading: Reading | None = None
     """None: all of the text is content."""
-    grammar: str = ""
+    shape: AnswerShape | None = None
+    """What a grammar of the answer must leave room for; None: nothing."""
+    is_constrained: bool = False
+    """Whether the answer must follow `shape` even if the request asks for no form."""
     shown_special_ids: tuple[int, ...] = ()
     """Special tokens that are marks, so the text must have them."""
+
+    def whole_grammar(self, wanted: WantedGrammar | None) -> WantedGrammar | None:
+        """The grammar of the text, of which `wanted` describes the content. A grammar that the
+        request has written describes all of the text. Raises `BadRequest` for a form of content
+        where there must be calls."""
+        shape = self.shape
+        if wanted is None:
+            is_needed = shape is not None and self.is_constrained
+            return WantedGrammar("lark", shape.grammar(), "tools") if shape and is_needed else None
+        if shape is None:
+            return wanted
+        if shape.must_call:
+            raise BadRequest(
+                f"{wanted.field} describes a text, and the answer must be a tool call: use "
+                f"tool_choice auto, or leave {wanted.field} out",
+                param=wanted.field,
+            )
+        return replace(wanted, frame=shape.grammar) if wanted.kind in CONTENT else wanted
+
+
+PLAIN = AnswerPlan()
+"""Of an answer that is text alone."""
 
 
 def find_formats(template: ChatTemplate | None, tools: str, reasoning: str) -> ChatFormats:
@@ -60,6 +91,7 @@ def plan_answer(
     reasoning = REASONING_FORMATS[formats.reasoning] if formats.reasoning else None
     reading = Reading()
     marks: list[str] = []
+    is_open = False
     if reasoning is not None:
         is_open = reasoning.is_open_after(prompt)
         marks += reasoning.opening, reasoning.closing
@@ -69,37 +101,40 @@ def plan_answer(
                 is_reasoning_open=is_open,
                 hides_reasoning=hides_reasoning,
             )
+    shape = AnswerShape(reasoning=reasoning, is_reasoning_open=is_open)
     if tools is None or not reads_calls:
+        if reasoning is None:
+            return AnswerPlan()
         special = _special_ids(tokenizer, marks)
-        return AnswerPlan(reading if reasoning else None, "", tuple(special.values()))
+        return AnswerPlan(
+            reading, replace(shape, token_ids=special), False, tuple(special.values())
+        )
     form = TOOL_FORMATS[formats.tools]
     special = _special_ids(tokenizer, [*marks, *form.markers])
     known = tools.tools if form.reads_schemas else tuple(Tool(tool.name) for tool in tools.tools)
     reading = msgspec.structs.replace(
         reading, tool_format=formats.tools, tools=known, is_parallel=tools.is_parallel
     )
-    grammar = ""
-    if tools.must_call or (tools.strict and form.shape.trigger):
-        grammar = call_grammar(
-            form.shape,
-            _constrained(tools),
-            is_parallel=tools.is_parallel,
-            must_call=tools.must_call,
-            reasoning=reasoning,
-            is_reasoning_open=reasoning is not None and reasoning.is_open_after(prompt),
-            token_ids=special,
-        )
-    return AnswerPlan(reading, grammar, tuple(special.values()))
+    shape = replace(
+        shape,
+        calls=form.shape,
+        tools=_constrained(tools),
+        must_call=tools.must_call,
+        is_parallel=tools.is_parallel,
+        token_ids=special,
+    )
+    is_constrained = tools.must_call or bool(tools.strict and form.shape.trigger)
+    return AnswerPlan(reading, shape, is_constrained, tuple(special.values()))
 
 
-def _constrained(tools: ChatTools) -> list[Tool]:
+def _constrained(tools: ChatTools) -> tuple[Tool, ...]:
     """The tools as the grammar has them: in an answer that may also be text, only strict ones have
     their schema."""
     any_object = {"type": "object"}
-    return [
+    return tuple(
         tool if tools.must_call or tool.name in tools.strict else Tool(tool.name, any_object)
         for tool in tools.tools
-    ]
+    )
 
 
 def _special_ids(tokenizer: Tokenizer, marks: list[str]) -> dict[str, int]:

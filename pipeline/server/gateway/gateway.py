@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ...adapter_name import LONGEST_NAME, normal
@@ -297,14 +297,31 @@ class Gateway:
     def _adapter_named(self, model: str) -> str | None:
         """The adapter named as `base`, `adapter` or `base:adapter`; None is the base. Raises
         `BadRequest` for a name that no adapter can have."""
-        base = self.config.model
-        if model in ("", base):
-            return None
-        name = model.removeprefix(f"{base}:")
+        name = model
+        for base in self._base_names():
+            if model == base:
+                return None
+            if model.startswith(f"{base}:"):
+                name = model.removeprefix(f"{base}:")
+                break
         if len(name) > LONGEST_NAME:
             reason = f"no adapter {shortened(name)!r} is registered"
             raise BadRequest(reason, status=404, param="model", code=MODEL_NOT_FOUND)
         return normal(name) or None
+
+    def _base_names(self) -> Iterator[str]:
+        """All names of the base model in requests."""
+        yield from self.config.model_names
+        table = self.pipeline.adapters
+        adapters = {view.name for view in table.adapters} if table else ()
+        yield from (name for name in self.config.short_model_names if name not in adapters)
+
+    @property
+    def context_length(self) -> int:
+        """The longest prompt with its answer that the model and the pool hold, in tokens."""
+        router = self.pipeline.router
+        pool = router.pages_total * router.page_size if router else 0
+        return min(self.max_model_len, pool) if pool else self.max_model_len
 
     # -- orders
 

@@ -24,6 +24,8 @@ from ..http.request_limits import TEXT_BYTES, TEXT_BYTES_PER_TOKEN
 from .gateway import Gateway
 from .text_workers import TextWorkers
 
+MOST_TEMPLATE = 256 * 1024
+"""Most characters of a request's chat template."""
 AT_ONCE = 2048
 """Characters of prompts that are tokenised on the event loop, within half a millisecond."""
 CUT_TIMES = 8
@@ -150,24 +152,36 @@ class PromptReader:
         for field, value in (("messages", body.messages), ("tools", given)):
             if (length := _text_length(value)) > self._most_bytes():
                 raise self._too_much_text(length, field)
-        template = self._own_template(body) or gateway.adapter_chat(adapter).template
-        read = functools.partial(self._read_chat, body, tools, template)
+        self._check_own_template(body)
+        read = functools.partial(
+            self._read_chat, body, tools, gateway.adapter_chat(adapter).template
+        )
         length = _text_length([body.messages, given, body.documents or []])
         try:
             return await self.workers.run(length, _client(request), read)
         except TooMuchText as error:
             raise too_long(gateway.max_model_len, str(error), "messages") from error
 
-    def _own_template(self, body: ChatBody) -> ChatTemplate | None:
-        """The request's template. Raises `BadRequest` if it may not bring one."""
-        if not body.chat_template:
-            return None
+    def _check_own_template(self, body: ChatBody) -> None:
+        """Raises `BadRequest` if the request brings a template and may not."""
+        if body.chat_template is None:
+            return
         if not self._gateway.config.trust_request_chat_template:
             raise BadRequest(
                 "chat_template is not taken from requests: the operator can allow it with "
                 "--trust-request-chat-template",
                 param="chat_template",
             )
+        if len(body.chat_template) > MOST_TEMPLATE:
+            raise BadRequest(
+                f"chat_template has {len(body.chat_template)} characters; at most {MOST_TEMPLATE}",
+                param="chat_template",
+            )
+
+    def _own_template(self, body: ChatBody) -> ChatTemplate | None:
+        """The request's template. Raises `BadRequest` if it does not compile."""
+        if body.chat_template is None:
+            return None
         variables = self._gateway.tokenizer.special_tokens
         template = ChatTemplate({"default": body.chat_template}, variables, "the request")
         if template.fault:
@@ -179,6 +193,7 @@ class PromptReader:
     ) -> ReadChat:
         gateway = self._gateway
         config, tokenizer = gateway.config, gateway.tokenizer
+        chat_template = self._own_template(body) or chat_template
         template = chat_template or tokenizer.chat_template
         formats = find_formats(template, config.tool_format, config.reasoning_format)
         variables: dict[str, Any] = {}

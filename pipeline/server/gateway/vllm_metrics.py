@@ -35,7 +35,7 @@ class VllmMetrics:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._pipeline, self._counters = gateway.pipeline, gateway.counters
-        self._labels = (gateway.config.model, ENGINE)
+        self._labels = (gateway.config.model_name, ENGINE)
 
     def collect(self) -> Iterator[Metric]:
         """All families, with the present values."""

@@ -74,7 +74,8 @@ class AdapterRoutes:
         body = decode_body(await self._bodies.read(request), AdapterBody)
         check_path(body.path, "path")
         order = LoadAdapter(**adapter_ticket(body.name), path=body.path, pinned=body.pin)
-        return await self._carry(order, "name" if objection(body.name) else "path")
+        is_bad_name = objection(body.name, self._gateway.config.model_names)
+        return await self._carry(order, "name" if is_bad_name else "path")
 
     async def reload_adapter(self, request: HttpRequest) -> Response:
         return await self._carry(ReloadAdapter(**adapter_ticket(request.path_params["name"])))

@@ -10,12 +10,12 @@ from msgspec.structs import replace
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from ...grammar.wanted_grammar import WantedGrammar
 from ...messages import SamplingParams
 from ..answers.answer_format import Format
 from ..answers.event_id import check_answer_id
 from ..answers.event_stream import REQUEST_ID, answer_response, until_gone
 from ..bodies.openai_bodies import DEFAULT_CHAT_TOKENS, ChatBody, SamplingBody
+from ..chat.answer_plan import PLAIN, AnswerPlan
 from ..gateway.gateway import AskedChoice, Gateway
 from ..gateway.grammar_reader import GrammarReader
 from ..gateway.prompt_reader import PromptReader
@@ -35,7 +35,7 @@ class Answering:
 
     def model_named(self, model: str, others: Mapping[str, str]) -> str:
         """The model of a request as its client named it; the base model's id if it did not."""
-        return model or next(iter(others.values()), self.gateway.config.model)
+        return model or next(iter(others.values()), self.gateway.config.model_name)
 
     async def check_ready(self, request: HttpRequest) -> None:
         """Raises `BadRequest` (503) if the pipeline cannot take a request, nor will in a moment."""
@@ -96,8 +96,7 @@ class Answering:
             is_function_call=chat.tools is not None and chat.tools.is_old,
             is_named_call=chat.tools is not None and chat.tools.is_named,
         )
-        calls = WantedGrammar("lark", plan.grammar, "tools") if plan.grammar else None
-        return await self.answer(request, body, form, adapter, [prompt], params, calls)
+        return await self.answer(request, body, form, adapter, [prompt], params, plan)
 
     async def answer(
         self,
@@ -107,22 +106,15 @@ class Answering:
         adapter: str | None,
         prompts: list[list[int]],
         params: Callable[[int], SamplingParams],
-        calls: WantedGrammar | None = None,
+        plan: AnswerPlan = PLAIN,
     ) -> Response:
         """The answer, streamed or whole: n choices of each prompt, each its own request. `params`
-        makes the parameters of choice i; `calls` is the grammar of tool calls."""
+        makes the parameters of choice i."""
         number = body.num_candidates
         if (count := len(prompts) * number) > 1:  # the router refuses a single one itself
             self.gateway.check_room(count)
-        wanted = body.wanted_grammar()
-        if wanted is not None and calls is not None:
-            raise BadRequest(
-                f"{wanted.field} and tools both constrain the answer: use tool_choice auto without "
-                f"strict tools, or leave {wanted.field} out",
-                param=wanted.field,
-            )
         choices = self._tokens.complete([params(choice) for choice in range(number)], body)
-        reading = self.grammars.read(request, calls or wanted)
+        reading = self.grammars.read(request, plan.whole_grammar(body.wanted_grammar()))
         grammar = await until_gone(request, reading)
         choices = [replace(each, grammar=grammar) for each in choices]
         return await self.accept(request, form, adapter, prompts, choices)

@@ -20,6 +20,7 @@ from .completion_routes import CompletionRoutes
 from .embedding_routes import EmbeddingRoutes
 from .errors import answer_bug, answer_no_route
 from .generate_routes import GenerateRoutes
+from .info_routes import InfoRoutes
 from .model_routes import ModelRoutes
 from .peer_adapter_routes import PeerAdapterRoutes
 from .profiler_routes import ProfilerRoutes
@@ -39,6 +40,7 @@ def make_app(gateway: Gateway) -> Starlette:
     guard = RouteGuard(gateway, access)
     groups = (
         ModelRoutes(gateway),
+        InfoRoutes(answering),
         CompletionRoutes(answering, bodies),
         ResponsesRoutes(answering, bodies),
         AnthropicRoutes(answering, bodies),

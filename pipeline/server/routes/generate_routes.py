@@ -93,7 +93,7 @@ class GenerateRoutes:
         form = Format(
             kind="generate",
             answer_id=answer_id(request, "gen-"),
-            model=adapter or self._gateway.config.model,
+            model=adapter or self._gateway.config.model_name,
             created=int(unix_time()),
             is_streamed=is_streamed,
             generate=GenerateForm(

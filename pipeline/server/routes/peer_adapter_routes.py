@@ -66,10 +66,9 @@ class PeerAdapterRoutes:
             pinned=body.pinned,
             replaces=body.load_inplace,
         )
+        is_bad_name = objection(body.lora_name, self._gateway.config.model_names)
         try:
-            reply = await carry(
-                self._gateway, order, "lora_name" if objection(body.lora_name) else "lora_path"
-            )
+            reply = await carry(self._gateway, order, "lora_name" if is_bad_name else "lora_path")
         except BadRequest as error:
             if error.status == 409 and not body.load_inplace:
                 hint = "to replace one that has already been loaded, send load_inplace: true"

@@ -54,6 +54,6 @@ class SchedulerRoutes:
 
     def _scheduler_body(self, settings: SchedulerSettings) -> dict[str, Any]:
         """The settings; the base model's weight has its served name."""
-        base = self._gateway.config.model
+        base = self._gateway.config.model_name
         weights = {weight.name or base: weight.weight for weight in settings.weights}
         return msgspec.structs.asdict(settings) | {"weights": weights}

@@ -52,7 +52,7 @@ class SglangGenerate:
         form = Format(
             kind="sglang",
             answer_id=answer_id(request, "gen-"),
-            model=choices[0].adapter or self._gateway.config.model,
+            model=choices[0].adapter or self._gateway.config.model_name,
             created=int(unix_time()),
             is_streamed=body.stream,
             sglang=SglangForm(

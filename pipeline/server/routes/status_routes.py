@@ -11,7 +11,8 @@ from ..gateway.metrics import Metrics
 
 
 class StatusRoutes:
-    """GET /health (TGI: also /) and /metrics, which need no key."""
+    """GET /health (TGI: also /, S-LoRA: /healthz, SageMaker: /ping) and /metrics, which need no
+    key."""
 
     def __init__(self, gateway: Gateway, metrics: Metrics) -> None:
         self._gateway, self._metrics = gateway, metrics
@@ -20,6 +21,8 @@ class StatusRoutes:
         return [
             Route("/health", self.health),
             Route("/", self.health),
+            Route("/healthz", self.health),
+            Route("/ping", self.health, methods=["GET", "POST"]),
             Route("/metrics", self.metrics),
         ]
 

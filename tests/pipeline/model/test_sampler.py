@@ -82,6 +82,37 @@ def test_draws_follow_the_distribution() -> None:
         assert found[place] / count == pytest.approx(probability, abs=0.015)
 
 
+def test_draws_of_many_seeds_follow_the_distribution() -> None:
+    """Chi-square over a peaked distribution, at one position of many seeds."""
+    logits, count = logits_of(3)[0] * 0.7, 40_000
+    for params in ({}, {"top_p": 0.9, "temperature": 1.2}):
+        expected = (logits / params.get("temperature", 1.0)).softmax(-1)
+        if "top_p" in params:
+            order = expected.sort(descending=True)
+            needed = int((order.values.cumsum(-1) < 0.9).sum()) + 1
+            expected = torch.zeros(VOCAB).scatter(0, order.indices[:needed], order.values[:needed])
+            expected /= expected.sum()
+        rows = [row(7, seed=seed, **params) for seed in range(count)]
+        drawn = torch.tensor(chosen(logits.expand(count, -1), rows)).bincount(minlength=VOCAB)
+        common = expected * count >= 5
+        assert not drawn[expected == 0].any()
+        gaps = drawn[common] - expected[common] * count
+        chi_square = float((gaps**2 / (expected[common] * count)).sum())
+        freedom = int(common.sum()) - 1
+        assert chi_square < freedom + 4 * (2 * freedom) ** 0.5
+
+
+def test_a_draw_is_the_same_in_every_order_of_the_rows_and_beside_any_number() -> None:
+    """Also with a flat distribution, where a sum's last bit would move the choice."""
+    logits = torch.randn(1, 50_257, generator=torch.Generator().manual_seed(1)) * 0.01
+    for params in ({}, {"top_p": 0.99}, {"top_k": 20_000, "min_p": 0.5}):
+        rows = [row(i, seed=11, **params) for i in range(12)]
+        alone = [chosen(logits, [own])[0] for own in rows]
+        assert chosen(logits.expand(12, -1), rows) == alone
+        assert chosen(logits.expand(12, -1), rows[::-1]) == alone[::-1]
+    assert len(set(alone)) > 8
+
+
 def test_a_temperature_flattens_or_sharpens() -> None:
     logits = torch.full((VOCAB,), -1e4)
     logits[[1, 2]] = torch.tensor([0.0, 1.0])

@@ -29,6 +29,7 @@ from loraconsole.pipeline.messages import (
     StreamTokens,
     Tokens,
 )
+from loraconsole.pipeline.model.batch_torch import ScoredRow
 from loraconsole.pipeline.router.core import RouterCore
 from loraconsole.pipeline.router.effects import Send
 from loraconsole.pipeline.runner.live_sequences import LiveSequence, LiveSequences
@@ -78,7 +79,7 @@ class Worker:
             if step.samples:
                 sequence.known += 1
                 sampled.append(SampledToken(row.sequence, 7))
-            if step.num_scores:
+            if isinstance(step, ScoredRow):
                 piece = piece_of(step.scores_from + 1, step.num_scores)
                 if sequence.params.pooling:
                     self.pooled.setdefault(row.sequence, []).append(piece)

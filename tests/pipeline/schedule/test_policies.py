@@ -608,7 +608,7 @@ def test_a_policy_may_change_while_requests_run_and_none_is_lost(
             scheduler.add_request(to_request(coming.pop(0)), 0.0)
         if step == 4:
             order = SetScheduler(order="", reply_to="", policy=after)
-            scheduler.set_policy(changed_settings(scheduler.settings, order, "base"))
+            scheduler.set_policy(changed_settings(scheduler.settings, order, ("base",)))
         admitted += answer(scheduler, float(step))
         if not coming and not len(scheduler):
             break
@@ -622,9 +622,9 @@ def test_settings_change_as_ordered_and_bad_ones_are_refused_with_the_reason() -
     def order(**what: object) -> SetScheduler:
         return SetScheduler(order="o", reply_to="me", **what)  # type: ignore[arg-type]
 
-    assert changed_settings(now, order(policy="peft"), "m").policy == "merged"
-    assert changed_settings(now, order(policy="slora"), "m").weights == now.weights
-    weights = changed_settings(now, order(weights=(ClientWeight("m", 3.0),)), "m").weights
+    assert changed_settings(now, order(policy="peft"), ("m",)).policy == "merged"
+    assert changed_settings(now, order(policy="slora"), ("m",)).weights == now.weights
+    weights = changed_settings(now, order(weights=(ClientWeight("m", 3.0),)), ("m",)).weights
     assert weights == (ClientWeight("", 3.0),), "the base model by its served name"
     for bad, what in (
         (order(policy="best"), "no policy 'best'; known: fcfs, lifo"),
@@ -634,7 +634,7 @@ def test_settings_change_as_ordered_and_bad_ones_are_refused_with_the_reason() -
         (order(batch_num_adapters=0), "batch_num_adapters 0 is not above 0"),
     ):
         with pytest.raises(ValueError, match=what):
-            changed_settings(now, bad, "m")
+            changed_settings(now, bad, ("m",))
 
 
 # --- pets ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,21 +183,31 @@ def test_every_request_counts_once_with_its_tokens(ring: Ring) -> None:
 
 
 def test_a_client_that_leaves_and_a_full_queue_are_counted(
-    ring: Ring, tmp_path_factory: pytest.TempPathFactory
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    with Ring(tmp_path_factory.mktemp("full") / "r", "--max-waiting", "1") as full:
-        body = {"prompt": "Once", "max_tokens": 900, "ignore_eos": True, "stream": True}
-        with full.http.stream("POST", "/v1/completions", json=body) as answer:
-            next(answer.iter_lines())
-        most = {"prompt": ["a"] * 2, "max_tokens": 4}
-        assert full.http.post("/v1/completions", json=most).status_code in (400, 429)
-        full.wait_idle()
+    limits = ("--max-waiting", "1", "--max-running", "1")
+    with Ring(tmp_path_factory.mktemp("full") / "r", *limits) as full:
+        long = {"prompt": "Once", "max_tokens": 2000, "ignore_eos": True, "stream": True}
+        short = {"prompt": "a", "max_tokens": 2}
+        with (
+            ThreadPoolExecutor(3) as pool,
+            full.http.stream("POST", "/v1/completions", json=long) as answer,
+        ):
+            lines = answer.iter_lines()
+            next(lines)  # it runs, one may wait
+            asked = [pool.submit(full.http.post, "/v1/completions", json=short) for _ in range(3)]
+            wait_for(lambda: sum(each.done() for each in asked) == 2)
+        statuses = sorted(each.result().status_code for each in asked)
+        assert statuses == [200, 429, 429]
 
-        def aborted() -> bool:
+        def has_left() -> bool:
             text = full.http.get("/metrics").text
-            return bool(re.search(r'request_success_total.*"abort".* 1\.0$', text, re.M))
+            return bool(re.search(r'^vllm:request_success_total.*"abort".* 1\.0$', text, re.M))
 
-        wait_for(aborted)
+        wait_for(has_left)
+        found = counts(full)
+        assert found["vllm:admission_rejections_total"] == 2
+        assert found["vllm:request_success_total"] == 2, "refusals do not count"
 
 
 @needs_prometheus

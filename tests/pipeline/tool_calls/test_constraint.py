@@ -12,7 +12,8 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from loraconsole.pipeline.tool_calls.answer_parser import Reading, parse_answer
-from loraconsole.pipeline.tool_calls.constraint import call_grammar, closed_schema
+from loraconsole.pipeline.tool_calls.call_shape import CallShape
+from loraconsole.pipeline.tool_calls.constraint import AnswerShape, closed_schema
 from loraconsole.pipeline.tool_calls.formats import TOOL_FORMATS
 from loraconsole.pipeline.tool_calls.pieces import Piece
 from loraconsole.pipeline.tool_calls.reasoning import REASONING_FORMATS
@@ -61,6 +62,18 @@ class Bytes:
 
 TEXT_END = list(b"\n</parameter>\n")
 VOCABULARY = LLTokenizer(TokenizerWrapper(Bytes()), eos_token=END)
+
+
+def call_grammar(
+    shape: CallShape,
+    tools: tuple[Tool, ...],
+    *,
+    must_call: bool = True,
+    form: str = "",
+    **more: Any,
+) -> str:
+    more["token_ids"] = more.get("token_ids") or {}
+    return AnswerShape(shape, tools, must_call=must_call, **more).grammar(form)
 
 
 def matcher(grammar: str) -> LLMatcher:
@@ -172,6 +185,21 @@ def test_text_is_free_until_a_call_begins(name: str) -> None:
         assert allows(single, f"I look. {call}", ids)
         assert allows(single, "No.", ids)
         assert not allows(single, f"I look. {call}{call}", ids)
+
+
+@pytest.mark.parametrize("name", TOOL_FORMATS)
+def test_a_form_of_the_content_comes_after_reasoning_or_gives_way_to_calls(name: str) -> None:
+    shape, think = TOOL_FORMATS[name].shape, REASONING_FORMATS["think"]
+    call = walk(call_grammar(shape, TOOLS, is_parallel=False), 3)
+    form = 'start: CHOICE\nCHOICE: "yes" | "no"\n'
+    grammar = call_grammar(shape, TOOLS, must_call=False, form=form, reasoning=think)
+    for text in ("yes", call, f"<think>So.</think>\n{call}", "<think>So.</think>\n\nno"):
+        assert allows(grammar, text), text
+    for text in ("maybe", f"yes{call}", "", "<think>So."):
+        assert not allows(grammar, text), text
+    alone = AnswerShape(reasoning=think, is_reasoning_open=True).grammar(form)
+    assert allows(alone, "So.</think>\n\nyes")
+    assert not allows(alone, "yes")
 
 
 def test_a_function_without_parameters_takes_none() -> None:
