@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -373,6 +374,73 @@ def test_sglangs_stream_has_the_whole_text_each_time(ring: Ring) -> None:
         *([False] * (len(found) - 1)),
         True,
     ]
+
+
+def echoed(ring: Ring, prompt: str) -> list[float | None]:
+    """The logprobs of a prompt, by OpenAI's route."""
+    body = {"prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": 0}
+    found: list[float | None] = post(ring, "/v1/completions", **body)["choices"][0]["logprobs"][
+        "token_logprobs"
+    ]
+    return found
+
+
+def test_the_native_routes_have_the_logprobs_of_a_prompt(ring: Ring) -> None:
+    prompt = "The sea is blue, and the sky too"
+    expected = echoed(ring, prompt)
+    ids = post(ring, "/tokenize", prompt=prompt)["tokens"]
+    meta = post(
+        ring,
+        "/generate",
+        text=prompt,
+        sampling_params={"max_new_tokens": 2, "temperature": 0},
+        return_logprob=True,
+        logprob_start_len=2,
+        top_logprobs_num=2,
+        return_text_in_logprobs=True,
+    )["meta_info"]
+    assert [entry[1] for entry in meta["input_token_logprobs"]] == ids[2:]
+    assert [entry[0] for entry in meta["input_token_logprobs"]] == pytest.approx(expected[2:])
+    assert "".join(entry[2] for entry in meta["input_token_logprobs"]) in prompt
+    assert [len(top) for top in meta["input_top_logprobs"]] == [2] * len(ids[2:])
+    parameters = {"max_new_tokens": 2, "details": True, "decoder_input_details": True}
+    details = post(ring, "/generate", inputs=prompt, parameters=parameters)["details"]
+    assert [each["id"] for each in details["prefill"]] == ids
+    assert details["prefill"][0]["logprob"] is None
+    assert [each["logprob"] for each in details["prefill"][1:]] == pytest.approx(expected[1:])
+    for body, param in (
+        ({"text": "a", "logprob_start_len": 0, "stream": True}, "logprob_start_len"),
+        (
+            {"inputs": "a", "parameters": parameters, "stream": True},
+            "parameters.decoder_input_details",
+        ),
+    ):
+        assert ring.http.post("/generate", json=body).json()["error"]["param"] == param
+
+
+def test_sglangs_answers_have_forms_and_biases(ring: Ring) -> None:
+    sampling: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0}
+    found = post(
+        ring,
+        "/generate",
+        text=["The sea", "A city as JSON:", "The sea"],
+        sampling_params=[
+            {**sampling, "regex": "[0-9]{4}"},
+            {**sampling, "json_schema": json.dumps(PLACE), "max_new_tokens": 60},
+            {**sampling, "logit_bias": {"30": 100}, "max_new_tokens": 3},
+        ],
+    )
+    assert re.fullmatch("[0-9]{4}", found[0]["text"])
+    assert set(json.loads(found[1]["text"])) == {"city"}
+    assert found[2]["output_ids"] == [30] * 3
+    for name, value in (("regex", "("), ("json_schema", "{"), ("logit_bias", {"x": 1})):
+        body = {"text": "a", "sampling_params": {**sampling, name: value}}
+        refusal = ring.http.post("/generate", json=body).json()["error"]
+        assert refusal["param"] == f"sampling_params.{name}"
+
+
+def test_the_clients_of_tgi_name_the_model_tgi(ring: Ring) -> None:
+    assert chat_text(ring, model="tgi") == chat_text(ring, model=BASE)
 
 
 # --- tokens

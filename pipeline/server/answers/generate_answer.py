@@ -12,6 +12,7 @@ from ...messages import TextDelta, TokenLogprob, TokenText
 from ..http.bad_request import BadRequest
 from .event_writer import EventWriter, data_lines
 from .generate_form import GenerateForm
+from .scored_prompt import scored_prompt
 from .streams import AnswerStreams, Stream
 
 SLORA = GenerateForm()
@@ -28,7 +29,7 @@ def generate_object(answer: AnswerStreams) -> Any:
     if form.with_details:
         found["details"] = {
             **_details(stream, form),
-            "prefill": [],
+            "prefill": _prefill(answer) if form.with_prefill else [],
             "tokens": [_token(token, form, token.chosen.token) for token in stream.logprobs],
         }
         if form.num_top:
@@ -66,6 +67,12 @@ async def generate_events(
             yield writer.event(event)
     except BadRequest as error:
         yield data_lines(error.body())
+
+
+def _prefill(answer: AnswerStreams) -> list[dict[str, Any]]:
+    """The tokens of the prompt."""
+    tokens = scored_prompt(answer.streams[0], answer.tokenizer, 0)
+    return [{"id": each.token_id, "text": each.text, "logprob": each.logprob} for each in tokens]
 
 
 def _streamed_token(delta: TextDelta, form: GenerateForm) -> dict[str, Any]:

@@ -13,6 +13,8 @@ class GenerateForm(msgspec.Struct, frozen=True, kw_only=True):
     in_list: bool = False
     """The whole answer is the one element of a list, as `POST /` has it."""
     with_details: bool = False
+    with_prefill: bool = False
+    """Whether the details have the tokens of the prompt."""
     prefix: str = ""
     """The prompt, if the answer repeats it."""
     seed: int | None = None
@@ -36,3 +38,5 @@ class SglangForm(msgspec.Struct, frozen=True, kw_only=True):
     """Of each choice, the most probable tokens that are listed for each."""
     with_text: bool = False
     """Each logprob has the text of its token."""
+    starts: tuple[int | None, ...] = ()
+    """Of each choice, the first token of the prompt whose logprob is listed; None: none are."""

@@ -68,6 +68,7 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
     truncate: Count | None = None
     return_full_text: bool = False
     details: bool = False
+    decoder_input_details: bool = False
     top_n_tokens: TopLogprobs | None = None
     return_k_alternatives: TopLogprobs | None = None
     grammar: ResponseFormat | None = None
@@ -113,6 +114,7 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             ignore_eos=self.ignore_eos or self.ignore_eos_token,
+            prompt_logprobs=0 if self.decoder_input_details else None,
             logprobs=max(self.top_n_tokens or 0, self.return_k_alternatives or 0),
             skip_special_tokens=self.skip_special_tokens,
         )

@@ -75,6 +75,11 @@ class GenerateRoutes:
     ) -> Response:
         style: Style = "tgi" if is_at_root else body.style(raw)
         parameters = body.parameters
+        if parameters.decoder_input_details and (is_streamed or not parameters.details):
+            raise BadRequest(
+                "parameters.decoder_input_details needs details: true, and is not streamed",
+                param="parameters.decoder_input_details",
+            )
         params = parameters.params(self._gateway.defaults, style)
         await self._answering.check_ready(request)
         adapter = await self._answering.find_adapter(request, "", body.adapters())
@@ -100,6 +105,7 @@ class GenerateRoutes:
                 is_slora=style == "slora",
                 in_list=is_at_root,
                 with_details=parameters.details,
+                with_prefill=parameters.decoder_input_details,
                 prefix=body.inputs if parameters.return_full_text else "",
                 seed=params.seed if params.temperature else None,
                 num_top=parameters.top_n_tokens or 0,

@@ -138,6 +138,8 @@ VALUES: dict[str, Any] = {
     "logprobs_mode": "processed_logprobs",
     "system": "a",
     "encoding_format": "base64",
+    "logprob_start_len": 3,
+    "decoder_input_details": True,
     "dimensions": 3,
     "pooling": "mean",
     "normalize": False,
