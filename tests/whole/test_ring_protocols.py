@@ -439,8 +439,21 @@ def test_sglangs_answers_have_forms_and_biases(ring: Ring) -> None:
         assert refusal["param"] == f"sampling_params.{name}"
 
 
-def test_the_clients_of_tgi_name_the_model_tgi(ring: Ring) -> None:
-    assert chat_text(ring, model="tgi") == chat_text(ring, model=BASE)
+def test_what_routers_add_to_a_body_is_taken(ring: Ring) -> None:
+    """sglang-router and vllm-router write the defaults of their own fields into each body."""
+    names = ("return_text_in_logprobs", "stream", "return_hidden_states", "background", "no_logs")
+    more = dict.fromkeys((*names, "return_bytes", "return_entropy", "return_logprob"), False)
+    sampling = {"max_new_tokens": 2, "temperature": 0}
+    body = {"text": "The sea", "model": None, "sampling_params": sampling, "log_metrics": True}
+    assert post(ring, "/generate", **body, **more)["text"] == completion(ring, BASE, 2)
+    off = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "top_p": 1.0, "priority": 0}
+    response = post(ring, "/v1/responses", **GREEDY, **off, input=SEA, stream=None, store=True)
+    assert response["status"] == "completed"
+
+
+@pytest.mark.parametrize("name", ["tgi", "dummy"])
+def test_the_clients_of_tgi_name_no_model_of_ours(ring: Ring, name: str) -> None:
+    assert chat_text(ring, model=name) == chat_text(ring, model=BASE)
 
 
 # --- tokens

@@ -127,6 +127,7 @@ class SglangBody(Body, frozen=True, kw_only=True):
 
     text: str | list[str] | None = None
     input_ids: list[TokenId | list[TokenId]] | None = None
+    model: Name = ""
     sampling_params: dict[str, Any] | list[dict[str, Any]] | None = None
     lora_path: Name | list[Name | None] | None = None
     stream: bool = False

@@ -12,6 +12,7 @@ SGLANG: Table = {
     "text": honoured("a text, or a list: a batch"),
     "input_ids": honoured("in place of `text`: token ids, or lists of them"),
     "sampling_params": honoured("an object, or one for each prompt; its fields are below"),
+    "model": honoured("the base model, an adapter, or `base:adapter`; for all prompts"),
     "lora_path": honoured("name or path of a registered adapter, or one (or null) for each prompt"),
     "stream": honoured("server-sent events: the whole text so far with each token"),
     "rid": honoured("the `id` in meta_info, or one for each prompt"),

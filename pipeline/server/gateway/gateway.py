@@ -49,8 +49,9 @@ SPANS_SECONDS = 5.0
 """Longest wait for an order about spans: a process that is still loading does not answer."""
 LOOKED_AT = 16
 """Requests opened in a console whose text is kept after they end."""
-TGI_NAME = "tgi"
-"""The model in a chat of the clients of TGI, which serves only one."""
+TGI_NAMES = ("tgi", "dummy")
+"""The model in a chat of the clients of TGI, which serves only one: text-generation and
+huggingface_hub."""
 SENT_AT_ONCE = 16
 """Requests of one answer that are sent before the event loop goes on."""
 MEND_SECONDS = 30.0
@@ -316,7 +317,7 @@ class Gateway:
         yield from self.config.model_names
         table = self.pipeline.adapters
         adapters = {view.name for view in table.adapters} if table else ()
-        others = (*self.config.short_model_names, TGI_NAME)
+        others = (*self.config.short_model_names, *TGI_NAMES)
         yield from (name for name in others if name not in adapters)
 
     @property

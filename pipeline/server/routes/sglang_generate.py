@@ -38,7 +38,7 @@ class SglangGenerate:
         field = "input_ids" if body.text is None else "text"
         for each in asked:
             prompts.check_ids(each.sampling.stop_token_ids or [], "sampling_params.stop_token_ids")
-            adapter = await answering.find_adapter(request, "", _adapters(each))
+            adapter = await answering.find_adapter(request, body.model, _adapters(each))
             # Lists are token ids already.
             given: Any = [each.prompt]
             reading = prompts.read(request, given, field, adds=True)
