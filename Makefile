@@ -54,6 +54,18 @@ $(CLIENTS)/.installed: $(wildcard tests/clients/constraints*.txt tests/clients/j
 	@if command -v npm >/dev/null; then npm ci --silent --prefix $(CLIENTS)/js; else echo "no npm: the JavaScript clients are skipped"; fi
 	@touch $@
 
+SUITES := .venv-suites
+.PHONY: test-json-schema
+test-json-schema: .venv/.installed-dev $(SUITES)/.installed  ## JSON Schema's own suite, as forms of answers
+	@cd tests && PYTHONPATH=../$(SUITES)/lib ../$(BIN)/python json_schema_suite.py ../$(SUITES)/jsonschema-4.26.0/json/tests/draft2020-12
+
+# The source distribution of this validator has the suite.
+$(SUITES)/.installed:
+	@$(PYTHON) -m venv $(SUITES)/python
+	@$(SUITES)/python/bin/pip install --quiet --target $(SUITES)/lib jsonschema==4.26.0
+	@$(SUITES)/python/bin/pip download --quiet --no-deps --no-binary :all: --dest $(SUITES) jsonschema==4.26.0
+	@tar -xzf $(SUITES)/jsonschema-4.26.0.tar.gz -C $(SUITES) && touch $@
+
 bench-gpu: install  ## milliseconds a step on this machine's GPU, dummy 8B weights, random adapters
 	@$(BIN)/python -P -m loraconsole.pipeline.bench.engine $(BENCH)
 

@@ -230,7 +230,7 @@ def _attend(
 
 TILE_ROWS = 64
 """Query heads per program: the queries of a block times the heads that share a KV head."""
-LEAST_SPLIT = 256
+LEAST_SPLIT = 128
 """Fewest keys of a piece of a context."""
 
 

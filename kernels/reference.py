@@ -13,6 +13,7 @@ can use directly: for 32 rows of 128 tokens on two cores, 0.22 ms a layer, again
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -160,3 +161,23 @@ def add_lora_rows(y: Tensor, x: Tensor, a: Tensor, b: Tensor, rows: Tensor, plac
     shrunk = torch.bmm(gathered, a.transpose(1, 2))
     expanded = torch.bmm(shrunk, b).view(-1, y.shape[-1])
     y.add_(expanded.index_select(0, places))
+
+
+def forbid_tokens(logits: Tensor, bits: Tensor, rows: Tensor) -> None:
+    """Sets logits[rows[i], t] to minus infinity, in place, unless bit t % 8 of bits[i, t // 8] is
+    set.
+
+    logits [num_rows, vocab_size]; bits uint8 [n, at least vocab_size / 8]; rows integers [n].
+    """
+    if bits.is_cuda:
+        places = torch.arange(8, dtype=torch.uint8, device=bits.device)
+        allowed = ((bits[:, :, None] >> places) & 1).flatten(1).bool()
+    else:  # 20 us a row of 50 000; torch takes 30 times as long
+        unpacked = np.unpackbits(bits.numpy(), axis=1, bitorder="little")
+        allowed = torch.from_numpy(unpacked).bool()
+    forbidden = ~allowed[:, : logits.shape[1]]
+    if len(rows) == len(logits):
+        logits.masked_fill_(forbidden, float("-inf"))
+    else:
+        index = rows.long()
+        logits[index] = logits[index].masked_fill_(forbidden, float("-inf"))

@@ -1,5 +1,5 @@
-"""Finds the most probable token of each row and writes it into the history, on the device and
-inside a graph."""
+"""Choosing tokens on the device: the most probable one of each row, written into the history inside
+a graph; and the tokens that a grammar rules out."""
 
 from __future__ import annotations
 
@@ -79,3 +79,28 @@ def best_tokens(logits: Tensor, places: Tensor, history: Tensor) -> Tensor:
         num_warps=1,
     )
     return chosen
+
+
+@triton.jit
+def _forbid(logits, stride, bits, bits_stride, rows, size, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    row = tl.load(rows + place).to(tl.int64)
+    byte = tl.load(bits + place * bits_stride + at // 8, mask=inside, other=0)
+    is_allowed = (byte.to(tl.int32) >> (at % 8)) & 1
+    tl.store(logits + row * stride + at, float("-inf"), mask=inside & (is_allowed == 0))
+
+
+def forbid_tokens(logits: Tensor, bits: Tensor, rows: Tensor) -> None:
+    """Sets logits[rows[i], t] to minus infinity, in place, unless bit t % 8 of bits[i, t // 8] is
+    set.
+
+    logits [num_rows, vocab_size], rows contiguous; bits uint8 [n, at least vocab_size / 8]; rows
+    int32 [n].
+    """
+    size = logits.shape[1]
+    assert logits.stride(1) == 1 and bits.stride(1) == 1 and 8 * bits.shape[1] >= size
+    _forbid[(len(bits), triton.cdiv(size, BLOCK))](
+        logits, logits.stride(0), bits, bits.stride(0), rows, size, BLOCK=BLOCK
+    )

@@ -124,7 +124,7 @@ def measure_answers(given: argparse.Namespace) -> None:
 
         started = time.monotonic()
         with ThreadPoolExecutor(16) as pool:
-            outcomes.update(pool.map(ask, range(given.answers)))
+            outcomes.update(pool.map(ask, range(given.first, given.first + given.answers)))
         seconds = time.monotonic() - started
     print(f"{given.answers} answers in {seconds:.0f} s")
     for outcome, count in outcomes.most_common():
@@ -167,6 +167,7 @@ def main() -> None:
     kinds = parser.add_subparsers(required=True)
     answers = kinds.add_parser("answers")
     answers.add_argument("--answers", type=int, default=1000)
+    answers.add_argument("--first", type=int, default=0, help="to measure in pieces")
     answers.set_defaults(work=measure_answers)
     steps = kinds.add_parser("steps")
     steps.add_argument("directory", type=Path, help="model directory; its table is written there")

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from driver import Driver, start_runner
 from torch import Tensor
@@ -116,6 +117,27 @@ def converse(runner: ModelRunner, started: Any, names: list[str | None]) -> tupl
     numbers.append(driver.add(PROMPTS[0], SAMPLED, names[0]))
     driver.generate(numbers, 10, chunk=13)
     return _said(driver, numbers), [(i.digest, i.pages, i.reason) for i in started.adapters]
+
+
+def score(runner: ModelRunner, started: Any, names: list[str | None]) -> list[list[Tensor]]:
+    """The prompts' logprobs, likeliest tokens and ranks, of prompts in chunks."""
+    driver = Driver(runner)
+    params = SamplingParams(temperature=0.0, prompt_logprobs=3)
+    for prompt, name in zip(PROMPTS, names, strict=True):
+        driver.add(prompt, params, name)
+    pieces: list[list[Tensor]] = [[] for _ in PROMPTS]
+    left = {number: len(prompt) for number, prompt in enumerate(PROMPTS)}
+    while left:
+        counts = {number: min(13, count) for number, count in left.items()}
+        pending = driver.launch(counts)
+        driver.read(pending)
+        for scored in pending.prompt_logprobs:
+            piece = scored.piece
+            kinds = (("f4", piece.logprobs), ("i4", piece.likeliest), ("i4", piece.ranks))
+            for kind, data in kinds:
+                pieces[scored.sequence].append(torch.tensor(np.frombuffer(data, f"<{kind}").copy()))
+        left = {n: count - counts[n] for n, count in left.items() if count > counts[n]}
+    return pieces
 
 
 def come_and_go(runner: ModelRunner, started: Any, first: str, second: str) -> Said:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from loraconsole.pipeline.grammar.matcher import Matcher, compile_grammar
+from loraconsole.pipeline.grammar.matcher import Ending, Matcher, compile_grammar
 from loraconsole.pipeline.grammar.token_table import TokenTable
 from loraconsole.pipeline.grammar.vocabulary import Vocabulary
 
@@ -38,6 +38,6 @@ def matches(grammar: str, text: str) -> bool:
     """Whether a grammar matches a text as a whole."""
     library = compile_grammar(grammar, vocabulary())
     assert not library.is_error(), library.get_error()
-    matcher = Matcher(library, vocabulary(), [257], [])
+    matcher = Matcher(library, vocabulary(), Ending.of(vocabulary(), [257], []))
     matcher.accept_tokens(list(text.encode()))
     return not matcher.error and library.is_accepting()

@@ -8,12 +8,12 @@ Random weights. Exits with 1 if `--deterministic` does not hold.
 from __future__ import annotations
 
 import argparse
-import gc
 import itertools
-import os
+import multiprocessing
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..messages import Tokens
 from ..model.adapter import module_shapes
-from ..model.fixed_order import trial_inputs, trial_weight
+from ..model.fixed_order import trial_inputs, trial_weight, without_workspace
 from .engine import SHAPES, Engine, steps_table, write_result
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024, 2048)
@@ -32,15 +32,20 @@ NEW = 24
 """Tokens of each answer that are compared."""
 
 
-def compare_products(shape: dict[str, Any], dtype: torch.dtype) -> None:
+def compare_products(given: argparse.Namespace, *, workspace: bool) -> None:
     """Prints, for each matrix, the rows at which the library's product and ours give other bits
-    than with the most rows, and the microseconds of both. For a GPU."""
+    than with the most rows, and the microseconds of both. For a GPU, in a process of its own.
+    Without `workspace` the library cannot cut sums."""
     from ...kernels.fixed import fixed_product  # needs Triton
 
-    products: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "library": F.linear,
-        "fixed": lambda x, weight: fixed_product(x, weight, None),
-    }
+    products: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"library": F.linear}
+    if not workspace:
+        without_workspace()
+        products = {
+            "library without workspace": F.linear,
+            "own kernel": lambda x, weight: fixed_product(x, weight, None),
+        }
+    shape = SHAPES[given.shape]
     hidden, inner = shape["hidden_size"], shape["intermediate_size"]
     head_dim = hidden // shape["num_attention_heads"]
     qkv = hidden + 2 * shape["num_key_value_heads"] * head_dim
@@ -51,14 +56,14 @@ def compare_products(shape: dict[str, Any], dtype: torch.dtype) -> None:
         "down": (hidden, inner),
         "head": (shape["vocab_size"], hidden),
     }
-    for name, (out_features, in_features) in sizes.items():
-        weight = trial_weight(out_features, in_features).to("cuda", dtype)
-        x = trial_inputs(max(ROWS), in_features).to("cuda", dtype)
-        for kind, product in products.items():
+    for (name, size), (kind, product) in itertools.product(sizes.items(), products.items()):
+        with torch.inference_mode():
+            weight = trial_weight(*size).to("cuda", torch.bfloat16)
+            x = trial_inputs(max(ROWS), size[1]).to("cuda", torch.bfloat16)
             whole = product(x, weight)
             other = [n for n in ROWS if not torch.equal(product(x[:n], weight), whole[:n])]
             times = {n: round(_microseconds(product, x[:n], weight), 1) for n in ROWS}
-            write_result("product", matrix=name, by=kind, differs_at=other, us=times)
+        write_result("product", matrix=name, by=kind, differs_at=other, us=times)
 
 
 def _microseconds(product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor) -> float:
@@ -141,6 +146,31 @@ def compare_answers(engine: Engine, names: list[str], sizes: list[int]) -> bool:
     return is_equal
 
 
+def measure_mode(
+    given: argparse.Namespace, *, deterministic: bool
+) -> tuple[bool, dict[str, dict[int, dict[str, float]]]]:
+    """Whether all answers have the bits that they have alone, and the table of steps. In a process
+    of its own: a library's settings are those of a process."""
+    shape = SHAPES[given.shape] | ({"num_hidden_layers": given.layers} if given.layers else {})
+    config: dict[str, Any] = {
+        "device": given.device,
+        "dtype": given.dtype,
+        "threads": given.threads,
+        "deterministic": deterministic,
+        "max_model_len": 1024,
+        "max_running": given.max_running,
+        "max_prefill_tokens": 2048,
+        "tp": 1,
+    }
+    engine = Engine(shape, config, lambda message: None)
+    count = max(4, *given.batches)
+    names = engine.add_adapters(count, given.rank, tuple(module_shapes(engine.model_config)))
+    products = Counter(type(matrix).__name__ for matrix in engine.runner.loaded.model.matrices())
+    write_result("engine", deterministic=deterministic, products=products)
+    is_equal = compare_answers(engine, names, given.others)
+    return is_equal, steps_table(engine, given.batches, names, given.prompt, given.new)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.1-8b")
@@ -149,43 +179,19 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--others", type=int, nargs="+", default=[1, 7, 31, 100])
     parser.add_argument("--prompt", type=int, default=256)
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--max-running", type=int, default=256)
-    parser.add_argument("--no-products", action="store_true", help="leave out single products")
-    parser.add_argument(
-        "--no-workspace", action="store_true", help="the library without memory to cut sums in"
-    )
+    parser.add_argument("--products", action="store_true", help="single products too, on a GPU")
     given = parser.parse_args()
-    if given.no_workspace:  # before CUDA starts
-        os.environ["CUBLAS_WORKSPACE_CONFIG"], os.environ["CUBLASLT_WORKSPACE_SIZE"] = ":16:8", "1"
-    shape = SHAPES[given.shape] | ({"num_hidden_layers": given.layers} if given.layers else {})
-    if given.device != "cpu" and torch.cuda.is_available() and not given.no_products:
-        with torch.inference_mode():
-            compare_products(shape, torch.bfloat16)
-    is_equal, tables = False, {}
-    for deterministic in (False, True):
-        config: dict[str, Any] = {
-            "device": given.device,
-            "dtype": given.dtype,
-            "threads": given.threads,
-            "deterministic": deterministic,
-            "max_model_len": 1024,
-            "max_running": given.max_running,
-            "max_prefill_tokens": 2048,
-            "tp": 1,
-        }
-        engine = Engine(shape, config, lambda message: None)
-        count = max(4, *given.batches)
-        names = engine.add_adapters(count, given.rank, tuple(module_shapes(engine.model_config)))
-        is_equal = compare_answers(engine, names, [1, 7, 31, 100])
-        tables[deterministic] = steps_table(engine, given.batches, names, given.prompt, given.new)
-        del engine
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    plain, fixed = tables[False], tables[True]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as processes:
+        for workspace in (True, False) if given.products else ():
+            processes.submit(compare_products, given, workspace=workspace).result()
+        _, plain = processes.submit(measure_mode, given, deterministic=False).result()
+        is_equal, fixed = processes.submit(measure_mode, given, deterministic=True).result()
     for kind, batch in itertools.product(plain, given.batches):
         before, after = plain[kind][batch], fixed[kind][batch]
         write_result(

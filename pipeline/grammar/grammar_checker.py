@@ -10,8 +10,9 @@ from collections import OrderedDict
 import numpy as np
 from llguidance.numpy import fill_next_token_bitmask
 
+from .json_schema import subschemas
 from .matcher import DEAD_END, compile_grammar, reason_of
-from .specification import GrammarRefused, json_schema_grammar, subschemas
+from .specification import GrammarRefused, json_schema_grammar
 from .vocabulary import Vocabulary
 
 MOST_CHECKED = 256

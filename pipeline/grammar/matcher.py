@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
@@ -36,24 +37,36 @@ def reason_of(error: str) -> str:
     return DEAD_END if reason == "NoExtensionBias" else reason
 
 
-class Matcher:
-    """One answer. `end_ids` end it: the model's own end tokens unless the request ignores them, and
-    the request's stop tokens. `never_ids` are the model's end tokens that it ignores."""
+@dataclass(frozen=True, eq=False)
+class Ending:
+    """How answers end: shared by those with the same tokens."""
 
-    def __init__(
-        self,
-        library: LLMatcher,
-        vocabulary: Vocabulary,
-        end_ids: Iterable[int],
-        never_ids: Iterable[int],
-    ) -> None:
-        """`library`: this answer's own copy."""
+    ids: frozenset[int]
+    """The tokens that end an answer."""
+    ends: NDArray[np.int32]
+    """Their mask."""
+    others: NDArray[np.int32]
+    """The mask of all tokens but `Vocabulary.end` and those that may never come."""
+    word: int
+    bit: int
+    """Where a mask has `Vocabulary.end`."""
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, end_ids: Iterable[int], never_ids: Iterable[int]) -> Ending:
         size = vocabulary.size
-        self.library, self._vocabulary = library, vocabulary
-        self._end_ids = frozenset(i for i in end_ids if 0 <= i < size)
-        self._ends = vocabulary.mask_of(sorted(self._end_ids))
+        ids = frozenset(i for i in end_ids if 0 <= i < size)
         never = [i for i in never_ids if 0 <= i < size]
-        self._texts = ~vocabulary.mask_of([*never, vocabulary.end])
+        others = ~vocabulary.mask_of([*never, vocabulary.end])
+        word, bit = divmod(vocabulary.end, 32)
+        return cls(ids, vocabulary.mask_of(sorted(ids)), others, word, bit)
+
+
+class Matcher:
+    """One answer."""
+
+    def __init__(self, library: LLMatcher, vocabulary: Vocabulary, ending: Ending) -> None:
+        """`library`: this answer's own copy."""
+        self.library, self.ending, self._vocabulary = library, ending, vocabulary
         self._is_first = True
         self.is_over = False
         """Whether a token has ended the answer; more tokens may come, which no client gets."""
@@ -65,7 +78,7 @@ class Matcher:
         for token_id in token_ids:
             if self.is_over or self.error:
                 return
-            if token_id < 0 or token_id in self._end_ids:
+            if token_id < 0 or token_id in self.ending.ids:
                 self.is_over = True
                 return
             self._is_first = False
@@ -77,19 +90,14 @@ class Matcher:
         """Whether nothing can follow but the answer's end."""
         return self.is_over or self.library.is_stopped()
 
-    def finish_mask(self, mask: NDArray[np.int32]) -> None:
-        """Completes the mask that llguidance has computed, in place: the tokens that end the answer
-        take the place of `Vocabulary.end`. No bit is set after the end, and after an error."""
+    def note_error(self) -> None:
+        """Notes what llguidance has met while it computed the mask."""
         if self.library.is_error():
             self.error = reason_of(self.library.get_error())
-        if self.is_over or self.error:
-            mask[:] = 0
-            return
-        word, bit = divmod(self._vocabulary.end, 32)
-        may_end = bool(mask[word] >> bit & 1) and self.library.is_accepting()
-        mask &= self._texts
-        same_first = self._vocabulary.same_first
-        if self._is_first and same_first is not None and (mask & same_first).any():
+
+    def keep_first(self, mask: NDArray[np.int32]) -> None:
+        """At the beginning of an answer: takes out, in place, the tokens that have other bytes
+        there than inside a text, unless no other is left."""
+        same_first = self._vocabulary.same_first if self._is_first else None
+        if same_first is not None and (mask & same_first).any():
             mask &= same_first
-        if may_end:
-            mask |= self._ends

@@ -6,15 +6,14 @@ A grammar is a text in llguidance's variant of Lark. It is not compiled here.
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llguidance import StructTag, regex_to_lark
 from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
-from .anchors import AnchorInside, without_anchors
+from .json_schema import enforceable, subschemas
 
 MOST_CHARACTERS = 64 * 1024
 """Longest schema or grammar: 60 ms to compile for ordinary ones of this length."""
@@ -24,27 +23,6 @@ their answer is cut."""
 TAIL = '\n%llguidance {"no_forcing": true}\n'
 """Leaves the choice of tokens to the model where the text is fixed: llguidance would take the
 longest, with which models are not trained."""
-
-FORMATS = frozenset(
-    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
-)
-"""`format` of a string that is enforced. JSON Schema lets others be ignored."""
-SCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-SCHEMA_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
-SCHEMAS = (
-    "items",
-    "additionalProperties",
-    "additionalItems",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-    "propertyNames",
-    "contains",
-    "not",
-    "if",
-    "then",
-    "else",
-    "contentSchema",
-)
 
 
 class GrammarRefused(ValueError):
@@ -103,36 +81,6 @@ def _parsed(schema: str) -> Any:
         raise GrammarRefused(f"it is not JSON: {error}") from error
 
 
-def enforceable(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy without each `format` that is not in `FORMATS`."""
-    found: dict[str, Any] = copy.deepcopy(dict(schema))
-    for _, part in subschemas(found):
-        if isinstance(part.get("format"), str) and part["format"] not in FORMATS:
-            del part["format"]
-    return found
-
-
-def subschemas(schema: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(JSON pointer, schema) of a schema and of all in it, the outer ones first. References are not
-    followed."""
-    if not isinstance(schema, dict):
-        return
-    yield place, schema
-    for key, value in schema.items():
-        if key in SCHEMA_MAPS and isinstance(value, dict):
-            for name, part in value.items():
-                yield from subschemas(part, f"{place}/{key}/{_escaped(name)}")
-        elif key in SCHEMA_LISTS and isinstance(value, list):
-            for index, part in enumerate(value):
-                yield from subschemas(part, f"{place}/{key}/{index}")
-        elif key in SCHEMAS:
-            yield from subschemas(value, f"{place}/{key}")
-
-
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
-
-
 # --- others -------------------------------------------------------------------------------------
 
 
@@ -141,13 +89,7 @@ def regex_grammar(pattern: str) -> str:
     digit. Raises `GrammarRefused`."""
     if not pattern:
         raise GrammarRefused("the regular expression is empty")
-    try:
-        bare = without_anchors(pattern)
-    except AnchorInside as error:
-        raise GrammarRefused(str(error)) from error
-    if not bare:
-        raise GrammarRefused("the regular expression matches only the empty text")
-    return _checked(f"start: /{regex_to_lark(bare, 'd')}/")
+    return _checked(f"start: /{regex_to_lark(pattern, 'd')}/")
 
 
 def choice_grammar(choices: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from .adapter_store import AdapterStore
 from .batch_kernels import MOST_PROMPTS, Bucket, PagedBatch, PagedPlan, largest_rank
 from .batch_torch import StepResult, StepRow
 from .compute_queue import ComputeQueue, sent
+from .fixed_order import SIZES
 from .layers import Rotary
 from .llama import Llama
 from .page_pool import PAGE_SIZE, PagePool, pages_for
@@ -73,6 +74,8 @@ class PagedSteps:
         self._max_pages = max_pages
         self._longest = max_pages * PAGE_SIZE if deterministic else 0
         heads, kv_heads = model_config.num_heads, model_config.num_kv_heads
+        least = SIZES[0] if deterministic else 1
+        self._rows = tuple(rows for rows in ROWS if rows >= least)
         self._queries = queries_per_block(heads, kv_heads) if deterministic else 0
         self._captured: dict[Bucket, Captured | None] = {}
         """None: steps are padded to the bucket but launched kernel by kernel."""
@@ -159,7 +162,7 @@ class PagedSteps:
             return None
         is_mixed = bool(counts) or not all(row.samples for row in rows)
         sizes = (
-            _least(MIXED_ROWS if is_mixed else ROWS, single),
+            _least(MIXED_ROWS if is_mixed else self._rows, single),
             _least(PROMPT_TOKENS, tokens) if is_mixed else 0,
             _least(RANKS, largest_rank(rows, self._store)),
         )
@@ -168,7 +171,7 @@ class PagedSteps:
 
     def base_rows(self, num_rows: int) -> int:
         """Rows computed by a base-model step of `num_rows` rows, padding included."""
-        rows = _least(ROWS, num_rows)
+        rows = _least(self._rows, num_rows)
         return rows if Bucket(rows) in self._captured else num_rows
 
     # -- graphs
@@ -176,7 +179,7 @@ class PagedSteps:
     def to_capture(self, most_rows: int, *, with_adapters: bool) -> list[Bucket]:
         """The graphs to capture, the largest first, so that the others fit in its memory."""
         ranks = RANKS if with_adapters else (0,)
-        alone = product(ROWS, (0,), ranks)
+        alone = product(self._rows, (0,), ranks)
         mixed = product(MIXED_ROWS, PROMPT_TOKENS, ranks[:2])
         buckets = [Bucket(*sizes) for sizes in (*alone, *mixed) if sizes[0] <= most_rows]
         return sorted(buckets, key=lambda bucket: -bucket.rows - bucket.prompt_tokens)

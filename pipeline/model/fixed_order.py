@@ -1,5 +1,5 @@
-"""How products are called on a CPU so that each row's sums have one order, whatever other rows are
-computed with it.
+"""How a library's products are called so that each row's sums have one order, whatever other rows
+are computed with it.
 
 Libraries choose their code, and with it the order of a sum, by the shape of a product: one row is
 often a case of its own. Which shapes agree bit for bit depends on the library and the processor,
@@ -9,6 +9,7 @@ so it is found by trials.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,6 +49,34 @@ class Padding:
         """How many rows of zeros to add to `num_rows`."""
         count = max(num_rows, self.least)
         return count + -count % self.multiple - num_rows
+
+
+MOST_ROWS = 2048
+"""Rows of a product on a GPU; more are computed in parts."""
+SIZES = (*range(8, 769, 8), *range(896, MOST_ROWS + 1, 128))
+"""Numbers of rows that a GPU's library is called with, all of them tried: it may choose other code
+for any of them."""
+
+
+def without_workspace() -> None:
+    """Leaves a GPU's library no memory for parts of a sum, so that it does not cut sums. To be
+    called before the process's first product."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    os.environ.setdefault("CUBLASLT_WORKSPACE_SIZE", "1")
+
+
+def size_for(num_rows: int) -> int:
+    """The least of `SIZES` that holds this many rows, at most `MOST_ROWS`."""
+    step = 8 if num_rows <= 768 else 128
+    return num_rows + -num_rows % step
+
+
+def sizes_agree(product: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    """Whether products of all `SIZES` give a row the same bits. product: x [num_rows, in_features]
+    -> x times a `trial_weight`; x: `trial_inputs` of `MOST_ROWS` rows, on the device."""
+    whole, same = product(x), x[:1].expand_as(x).contiguous()
+    agree = (_agrees(product, x, size, whole) and _is_even(product(same[:size])) for size in SIZES)
+    return all(agree)
 
 
 PADDINGS = (Padding(), Padding(2), Padding(4, 4), Padding(8, 8), Padding(16, 16), Padding(32, 32))
@@ -112,16 +141,20 @@ def _with_padding(product: Callable[[Tensor], Tensor], padding: Padding, x: Tens
 def _agree(product: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     """Whether the first rows of x alone give what they give among all."""
     whole = product(x)
-    return all(torch.equal(product(x[:count].contiguous()), whole[:count]) for count in COUNTS)
+    return all(_agrees(product, x, count, whole) for count in COUNTS)
+
+
+def _agrees(product: Callable[[Tensor], Tensor], x: Tensor, count: int, whole: Tensor) -> bool:
+    return torch.equal(product(x[:count].contiguous()), whole[:count])
+
+
+def _is_even(y: Tensor) -> bool:
+    return torch.equal(y, y[:1].expand_as(y))
 
 
 def _agree_within(product: Callable[[Tensor], Tensor], same: Tensor) -> bool:
     """Whether equal rows give equal rows."""
-    for count in COUNTS:
-        found = product(same[:count])
-        if not torch.equal(found, found[:1].expand_as(found)):
-            return False
-    return True
+    return all(_is_even(product(same[:count])) for count in COUNTS)
 
 
 def _attention_agrees(order: FixedOrder, head_dim: int) -> bool:

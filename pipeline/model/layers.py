@@ -25,7 +25,7 @@ from ..model_files.rope import RopeScaling
 from . import cpu_kernels
 from .compute_queue import Helpers
 from .cpu_kernels import INT4_GROUP
-from .fixed_order import Padding
+from .fixed_order import MOST_ROWS, Padding, size_for
 
 fused: ModuleType | None = None
 fixed: ModuleType | None = None
@@ -75,6 +75,23 @@ class DenseLinear:
     def plus(self, delta: Tensor) -> Linear:
         weight = self._weight.float() + delta.to(self._weight.device)
         return DenseLinear(weight.to(self._weight.dtype), self._bias)
+
+
+class SizedLinear:
+    """A linear map on a GPU whose library is called with few numbers of rows, which give a row the
+    same bits (see `sizes_agree`)."""
+
+    def __init__(self, linear: Linear) -> None:
+        self._linear, self.num_bytes = linear, linear.num_bytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) > MOST_ROWS:
+            return torch.cat([self(part) for part in x.split(MOST_ROWS)])
+        missing = size_for(len(x)) - len(x)
+        return self._linear(F.pad(x, (0, 0, 0, missing)))[: len(x)] if missing else self._linear(x)
+
+    def plus(self, delta: Tensor) -> Linear:
+        return SizedLinear(self._linear.plus(delta))
 
 
 class FixedLinear:

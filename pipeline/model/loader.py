@@ -22,7 +22,14 @@ from .adapter import SITES, module_path, module_shapes
 from .checkpoint import Checkpoint
 from .compute_queue import ComputeQueue
 from .cpu_kernels import multiplies_bfloat16, why_not_int4, why_not_packed
-from .fixed_order import Padding, find_padding, trial_weight
+from .fixed_order import (
+    MOST_ROWS,
+    Padding,
+    find_padding,
+    sizes_agree,
+    trial_inputs,
+    trial_weight,
+)
 from .layers import (
     DenseLinear,
     FixedLinear,
@@ -35,6 +42,7 @@ from .layers import (
     PaddedLinear,
     Product,
     RMSNorm,
+    SizedLinear,
     pair_heads,
 )
 from .llama import AdaptedLinear, DecoderLayer, Llama, Mlp, SelfAttention
@@ -153,6 +161,8 @@ class ModelLoader:
         """`deterministic`: a row's results must not depend on the other rows of a product."""
         self._ranks, self._is_fixed = ranks or Ranks(), deterministic
         self._paddings: dict[str, Padding | None] = {}
+        self._agree: dict[str, bool] = {}
+        """By format and shape: whether a GPU's library gives a row the same bits."""
         self._samples: dict[str, bytes] = {}
         self._shard, self._whole = self._ranks.shard, model_config
         self._model_config = self._shard.model_config(model_config)
@@ -338,14 +348,24 @@ class ModelLoader:
     def _dense(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         """The format in which this device multiplies many rows fastest."""
         if self._device.type != "cpu":
-            linear = FixedLinear if self._is_fixed else DenseLinear
-            return linear(weight.to(self._device, self._precision.weights), bias)
+            return self._dense_on_gpu(weight.to(self._device, self._precision.weights), bias)
         return self._in_fixed_order(
             self._plain_dense(weight, bias),
             f"{self._precision.weights} {list(weight.shape)}",
             lambda: self._plain_dense(trial_weight(*weight.shape), None),
             weight.shape[1],
         )
+
+    def _dense_on_gpu(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        linear = DenseLinear(weight, bias)
+        if not self._is_fixed:
+            return linear
+        name = f"{weight.dtype} {list(weight.shape)}"
+        if name not in self._agree:
+            trial = DenseLinear(trial_weight(*weight.shape).to(weight))
+            x = trial_inputs(MOST_ROWS, weight.shape[1]).to(weight)
+            self._agree[name] = sizes_agree(trial, x)
+        return SizedLinear(linear) if self._agree[name] else FixedLinear(weight, bias)
 
     def _packed(self, blocks: Int4Blocks, bias: Tensor | None) -> Linear:
         def trial() -> Linear:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,8 +23,11 @@ from ..messages import END_OF_ANSWER, NO_TOKEN, SamplingParams
 from .compute_queue import sent
 from .token_rules import TokenRules
 
+RULED_OUT = -9999.0
+"""OpenAI's log probability of a token that cannot come, where it must be a number."""
 NOTHING_ALLOWED = -3
 """Replaces a token where a grammar goes on, but other parameters leave none of its tokens."""
+HAS_TRITON = find_spec("triton") is not None
 MASK_64 = (1 << 64) - 1
 BLOCK = 128
 """Tokens per block of summed probabilities: the drawn number is searched among a few hundred sums
@@ -167,30 +170,21 @@ def _reported(
 
 def _forbid(logits: Tensor, mask: TokenMask) -> None:
     """Sets the logits of tokens that the grammars do not allow to minus infinity."""
-    allowed = _unpacked(mask.bits)[:, : logits.shape[-1]]
-    if len(mask.rows) == len(logits):
-        logits.masked_fill_(~allowed, float("-inf"))
-        return
-    index = _on(logits.device, mask.rows)
-    logits[index] = logits[index].masked_fill_(~allowed, float("-inf"))
-
-
-def _unpacked(bits: Tensor) -> Tensor:
-    """uint8 [num_rows, num_bytes] -> bool [num_rows, 8 * num_bytes], the lowest bit first."""
-    if not bits.is_cuda:  # 20 us a row of 50 000; torch takes 30 times as long
-        return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, bitorder="little")).bool()
-    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
-    return ((bits[:, :, None] >> places) & 1).flatten(1).bool()
+    rows = _on(logits.device, mask.rows, torch.int32)
+    if logits.is_cuda and HAS_TRITON:
+        from ...kernels.sampling import forbid_tokens
+    else:
+        from ...kernels.reference import forbid_tokens
+    forbid_tokens(logits, mask.bits, rows)
 
 
 def _note_emptied(token_ids: Tensor, logits: Tensor, mask: TokenMask) -> None:
     """Replaces the tokens chosen in rows of which no logit is left, in place."""
-    device = logits.device
-    index = _on(device, mask.rows)
+    index = _on(logits.device, mask.rows)
     chosen = token_ids[index]
-    is_empty = logits[index].gather(1, chosen[:, None])[:, 0].isneginf()
-    instead = _on(device, [END_OF_ANSWER if c else NOTHING_ALLOWED for c in mask.is_complete])
-    token_ids[index] = torch.where(is_empty, instead, chosen)
+    is_empty = logits[index, chosen].isneginf()
+    instead = [END_OF_ANSWER if c else NOTHING_ALLOWED for c in mask.is_complete]
+    token_ids[index] = torch.where(is_empty, _on(logits.device, instead), chosen)
 
 
 def _take_masked(logprobs: Tensor, logits: Tensor, asking: Sequence[tuple[int, SampleRow]]) -> None:
@@ -199,7 +193,7 @@ def _take_masked(logprobs: Tensor, logits: Tensor, asking: Sequence[tuple[int, S
     wanting = [(at, i) for at, (i, row) in enumerate(asking) if row.params.masked_logprobs]
     if wanting:
         places, index = (_on(logits.device, column) for column in zip(*wanting, strict=True))
-        logprobs[places] = logits[index].log_softmax(dim=-1)
+        logprobs[places] = logits[index].log_softmax(dim=-1).clamp_(min=RULED_OUT)
 
 
 def _choose(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:

@@ -6,8 +6,9 @@ Only sampling waits for the mask. Knows no batch and no sequence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -26,23 +27,33 @@ ConstrainedRows: TypeAlias = Sequence[tuple[int, Constraint]]
 
 
 class GrammarMasks:
-    """One thread that advances matchers and computes masks. Its methods are called in the queue, so
-    in the order of the steps."""
+    """Advances matchers and computes masks: for a CPU in a thread, since the forward pass uses the
+    caller's; for a GPU, which computes by itself, in the caller's, since a change of threads takes
+    as long as ten masks. Its methods are called in the queue, so in the order of the steps."""
 
     def __init__(
-        self, run: Path, vocab_size: int, eos_token_ids: Sequence[int], threads: int
+        self,
+        run: Path,
+        vocab_size: int,
+        eos_token_ids: Sequence[int],
+        threads: int,
+        *,
+        on_gpu: bool,
     ) -> None:
         """`run`: directory with the server's table of tokens; `threads` compute masks."""
         self._about = run, vocab_size, eos_token_ids, threads
         self._constraints: Constraints | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammar")
+        self._thread = None if on_gpu else ThreadPoolExecutor(1, thread_name_prefix="grammar")
         self._unread: list[tuple[IssuedStep, ConstrainedRows]] = []
         """Steps whose tokens the matchers have not got yet."""
 
-    def start(self, rows: ConstrainedRows) -> Future[MaskBatch]:
-        """Starts to compute a step's masks, once the steps before it are done."""
+    def start(self, rows: ConstrainedRows) -> Callable[[], MaskBatch]:
+        """Starts to compute a step's masks, once the steps before it are done; the result waits for
+        them."""
         before, self._unread = self._unread, []
-        return self._thread.submit(self._compute, before, rows)
+        if self._thread is None:
+            return functools.partial(self._compute, before, rows)
+        return self._thread.submit(self._compute, before, rows).result
 
     def add_step(self, issued: IssuedStep, rows: ConstrainedRows) -> None:
         """Has the tokens of a step read before the next masks are computed."""

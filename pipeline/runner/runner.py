@@ -16,6 +16,7 @@ import torch
 from ..config import Config
 from ..messages import Batch, KeptSequence, Message, WorkerReady, WorkerStats
 from ..model.compute_queue import choose_queue
+from ..model.fixed_order import without_workspace
 from ..model.page_pool import PAGE_SIZE
 from ..model.pool_memory import PoolKeeper
 from ..runtime.clock import unix_time, unix_time_ns
@@ -63,6 +64,8 @@ class ModelRunner:
         measured and computed; None: nothing is kept."""
         self._config, self._directory, self._rank, self._publish = config, directory, rank, publish
         self.spans = spans or Spans()
+        if config.deterministic:
+            without_workspace()
         self.queue = choose_queue(config, rank)
         self._run = run
         self.record = None if run is None else WarmUpRecord(run, rank, self.queue)
@@ -116,7 +119,11 @@ class ModelRunner:
         self.loaded = load_model(self._config, directory, rank, self.queue, self._make_bar, keeper)
         whole = self.loaded.whole
         masks = GrammarMasks(
-            self._run or directory, whole.vocab_size, whole.eos_token_ids, self.queue.threads
+            self._run or directory,
+            whole.vocab_size,
+            whole.eos_token_ids,
+            self.queue.threads,
+            on_gpu=self.queue.device.type == "cuda",
         )
         return StepCompute(self.loaded, self.queue, self.spans, masks, max_rows)
 

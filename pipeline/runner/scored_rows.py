@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..messages import PromptLogprobs, SequenceLogprobs
 from ..model.batch_torch import ScoredRow
-from ..model.pooled_states import PooledPiece
-from ..model.prompt_scores import PromptScores
 from .live_sequences import LiveSequence
+from .pooled_states import PooledPiece
+from .prompt_scores import PromptScores
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from ..model.batch_torch import Staging, StepResult, StepRow, TorchPlan
 from ..model.compute_queue import ComputeQueue
 from ..model.llama import Llama
 from ..model.page_pool import pages_for
-from ..model.pooled_states import PooledStates
-from ..model.prompt_scores import score_prompts
 from ..model.sampler import NOTHING_SAMPLED, SampleRow, TokenMask, sample
 from ..runtime.spans import Spans
 from .grammar_masks import ConstrainedRows, GrammarMasks, token_mask
 from .loaded_model import LoadedModel
 from .pending_step import IssuedStep, microseconds_since
+from .pooled_states import PooledStates
+from .prompt_scores import score_prompts
 from .scored_rows import ScoredRows, StepScores
 
 if TYPE_CHECKING:  # these modules need Triton
@@ -157,7 +157,7 @@ class StepCompute:
                 if computing is not None:
                     began = time.perf_counter()
                     with self._spans.span("await masks"):
-                        masks = computing.result()
+                        masks = computing()
                     waited_us = microseconds_since(began)
                     mask = token_mask(constrained, masks, self._queue.device)
                     errors = {constrained[at][0]: error for at, error in masks.errors.items()}

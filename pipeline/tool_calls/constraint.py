@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .call_shape import CallShape
-from .qwen_xml import PARAMETER, PARAMETER_END, types_of
+from .qwen_xml import PARAMETER, PARAMETER_END
 from .reasoning import ReasoningFormat
 from .tool import Tool
 
@@ -131,26 +131,29 @@ class _GrammarWriter:
         required = schema.get("required")
         names = [required] if isinstance(required, str) else required or []
         parts = []
-        for number, (name, part) in enumerate(properties.items()):
+        for number, name in enumerate(properties):
+            part = f"{rule}_{number}"
             write = self._python_argument if kind == "python" else self._xml_argument
-            self._rules.append(f"{rule}_{number}: " + write(f"{rule}_{number}", name, part, schema))
-            parts.append((f"{rule}_{number}", name in names))
+            self._rules.append(f"{part}: {write(part, name, tool)}")
+            parts.append((part, name in names))
         between = json.dumps(", ") if kind == "python" else ""
         self._rules.append(f"{rule}: {sequence_rule(parts, between)}")
         return rule
 
-    def _python_argument(self, rule: str, name: str, schema: Any, root: Mapping[str, Any]) -> str:
-        return f"{json.dumps(name + '=', ensure_ascii=False)} {json_rule(_part(schema, root))}"
+    def _python_argument(self, rule: str, name: str, tool: Tool) -> str:
+        head = json.dumps(f"{name}=", ensure_ascii=False)
+        return f"{head} {json_rule(_property(tool, name))}"
 
-    def _xml_argument(self, rule: str, name: str, schema: Any, root: Mapping[str, Any]) -> str:
+    def _xml_argument(self, rule: str, name: str, tool: Tool) -> str:
         head = json.dumps(f"{PARAMETER}{name}>\n", ensure_ascii=False)
-        end = f"\n{PARAMETER_END}\n"
-        if types_of(schema) != {"string"}:
-            return f"{head} {json_rule(_part(schema, root))} {json.dumps(end)}"
-        if isinstance(schema.get("enum"), list):
-            choices = " | ".join(json.dumps(one, ensure_ascii=False) for one in schema["enum"])
-            return f"{head} ({choices}) {json.dumps(end)}"
-        self._rules.append(f"{rule}_text[lazy]: /(.|\\n)*/ {json.dumps(end)}")
+        end = json.dumps(f"\n{PARAMETER_END}\n")
+        types = tool.types_of(name)
+        if types and "string" not in types:
+            return f"{head} {json_rule(_property(tool, name))} {end}"
+        if choices := tool.choices_of(name):
+            texts = " | ".join(json.dumps(one, ensure_ascii=False) for one in choices)
+            return f"{head} ({texts}) {end}"
+        self._rules.append(f"{rule}_text[lazy]: /(.|\\n)*/ {end}")
         return f"{head} {rule}_text"
 
 
@@ -169,8 +172,9 @@ def closed_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def _part(schema: Any, root: Mapping[str, Any]) -> dict[str, Any]:
+def _property(tool: Tool, name: str) -> dict[str, Any]:
     """A property's schema by itself, with the definitions that its references name."""
+    root, schema = tool.parameters, tool.properties.get(name)
     found = dict(schema) if isinstance(schema, dict) else {}
     return {**{key: root[key] for key in ("$defs", "definitions") if key in root}, **found}
 

@@ -1,4 +1,4 @@
-"""`parse_call`: a call in Python's syntax, `f(a=1, b="x")`, as a name and JSON.
+"""`parse_arguments`: the arguments of a call in Python's syntax, `(a=1, b="x")`, as JSON.
 
 Literals only: nothing is evaluated, and nesting is bounded.
 """
@@ -31,11 +31,10 @@ CONSTANTS: dict[str, Any] = {
 CLOSING = {"(": ")", "[": "]"}
 
 
-def parse_call(text: str) -> tuple[str, str]:
-    """(the function's name, its arguments as JSON). Raises `ValueError` if it is anything but a
-    call with keyword arguments that are literals."""
+def parse_arguments(text: str) -> str:
+    """A JSON object. Raises `ValueError` if the text is anything but keyword arguments that are
+    literals, in parentheses."""
     reader = _LiteralReader(text)
-    name = reader.expect("name")
     reader.expect("mark", "(")
     arguments: dict[str, Any] = {}
     while not reader.accept(")"):
@@ -47,7 +46,7 @@ def parse_call(text: str) -> tuple[str, str]:
         reader.expect("mark", "=")
         arguments[key] = reader.read_literal(0)
     reader.expect_end()
-    return name, json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    return json.dumps(arguments, ensure_ascii=False, allow_nan=False)
 
 
 class _LiteralReader:

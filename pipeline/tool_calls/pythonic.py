@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 from .json_call import LONGEST_KEY
 from .pieces import Piece
-from .python_literal import parse_call
+from .python_literal import parse_arguments
 from .text_source import Steps, TextSource
 from .tool import Tool
 
 OPENINGS = ("<|python_tag|>", "<|python_start|>", "<|tool_call_start|>")
 CLOSINGS = ("<|python_end|>", "<|tool_call_end|>")
-AFTER_NAME = re.compile(r"[^\w.\-]")
+AFTER_NAME = re.compile(r"[^\w.:/-]")
 
 
 def read_pythonic(source: TextSource, tools: Mapping[str, Tool]) -> Steps[None]:
@@ -57,7 +57,7 @@ def _read_call(source: TextSource, call: int, tools: Mapping[str, Tool]) -> Step
     if name not in tools or not (yield from source.starts_with("(")):
         return False
     try:
-        _, arguments = parse_call(name + (yield from _read_parentheses(source)))
+        arguments = parse_arguments((yield from _read_parentheses(source)))
     except ValueError:
         return False
     yield Piece("call", name, call)

@@ -16,7 +16,6 @@ from .tool import Tool
 
 FUNCTION, PARAMETER = "<function=", "<parameter="
 FUNCTION_END, PARAMETER_END = "</function>", "</parameter>"
-JSON_TYPES = {"string", "number", "integer", "boolean", "null", "object", "array"}
 PYTHON_CONSTANTS = {"True": True, "False": False, "None": None}
 TAG_END = re.compile("[>\n]")
 
@@ -60,19 +59,19 @@ def _read_parameters(source: TextSource, call: int, tool: Tool) -> Steps[None]:
             break
         comma = ", " if count else ""
         yield Piece("arguments", f"{comma}{json.dumps(name, ensure_ascii=False)}: ", call)
-        yield from _read_parameter(source, call, tool.properties.get(name))
+        yield from _read_parameter(source, call, tool.types_of(name))
         count += 1
     # Unless the text ends here.
     if (yield from source.accept(FUNCTION_END)) or source.rest:
         yield Piece("arguments", "}", call)
 
 
-def _read_parameter(source: TextSource, call: int, schema: Any) -> Steps[None]:
+def _read_parameter(source: TextSource, call: int, types: set[str]) -> Steps[None]:
     """Yields a value as JSON; one that must be a string as it comes."""
     yield from source.accept("\n")
     ends = ("\n" + PARAMETER_END, PARAMETER_END, FUNCTION_END, PARAMETER)
     parts = source.read_before(ends, "content")
-    is_text = types_of(schema) == {"string"}
+    is_text = types == {"string"}
     value = []
     if is_text:
         yield Piece("arguments", '"', call)
@@ -90,33 +89,14 @@ def _read_parameter(source: TextSource, call: int, schema: Any) -> Steps[None]:
     if is_text:
         yield Piece("arguments", '"' if end else "", call)
     elif end:
-        yield Piece("arguments", json_value("".join(value), schema), call)
+        yield Piece("arguments", json_value("".join(value), types), call)
     if end.endswith(PARAMETER_END):
         source.take(len(end))
 
 
-def types_of(schema: Any) -> set[str]:
-    """The JSON types that a schema allows; none if it does not say."""
-    if not isinstance(schema, dict):
-        return set()
-    if "enum" in schema or "const" in schema:
-        values = schema["enum"] if isinstance(schema.get("enum"), list) else [schema.get("const")]
-        if all(isinstance(value, str) for value in values):
-            return {"string"}
-    given = schema.get("type")
-    kinds = [given] if isinstance(given, str) else given if isinstance(given, list) else []
-    found = {kind for kind in kinds if kind in JSON_TYPES}
-    for name in ("anyOf", "oneOf"):
-        alternatives = schema.get(name)
-        for one in alternatives if isinstance(alternatives, list) else ():
-            found |= types_of(one)
-    return found | ({"number"} if "integer" in found else set())
-
-
-def json_value(text: str, schema: Any) -> str:
-    """The text of an element as JSON: as it is if that is a value of a type that the schema allows,
+def json_value(text: str, types: set[str]) -> str:
+    """The text of an element as JSON: as it is if that is a value of one of `types` (none: of any),
     else as a string."""
-    types = types_of(schema)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

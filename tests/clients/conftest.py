@@ -143,6 +143,13 @@ def server() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_runs_on(server: Server) -> Iterator[None]:
+    """Fails if a client's requests go on in the pipeline after its tests."""
+    yield
+    wait_for(lambda: server.running() == 0, seconds=30)
+
+
 @pytest.fixture(scope="session")
 def model_directory() -> Path:
     """The default model's files, as the product found or made them."""

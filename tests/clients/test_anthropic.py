@@ -87,10 +87,11 @@ def test_stop_sequences_are_named(client: anthropic.Anthropic, server: Server) -
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
 def test_a_loop_of_call_result_and_answer(
-    client: anthropic.Anthropic, choice: dict[str, str], stream: bool
+    client: anthropic.Anthropic, choice: dict[str, object], stream: bool
 ) -> None:
     user = {"role": "user", "content": QUESTION}
     asked = {"model": BASE, "tools": [TOOL], "max_tokens": 100}
+    choice = choice | {"disable_parallel_tool_use": True}
     if stream:
         with client.messages.stream(messages=[user], tool_choice=choice, **asked) as events:
             first = events.get_final_message()

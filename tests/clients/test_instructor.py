@@ -8,7 +8,7 @@ import instructor
 import openai
 import pytest
 from conftest import BASE, QUESTION, Server
-from instructor.core.exceptions import InstructorRetryException
+from instructor.core.exceptions import IncompleteOutputException, InstructorRetryException
 from pydantic import BaseModel
 
 
@@ -52,9 +52,8 @@ def test_a_mode_without_a_schema_reaches_the_model(server: Server, mode: instruc
             max_retries=0,
             max_tokens=80,
         )
-    except InstructorRetryException as failed:
-        assert not isinstance(failed.__cause__, openai.APIStatusError), failed
-        assert "Error code" not in str(failed)
+    except (InstructorRetryException, IncompleteOutputException) as failed:
+        assert "Error code" not in str(failed), failed
 
 
 def test_partial_results_of_a_stream(server: Server) -> None:

@@ -77,7 +77,8 @@ def test_structured_output_by_each_method(server: Server, method: str) -> None:
 
 def test_a_bound_tool_is_called_and_answered(server: Server) -> None:
     client = chat(server, max_tokens=100)
-    bound = client.bind_tools([{"type": "function", "function": WEATHER}], tool_choice="any")
+    tools = [{"type": "function", "function": WEATHER}]
+    bound = client.bind_tools(tools, tool_choice="any", parallel_tool_calls=False)
     asked = HumanMessage(QUESTION)
     called = bound.invoke([asked])
     (made,) = called.tool_calls

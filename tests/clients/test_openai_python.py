@@ -247,6 +247,8 @@ def test_a_demanded_call_fits_its_schema(
     client: openai.OpenAI, choice: object, stream: bool, model: str
 ) -> None:
     asked = {"model": model, "messages": ASK, "tools": [TOOL], "tool_choice": choice}
+    asked |= {"parallel_tool_calls": False}
+    reason = "tool_calls" if choice == "required" else "stop"  # as OpenAI's
     if stream:
         names, arguments, ends = [], "", []
         for chunk in client.chat.completions.create(**asked, max_tokens=100, stream=True):
@@ -255,20 +257,35 @@ def test_a_demanded_call_fits_its_schema(
                 names += [call.function.name] if call.function and call.function.name else []
                 arguments += (call.function and call.function.arguments) or ""
             ends += [chunk.choices[0].finish_reason] if chunk.choices[0].finish_reason else []
-        assert names == ["get_weather"] and ends == ["tool_calls"]
+        assert names == ["get_weather"] and ends == [reason]
     else:
         answer = client.chat.completions.create(**asked, max_tokens=100)
         (call,) = answer.choices[0].message.tool_calls or ()
         assert call.function.name == "get_weather" and call.id
-        assert answer.choices[0].finish_reason == "tool_calls"
+        assert answer.choices[0].finish_reason == reason
         arguments = call.function.arguments
     assert is_weather(arguments)
+
+
+def test_parallel_calls_each_fit_the_schema(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=BASE, messages=ASK, tools=[TOOL], tool_choice="required", max_tokens=200, seed=1
+    )
+    calls = answer.choices[0].message.tool_calls or []
+    complete = calls if answer.choices[0].finish_reason == "tool_calls" else calls[:-1]
+    assert complete and len({call.id for call in calls}) == len(calls)
+    assert all(is_weather(call.function.arguments) for call in complete)
 
 
 def test_a_loop_of_call_result_and_answer(client: openai.OpenAI) -> None:
     messages: list[ChatCompletionMessageParam] = [*ASK]
     first = client.chat.completions.create(
-        model=BASE, messages=messages, tools=[TOOL], tool_choice="required", max_tokens=100
+        model=BASE,
+        messages=messages,
+        tools=[TOOL],
+        tool_choice="required",
+        parallel_tool_calls=False,
+        max_tokens=100,
     )
     message = first.choices[0].message
     (call,) = message.tool_calls or ()

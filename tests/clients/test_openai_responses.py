@@ -51,11 +51,12 @@ def test_instructions_are_the_systems_message(client: openai.OpenAI, server: Ser
 
 
 def test_events_of_a_stream_join_to_the_answer(client: openai.OpenAI, server: Server) -> None:
-    with client.responses.stream(
-        model="pirate", input=QUESTION, temperature=0, max_output_tokens=12
-    ) as stream:
-        events = list(stream)
-        final = stream.get_final_response()
+    events = list(
+        client.responses.create(
+            model="pirate", input=QUESTION, temperature=0, max_output_tokens=12, stream=True
+        )
+    )
+    final = events[-1].response
     kinds = [event.type for event in events]
     assert kinds[0] == "response.created"
     assert kinds[-1] in ("response.completed", "response.incomplete")
@@ -102,6 +103,7 @@ def test_parse_returns_the_model_of_the_schema(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_loop_of_call_result_and_answer(client: openai.OpenAI, stream: bool) -> None:
     asked = {"model": BASE, "input": QUESTION, "tools": [TOOL], "tool_choice": "required"}
+    asked |= {"parallel_tool_calls": False}
     if stream:
         with client.responses.stream(**asked, max_output_tokens=100) as events:
             kinds = [event.type for event in events]

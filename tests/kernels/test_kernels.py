@@ -19,7 +19,7 @@ from loraconsole.kernels.attention import (
 from loraconsole.kernels.fused import add_norm_, rotate_write, silu_mul
 from loraconsole.kernels.layouts import AdapterTables, Groups, Shrunk, Site
 from loraconsole.kernels.lora import GROUP_ROWS, Tiles, expand_paged, shrink_paged
-from loraconsole.kernels.sampling import NO_TOKEN, best_tokens
+from loraconsole.kernels.sampling import NO_TOKEN, best_tokens, forbid_tokens
 from loraconsole.pipeline import messages
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -398,3 +398,19 @@ def test_a_row_that_is_not_finite_or_all_alike_has_no_best_token(size: int, valu
 
 def test_kernels_and_messages_agree_on_what_stands_for_no_token() -> None:
     assert NO_TOKEN == messages.NO_TOKEN
+
+
+@pytest.mark.parametrize("size", [5, 4096, 9001])
+def test_tokens_that_are_not_allowed_are_ruled_out(size: int) -> None:
+    torch.manual_seed(10)
+    logits, rows = randn(6, size), ints([4, 0, 3])
+    bits = torch.randint(0, 256, (3, size // 8 + 5), dtype=torch.uint8, device=DEVICE)
+    expected = logits.clone()
+    for place, row in enumerate(rows.tolist()):
+        for token in range(size):
+            if not int(bits[place, token // 8]) >> token % 8 & 1:
+                expected[row, token] = -torch.inf
+    plain = logits.clone()
+    reference.forbid_tokens(plain, bits, rows)
+    forbid_tokens(logits, bits, rows)
+    assert torch.equal(plain, expected) and torch.equal(logits, expected)

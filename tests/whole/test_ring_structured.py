@@ -132,6 +132,13 @@ def test_without_end_tokens_an_answer_ends_where_its_form_does(ring: Ring) -> No
         assert choice["message"]["content"] in ("yes", "no")
         assert choice["finish_reason"] == "stop"
         assert answer["usage"]["completion_tokens"] < 4
+    parameters = {"grammar": {"type": "regex", "value": "[0-9]{2}"}, "ignore_eos": True}
+    streamed = ring.http.post(
+        "/generate_stream", json={"inputs": "A number:", "parameters": parameters}
+    )
+    events = [json.loads(line[5:]) for line in streamed.text.splitlines() if line]
+    assert "".join(event["token"]["text"] for event in events).isdecimal()
+    assert events[-1]["finished"]
 
 
 @pytest.mark.parametrize("name", ["worker-0", "router", "detokenizer"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ...messages import TextDelta, TokenLogprob, TokenText
+from ...messages import NO_TOKEN, TextDelta, TokenLogprob, TokenText
 from ..http.bad_request import BadRequest
 from .event_writer import EventWriter, data_lines
 from .generate_form import GenerateForm
@@ -29,7 +29,7 @@ def generate_object(answer: AnswerStreams) -> Any:
     if form.with_details:
         found["details"] = {
             **_details(stream, form),
-            "prefill": _prefill(answer) if form.with_prefill else [],
+            "prefill": _prefill(answer, stream),
             "tokens": [_token(token, form, token.chosen.token) for token in stream.logprobs],
         }
         if form.num_top:
@@ -69,9 +69,11 @@ async def generate_events(
         yield data_lines(error.body())
 
 
-def _prefill(answer: AnswerStreams) -> list[dict[str, Any]]:
-    """The tokens of the prompt."""
-    tokens = scored_prompt(answer.streams[0], answer.tokenizer, 0)
+def _prefill(answer: AnswerStreams, stream: Stream) -> list[dict[str, Any]]:
+    """The prompt's tokens, if they are asked for; the first one has no logprob."""
+    if stream.request.params.prompt_logprobs is None:
+        return []
+    tokens = scored_prompt(stream, answer.tokenizer, 0)
     return [{"id": each.token_id, "text": each.text, "logprob": each.logprob} for each in tokens]
 
 
@@ -80,7 +82,8 @@ def _streamed_token(delta: TextDelta, form: GenerateForm) -> dict[str, Any]:
     included."""
     if delta.logprobs:
         return _token(delta.logprobs[0], form, delta.text)
-    return {"id": delta.token_ids[-1], "text": delta.text, "logprob": None, "special": False}
+    token_id = delta.token_ids[-1] if delta.token_ids else NO_TOKEN  # an end without a token
+    return {"id": token_id, "text": delta.text, "logprob": None, "special": False}
 
 
 def _token(token: TokenLogprob, form: GenerateForm, text: str) -> dict[str, Any]:

@@ -13,8 +13,6 @@ class GenerateForm(msgspec.Struct, frozen=True, kw_only=True):
     in_list: bool = False
     """The whole answer is the one element of a list, as `POST /` has it."""
     with_details: bool = False
-    with_prefill: bool = False
-    """Whether the details have the tokens of the prompt."""
     prefix: str = ""
     """The prompt, if the answer repeats it."""
     seed: int | None = None

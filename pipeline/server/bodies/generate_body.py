@@ -91,6 +91,11 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
             raise BadRequest(
                 "stop and stop_sequences are two names of one field", param="parameters.stop"
             )
+        if self.decoder_input_details and not self.details:
+            raise BadRequest(
+                "parameters.decoder_input_details needs details: true",
+                param="parameters.decoder_input_details",
+            )
         samples = self.do_sample
         if style == "tgi":
             others = (self.temperature, self.top_k, self.top_p)
@@ -114,9 +119,9 @@ class GenerateParameters(Body, frozen=True, kw_only=True):
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             ignore_eos=self.ignore_eos or self.ignore_eos_token,
-            prompt_logprobs=0 if self.decoder_input_details else None,
             logprobs=max(self.top_n_tokens or 0, self.return_k_alternatives or 0),
             skip_special_tokens=self.skip_special_tokens,
+            prompt_logprobs=0 if self.decoder_input_details else None,
         )
 
     def _default_length(self, defaults: GenerationDefaults, style: Style) -> int:

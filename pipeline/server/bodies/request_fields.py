@@ -214,7 +214,9 @@ PARAMETERS: Table = {
     "details": honoured("finish reason, counts and tokens with their logprobs"),
     "top_n_tokens": honoured("TGI: 0 to 20 of the most probable tokens for each, in details"),
     "return_k_alternatives": honoured("LoRAX: the same, in each token"),
-    "decoder_input_details": honoured("with details: tokens and logprobs of the prompt; no stream"),
+    "decoder_input_details": honoured(
+        "with `details`: the prompt's tokens and logprobs, whole only"
+    ),
     "return_details": refused(DETAILS),
     "grammar": honoured("TGI: the answer's form, as response_format of a chat"),
     "response_format": honoured("LoRAX: the answer's form, as in a chat"),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ...grammar.json_schema import enforceable
 from ...grammar.wanted_grammar import WantedGrammar
 from ...text.chat_template import ChatTemplate
 from ...text.tokenizer import Tokenizer
@@ -22,11 +23,17 @@ CONTENT = ("json_schema", "json_object", "regex", "choice")
 """Kinds of grammars that describe an answer's content, without reasoning."""
 
 
+ONE_CALL = "single tool-calls"
+"""In the refusal of a chat template that takes one call in a message."""
+
+
 class ChatFormats(NamedTuple):
     """The formats of the answers to one chat template; "" is none."""
 
     tools: str
     reasoning: str
+    takes_one_call: bool = False
+    """Whether the template refuses a message with several calls, as Llama 3's does."""
 
 
 class AnswerPlan(NamedTuple):
@@ -74,7 +81,7 @@ def find_formats(template: ChatTemplate | None, tools: str, reasoning: str) -> C
         tools = find_tool_format(text) or DEFAULT_FORMAT
     if reasoning == "auto":
         reasoning = find_reasoning_format(text)
-    return ChatFormats(tools, "" if reasoning == "none" else reasoning)
+    return ChatFormats(tools, "" if reasoning == "none" else reasoning, ONE_CALL in text)
 
 
 def plan_answer(
@@ -110,17 +117,18 @@ def plan_answer(
             reading, replace(shape, token_ids=special), False, tuple(special.values())
         )
     form = TOOL_FORMATS[formats.tools]
+    is_parallel = tools.is_parallel and not formats.takes_one_call
     special = _special_ids(tokenizer, [*marks, *form.markers])
     known = tools.tools if form.reads_schemas else tuple(Tool(tool.name) for tool in tools.tools)
     reading = msgspec.structs.replace(
-        reading, tool_format=formats.tools, tools=known, is_parallel=tools.is_parallel
+        reading, tool_format=formats.tools, tools=known, is_parallel=is_parallel
     )
     shape = replace(
         shape,
         calls=form.shape,
         tools=_constrained(tools),
         must_call=tools.must_call,
-        is_parallel=tools.is_parallel,
+        is_parallel=is_parallel,
         token_ids=special,
     )
     is_constrained = tools.must_call or bool(tools.strict and form.shape.trigger)
@@ -132,7 +140,9 @@ def _constrained(tools: ChatTools) -> tuple[Tool, ...]:
     their schema."""
     any_object = {"type": "object"}
     return tuple(
-        tool if tools.must_call or tool.name in tools.strict else Tool(tool.name, any_object)
+        Tool(tool.name, enforceable(tool.parameters))
+        if tools.must_call or tool.name in tools.strict
+        else Tool(tool.name, any_object)
         for tool in tools.tools
     )
 

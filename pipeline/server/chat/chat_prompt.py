@@ -40,9 +40,10 @@ def conversation(messages: Sequence[Any]) -> list[dict[str, Any]]:
     return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
-def _message(message: Any, at: str) -> dict[str, Any]:
-    if not isinstance(message, dict):
+def _message(given: Any, at: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
         raise BadRequest(f"{at} is not an object", param=at)
+    message: dict[str, Any] = given
     if not isinstance(message.get("role"), str) or not message["role"]:
         raise BadRequest(f"{at} needs a role (a string)", param=at)
     if message.get("audio"):
@@ -53,12 +54,18 @@ def _message(message: Any, at: str) -> dict[str, Any]:
     _check_content(message.get("content"), f"{at}.content")
     if message["role"] == "function":
         message = {"tool_call_id": OLD_CALL_ID, **message, "role": "tool"}
+    place = f"{at}.tool_calls"
     if (old := message.get("function_call")) and not calls:
-        calls = [{"id": OLD_CALL_ID, "type": "function", "function": old}]
+        calls, place = (
+            [{"id": OLD_CALL_ID, "type": "function", "function": old}],
+            f"{at}.function_call",
+        )
         message = {key: value for key, value in message.items() if key != "function_call"}
-        at = f"{at}.function_call"
-        return {**message, "tool_calls": _tool_calls(calls, at)}
-    return {**message, "tool_calls": _tool_calls(calls, f"{at}.tool_calls")} if calls else message
+    if not calls:
+        return message
+    # Many templates read the content of every message.
+    content = message.get("content") or ""
+    return {**message, "content": content, "tool_calls": _tool_calls(calls, place)}
 
 
 def _check_content(content: Any, at: str) -> None:

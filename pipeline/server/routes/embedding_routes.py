@@ -11,6 +11,7 @@ from ..answers.answer_format import Format
 from ..answers.event_stream import until_gone
 from ..bodies.body import decode_body
 from ..bodies.embedding_body import EmbeddingBody
+from ..bodies.token_fields import Truncation
 from ..http.body_reader import BodyReader
 from .answering import Answering, answer_id
 from .route_guard import RouteGuard
@@ -34,10 +35,12 @@ class EmbeddingRoutes:
         prompts, given = answering.prompts, body.inputs()
         prompts.check_number(len(given), 1)
         adds = body.add_special_tokens is not False
-        found = await until_gone(request, prompts.tokenize(request, given, "input", adds))
-        if (kept := body.truncate_prompt_tokens) is not None:
-            found = [ids[-kept:] for ids in found]
-        found = await prompts.read(request, found, "input", adds)
+        kept = body.truncate_prompt_tokens
+        truncation = None if kept is None else Truncation(kept, "left")
+        reading = prompts.read(
+            request, given, "input", adds, truncation=truncation, has_answer=False
+        )
+        found = await until_gone(request, reading)
         if len(found) > 1:  # the router refuses a single one itself
             gateway.check_room(len(found))
         form = Format(

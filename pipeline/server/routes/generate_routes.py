@@ -18,6 +18,7 @@ from ..bodies.body import convert_body, decode_object
 from ..bodies.generate_body import GenerateBody, Style
 from ..bodies.sampling_fields import MOST_STOPS
 from ..bodies.sglang_body import PROMPT_FIELDS
+from ..bodies.token_fields import Truncation
 from ..bodies.value_types import MOST_TOP_LOGPROBS
 from ..http.bad_request import BadRequest
 from ..http.body_reader import BodyReader
@@ -75,23 +76,23 @@ class GenerateRoutes:
     ) -> Response:
         style: Style = "tgi" if is_at_root else body.style(raw)
         parameters = body.parameters
-        if parameters.decoder_input_details and (is_streamed or not parameters.details):
+        if is_streamed and parameters.decoder_input_details:
             raise BadRequest(
-                "parameters.decoder_input_details needs details: true, and is not streamed",
+                "parameters.decoder_input_details is not streamed",
                 param="parameters.decoder_input_details",
             )
         params = parameters.params(self._gateway.defaults, style)
         await self._answering.check_ready(request)
         adapter = await self._answering.find_adapter(request, "", body.adapters())
-        prompts = self._answering.prompts
-        if parameters.truncate is None:
-            reading = prompts.read(request, [body.inputs], "inputs", adds=True)
-            (prompt,) = await until_gone(request, reading)
-        else:
-            reading = prompts.tokenize(request, [body.inputs], "inputs", adds=True)
-            (whole,) = await until_gone(request, reading)
-            kept = [whole[-parameters.truncate :]]
-            (prompt,) = await prompts.read(request, kept, "inputs", adds=True)
+        cut = parameters.truncate
+        reading = self._answering.prompts.read(
+            request,
+            [body.inputs],
+            "inputs",
+            adds=True,
+            truncation=None if cut is None else Truncation(cut, "left"),
+        )
+        (prompt,) = await until_gone(request, reading)
         wanted = body.parameters.wanted_grammar()
         grammar = await until_gone(request, self._answering.grammars.read(request, wanted))
         params = replace(params, grammar=grammar)
@@ -105,7 +106,6 @@ class GenerateRoutes:
                 is_slora=style == "slora",
                 in_list=is_at_root,
                 with_details=parameters.details,
-                with_prefill=parameters.decoder_input_details,
                 prefix=body.inputs if parameters.return_full_text else "",
                 seed=params.seed if params.temperature else None,
                 num_top=parameters.top_n_tokens or 0,

@@ -43,6 +43,7 @@ for (const [name, make] of [
     const made = await generateObject(asked);
     assert.equal(typeof made.object.is_capital, "boolean");
     const stream = streamObject(asked);
+    for await (const _ of stream.partialObjectStream);
     assert.equal(typeof (await stream.object).is_capital, "boolean");
   });
 }

@@ -63,7 +63,7 @@ test("parse returns the object of the schema", async () => {
 });
 
 test("a demanded call, whole and streamed", async () => {
-  const asked = { model: BASE, messages, tools: [tool], tool_choice: "required", max_tokens: 100 };
+  const asked = { model: BASE, messages, tools: [tool], tool_choice: "required", parallel_tool_calls: false, max_tokens: 100 };
   const whole = await client.chat.completions.create(asked);
   assert.ok(isWeather(JSON.parse(whole.choices[0].message.tool_calls[0].function.arguments)));
   const made = await client.chat.completions.stream(asked).finalChatCompletion();

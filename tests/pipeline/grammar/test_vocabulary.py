@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llguidance.numpy import fill_next_token_bitmask
 from made_tokenizers import MADE, write
 
-from loraconsole.pipeline.grammar.matcher import Matcher, compile_grammar
+from loraconsole.pipeline.grammar.mask_filler import MaskFiller
+from loraconsole.pipeline.grammar.matcher import Ending, Matcher, compile_grammar
 from loraconsole.pipeline.grammar.specification import json_schema_grammar, regex_grammar
 from loraconsole.pipeline.grammar.token_table import (
     make_token_table,
@@ -42,13 +42,13 @@ def load(kind: str, directory: Path) -> Tokenizer:
 
 
 def new_matcher(grammar: str, vocabulary: Vocabulary, ends: list[int]) -> Matcher:
-    return Matcher(compile_grammar(grammar, vocabulary), vocabulary, ends, ends)
+    ending = Ending.of(vocabulary, ends, ends)
+    return Matcher(compile_grammar(grammar, vocabulary), vocabulary, ending)
 
 
 def allowed_next(matcher: Matcher, vocabulary: Vocabulary) -> list[int]:
     mask = np.zeros((1, vocabulary.words), dtype=np.int32)
-    fill_next_token_bitmask(matcher.library, mask)
-    matcher.finish_mask(mask[0])
+    MaskFiller(threads=1).fill_masks([(0, matcher)], mask)
     bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
     found: list[int] = bits.nonzero()[0].tolist()
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from driver import save_adapter, save_model, start_runner
-from ranks import RankProcesses, Said, come_and_go, converse, merge, verify
+from ranks import RankProcesses, Said, come_and_go, converse, merge, score, verify
 
 from loraconsole.pipeline.config import MEETING, Config
 from loraconsole.pipeline.errors import OperatorError
@@ -100,6 +100,16 @@ def test_ranks_say_what_one_says(
             digests, pages, reasons = zip(*found, strict=True)
             assert digests == tuple(info[0] for info in infos) and not any(reasons)
             assert pages == tuple(pages for _, pages, _ in answers[0][1])
+
+
+@pytest.mark.processes
+def test_ranks_score_prompts_as_one_does(ranks: RankProcesses, models: dict[str, Path]) -> None:
+    model = models["llama"]
+    [one] = ranks.play(1, score, model, NAMES, adapter=entries(model))
+    for found in ranks.play(2, score, model, NAMES, adapter=entries(model)):
+        for expected, own in zip(one, found, strict=True):
+            for before, after in zip(expected, own, strict=True):
+                torch.testing.assert_close(after, before, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.processes

@@ -346,14 +346,20 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("vocab_size", [301, 4099, 32001])
-def test_a_token_and_its_logprobs_are_bit_equal_alone_and_in_company(vocab_size: int) -> None:
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("vocab_size", [301, 4099, 32768])
+def test_a_token_and_its_logprobs_are_bit_equal_alone_and_in_company(
+    vocab_size: int, device: str
+) -> None:
     """Rows that need all tokens sorted beside rows that do not; the widest top-k beside none."""
     generator = torch.Generator().manual_seed(3)
     count = 60
     scale = torch.tensor([0.02, 1.0, 4.0]).repeat(count // 3)[:, None]
-    logits = torch.randn(count, vocab_size, generator=generator) * scale
-    history = torch.randint(vocab_size, (count, 9), generator=generator).int()
+    logits = (torch.randn(count, vocab_size, generator=generator) * scale).to(device)
+    history = torch.randint(vocab_size, (count, 9), generator=generator).int().to(device)
     rows = [
         SampleRow(SamplingParams(seed=i, **KINDS[i % len(KINDS)]), i, 3, 3 + i % 7)
         for i in range(count)

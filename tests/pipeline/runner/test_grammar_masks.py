@@ -187,5 +187,6 @@ def test_logprobs_are_the_models_own_or_those_after_the_mask(
     chosen, *top = driver.entries[number].logprobs
     assert chosen.logprob == pytest.approx(float(expected[chosen.token_id]), abs=1e-4)
     assert [t.token_id for t in top][:2] == expected.topk(2).indices.tolist()
+    assert (top[2].logprob == -9999) is masked
     driver.drop(number)
     driver.launch({}).wait()

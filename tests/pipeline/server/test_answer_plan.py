@@ -62,6 +62,18 @@ def test_formats_are_the_flags_or_the_templates(
     assert find_formats(template(source), *flags) == ChatFormats(*formats)
 
 
+def test_a_template_that_refuses_several_calls_gets_one(tokenizer: Tokenizer) -> None:
+    source = (
+        "{{ tools }}<|python_tag|>{{ raise_exception('only supports single tool-calls at once!') }}"
+    )
+    formats = find_formats(template(source), "auto", "auto")
+    plan = plan_answer(tokenizer, "x", tools("required"), formats)
+    assert plan.reading is not None
+    assert not plan.reading.is_parallel
+    assert plan.shape is not None
+    assert not plan.shape.is_parallel
+
+
 def test_text_alone_needs_no_plan(tokenizer: Tokenizer) -> None:
     nothing = ChatFormats("hermes", "")
     assert plan_answer(tokenizer, "x", None, nothing) == PLAIN

@@ -74,6 +74,7 @@ def test_tool_calls_reach_the_template_with_their_arguments_as_objects() -> None
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     (said,) = conversation([{"role": "assistant", "content": None, "tool_calls": [call]}])
     assert said["tool_calls"] == [{**call, "function": {"name": "f", "arguments": {"a": 1}}}]
+    assert said["content"] == ""
 
 
 def test_other_fields_reach_the_template_as_they_are(tokenizer: Tokenizer) -> None:

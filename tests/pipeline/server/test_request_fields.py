@@ -150,7 +150,7 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("return_logprob", "return_text_in_logprobs", "no_stop_trim"), True),
     **dict.fromkeys(("top_logprobs_num", "min_new_tokens", "sampling_seed"), 3),
     **dict.fromkeys(("truncate", "top_n_tokens", "return_k_alternatives"), 3),
-    **dict.fromkeys(("details", "return_full_text"), True),
+    **dict.fromkeys(("details", "decoder_input_details", "return_full_text"), True),
     "prompt": "a",
     "messages": [],
     "return_token_strs": True,

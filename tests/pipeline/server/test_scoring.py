@@ -154,6 +154,24 @@ def test_prompt_logprobs_are_vllms_field(ring: Ring, model: Path, tokenizer: Tok
     assert chat["prompt_logprobs"][0] is None and len(chat["prompt_logprobs"][1]) == 1
 
 
+def test_generate_has_the_prompts_logprobs_in_its_details(
+    ring: Ring, model: Path, tokenizer: Tokenizer
+) -> None:
+    ids = tokenizer.encode(TEXT)
+    parameters = {"details": True, "decoder_input_details": True, "truncate": 20}
+    response = ring.http.post("/generate", json={"inputs": TEXT, "parameters": parameters})
+    assert response.status_code == 200, response.text
+    prefill = response.json()["details"]["prefill"]
+    kept = ids[-20:]
+    assert [token["id"] for token in prefill] == kept and prefill[0]["logprob"] is None
+    own = expected(model, kept)[range(19), kept[1:]].tolist()
+    assert [token["logprob"] for token in prefill[1:]] == pytest.approx(own, abs=1e-3)
+    assert prefill[3]["text"] == tokenizer.token_text(kept[3])
+    for path, changed in (("/generate_stream", {}), ("/generate", {"details": False})):
+        body = {"inputs": "one", "parameters": parameters | changed}
+        assert "decoder_input_details" in ring.http.post(path, json=body).text
+
+
 def test_each_choice_has_the_logprobs_of_its_prompt(ring: Ring) -> None:
     answer = complete(ring, prompt=[TEXT, "one"], n=2, echo=True, logprobs=0, temperature=1, seed=4)
     lists = [choice["logprobs"]["token_logprobs"] for choice in answer["choices"]]

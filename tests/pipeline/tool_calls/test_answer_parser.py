@@ -103,6 +103,7 @@ def test_the_pieces_do_not_depend_on_where_the_text_is_cut(name: str, places: li
     assert text_of(whole, "reasoning") == "Look."
 
 
+LOOP = {"$ref": "#/$defs/loop"}
 FRAGMENTS = st.sampled_from(
     [
         *(marker for form in TOOL_FORMATS.values() for marker in form.markers),
@@ -223,13 +224,18 @@ def test_reasoning_is_split_from_the_answer(opening: str, closing: str) -> None:
         ({"enum": ["1", "2"]}, "1", "1"),
         ({"type": "array"}, "[1, 2]", [1, 2]),
         ({}, "text", "text"),
+        ({"$ref": "#/$defs/n"}, "12", 12),
+        ({"anyOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]}, "null", None),
+        (LOOP, "x", "x"),
+        ({"type": ["string", "null"]}, '"x"', '"x"'),
         (None, "3", 3),
     ],
 )
 def test_an_argument_that_is_an_element_gets_its_schemas_type(
     schema: Any, text: str, value: Any
 ) -> None:
-    tool = Tool("f", {"properties": {"a": schema}})
+    definitions = {"n": {"type": "integer"}, "loop": {"anyOf": [LOOP] * 40}}
+    tool = Tool("f", {"properties": {"a": schema}, "$defs": definitions})
     pieces = parse_answer(
         f"<function=f>\n<parameter=a>\n{text}\n</parameter>\n</function>",
         Reading("qwen_xml", (tool,)),

@@ -29,15 +29,17 @@ TOOLS = (
                 "days": {"type": "integer", "minimum": 0, "maximum": 99},
                 "kind": {"enum": ["sun", "rain"]},
                 "place": {"$ref": "#/$defs/place"},
+                "unit": {"$ref": "#/$defs/unit"},
             },
-            "required": ["city", "place"],
+            "required": ["city", "place", "unit"],
             "$defs": {
+                "unit": {"enum": ["C", "F"]},
                 "place": {
                     "type": "object",
                     "properties": {"x": {"type": "boolean"}},
                     "required": ["x"],
                     "additionalProperties": False,
-                }
+                },
             },
         },
     ),

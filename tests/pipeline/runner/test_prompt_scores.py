@@ -12,8 +12,8 @@ from driver import GREEDY, Driver, save_adapter, save_model, start_runner
 from reference_logits import load_reference, prompts_of
 
 from loraconsole.pipeline.messages import Admission, Batch, BatchRow, PromptLogprobs, SamplingParams
-from loraconsole.pipeline.model import prompt_scores
-from loraconsole.pipeline.model.prompt_scores import score_prompts
+from loraconsole.pipeline.runner import prompt_scores
+from loraconsole.pipeline.runner.prompt_scores import score_prompts
 
 LENGTHS = (1, 2, 5, 16, 33, 70)
 TOLERANCE: dict[str, float] = {"rtol": 0, "atol": 1e-3 if torch.cuda.is_available() else 1e-4}
