@@ -125,7 +125,7 @@ class StepLauncher:
             *(staging, num_slots, admitted, clean, plan, choices, model, constrained),
             times=timer.is_on,
             keep_logits=keep_logits,
-            most_likeliest=None if scores is None else scores.most,
+            scored=scores,
         )
         host_us = microseconds_since(started)
         started = time.perf_counter()
