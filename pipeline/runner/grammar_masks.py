@@ -28,8 +28,8 @@ ConstrainedRows: TypeAlias = Sequence[tuple[int, Constraint]]
 
 class GrammarMasks:
     """Advances matchers and computes masks: for a CPU in a thread, since the forward pass uses the
-    caller's; for a GPU, which computes by itself, in the caller's, since a change of threads takes
-    as long as ten masks. Its methods are called in the queue, so in the order of the steps."""
+    caller's; for a GPU, which computes by itself, in the caller's. Its methods are called in the
+    queue, so in the order of the steps."""
 
     def __init__(
         self,

@@ -118,8 +118,8 @@ class StepCompute:
         """Issues a step: inputs, forward pass, sampling, tokens back. Runs in the queue.
 
         `admitted`: (slot, ticket of its tokens) of each new sequence. `clean`: ticket of the pages
-        to zero first. `constrained`: the rows of `choices` with a grammar. With such rows it waits
-        on a GPU for the tokens of the step before, while the device computes this one.
+        to zero first. `constrained`: the rows of `choices` with a grammar; with such rows it
+        waits for the tokens of the step before, while the device computes this one.
         `most_likeliest`: how many tokens are reported in each place of the prompts that are scored;
         None: there are none.
         """

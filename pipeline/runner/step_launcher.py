@@ -129,7 +129,8 @@ class StepLauncher:
         )
         host_us = microseconds_since(started)
         started = time.perf_counter()
-        issued = self._queue.submit(work)
+        submit = self._queue.submit_behind if constrained else self._queue.submit
+        issued = submit(work)
         step = msgspec.structs.replace(
             step,
             host_us=host_us,
