@@ -485,6 +485,12 @@ def test_tokens_there_and_back(ring: Ring) -> None:
     assert absent.status_code == 404
 
 
+def test_the_tokenizers_settings_can_be_read(ring: Ring) -> None:
+    info = ring.http.get("/tokenizer_info").json()
+    assert info["tokenizer_class"] and info["eos_token"] == "<|im_end|>"
+    assert "messages" in info["chat_template"]
+
+
 def test_tgis_info_names_model_and_limits(ring: Ring) -> None:
     info = ring.http.get("/info").json()
     assert info["model_id"] == BASE and info["max_total_tokens"] == info["max_input_tokens"] + 1
