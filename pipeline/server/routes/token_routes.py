@@ -1,4 +1,4 @@
-"""vLLM's and SGLang's routes from text to tokens and back."""
+"""vLLM's and SGLang's routes from text to tokens and back, and what the tokenizer is."""
 
 from __future__ import annotations
 
@@ -17,18 +17,32 @@ from .route_guard import RouteGuard
 
 
 class TokenRoutes:
-    """POST /tokenize and /detokenize, also under /v1."""
+    """POST /tokenize and /detokenize, also under /v1; GET /tokenizer_info."""
 
     def __init__(self, answering: Answering, bodies: BodyReader) -> None:
         self._answering, self._gateway, self._bodies = answering, answering.gateway, bodies
 
     def routes(self, guard: RouteGuard) -> list[Route]:
         handlers = {"/tokenize": self.tokenize, "/detokenize": self.detokenize}
-        return [
+        posts = [
             Route(prefix + path, guard.user(handler), methods=["POST"])
             for prefix in ("", "/v1")
             for path, handler in handlers.items()
         ]
+        return [*posts, Route("/tokenizer_info", guard.user(self.tokenizer_info))]
+
+    async def tokenizer_info(self, request: HttpRequest) -> Response:
+        """The named special tokens and the chat template, which lm-eval's remote tokenizer and
+        vLLM's clients read."""
+        tokenizer = self._gateway.tokenizer
+        template = tokenizer.chat_template
+        info = {
+            **tokenizer.special_tokens,
+            "tokenizer_class": tokenizer.declared_class,
+            "model_max_length": self._gateway.max_model_len,
+            "chat_template": template.sources.get("default") if template else None,
+        }
+        return JSONResponse(info)
 
     async def tokenize(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), TokenizeBody)
