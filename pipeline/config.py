@@ -58,6 +58,8 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+MERGING = ("merged", "peft", "credit")
+"""Policies that merge adapters into a copy of the weights."""
 DECISIVE = (
     "scheduler",
     "fair_weight",
@@ -426,6 +428,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     f"--served-model-name {name[:LONGEST_NAME]!r} cannot name a model",
                     f"1 to {LONGEST_NAME} printable characters",
                 )
+        if self.deterministic and self.scheduler in MERGING:
+            raise UsageError(
+                f"--deterministic and --scheduler {self.scheduler} contradict each other: an "
+                "adapter's answers would depend on whether a step has it alone",
+                "leave one of them out",
+            )
         for origin in self.allow_origin:
             if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin, re.IGNORECASE):
                 raise UsageError(

@@ -991,6 +991,9 @@ class WorkerStats(Message, frozen=True, kw_only=True):
     step's reads."""
     times_steps: bool = True
     """False with --no-step-times: a step's copy_us, busy_us, bytes and base_us are then 0."""
+    fingerprint: str = ""
+    """Equal for two pipelines only if the base model gives the same answers in both; its end says
+    whether they depend on what else is served (docs/determinism.md)."""
 
 
 class Step(Message, frozen=True, kw_only=True):

@@ -198,6 +198,10 @@ class Worker(Process):
     async def _merge(self, key: str) -> None:
         """Makes a merged copy beside all steps."""
         error = ""
+        if self.config.deterministic:
+            error = "with --deterministic no answer may depend on whether its steps are its own"
+            self.outbox("router").send(WeightsMerged(self.rank, key, error))
+            return
         try:
             async with self._merging:
                 # A router that died may have ordered the same.

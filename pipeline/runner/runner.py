@@ -195,7 +195,8 @@ class ModelRunner:
             weights_bytes=loaded.weights_bytes,
             pool_bytes=loaded.pool.nbytes,
             adapter_bytes=loaded.store.nbytes,
-            kernels=str(loaded.kernels),
+            kernels=f"{loaded.kernels}{', deterministic' if loaded.deterministic else ''}",
             copy_bytes_s=self.timer.copy_bytes_s,
             times_steps=self.timer.is_on,
+            fingerprint=loaded.fingerprint,
         )

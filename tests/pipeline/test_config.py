@@ -91,6 +91,13 @@ def test_deterministic_is_yes_no_or_by_the_device(tmp_path: Path) -> None:
     assert parse(*file, "--no-deterministic").deterministic is False
 
 
+def test_deterministic_answers_need_weights_without_an_adapter_in_them() -> None:
+    for policy in ("merged", "peft", "credit"):
+        with pytest.raises(UsageError, match=f"--scheduler {policy} contradict each other"):
+            parse("--deterministic", "--scheduler", policy)
+        assert parse("--scheduler", policy).deterministic is None
+
+
 CONTRADICTED = {
     "no_lora": {"no_lora_compute", "no_lora_swap", "no_mem_pool", "bmm", "no_prefetch"},
     "bmm": {"no_lora_compute", "no_mem_pool"},

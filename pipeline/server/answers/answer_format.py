@@ -156,6 +156,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a call is answered in OpenAI's old form."""
     is_named_call: bool = False
     """Whether the request names the function that is called."""
+    fingerprint: str | None = None
+    """OpenAI's `system_fingerprint`."""
 
     @property
     def shows_prompt(self) -> bool:
@@ -169,7 +171,12 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _head(self) -> dict[str, Any]:
-        return {"id": self.answer_id, "created": self.created, "model": self.model}
+        return {
+            "id": self.answer_id,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+        }
 
     def chat_logprobs_of(self, tokens: list[TokenLogprob]) -> dict[str, Any] | None:
         if not tokens or self.hides_logprobs:

@@ -5,6 +5,7 @@ Knows no HTTP, no request and no socket.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 
 import msgspec
@@ -23,6 +24,9 @@ from ..answers.histogram import Histogram
 
 RECENT_STEPS = 256
 """Decode steps in the medians of `/metrics`: some seconds of serving."""
+MERGED = "-merged"
+"""End of the fingerprint if an adapter's answers depend on what else is served because a merged
+copy of the weights is kept for it."""
 STEP_BUCKETS = tuple(2**power for power in range(15))
 """Tokens of a step."""
 
@@ -72,6 +76,22 @@ class PipelineState(LatestTelemetry):
         self.adapters = msgspec.structs.replace(
             table, at=reply.at, adapters=(*others, *reply.adapters)
         )
+
+    def fingerprint(self, adapter: str | None) -> str | None:
+        """OpenAI's `system_fingerprint` of answers by `adapter` (None: the base): equal for two
+        answers only if model, adapter and all that computes them are the same. None before the
+        worker has sent its own."""
+        worker = self.workers.get(0)
+        if worker is None or not worker.fingerprint:
+            return None
+        views = self.adapters.adapters if self.adapters else ()
+        view = next((view for view in views if view.name == adapter), None)
+        if view is None:
+            return worker.fingerprint
+        own, dash, end = worker.fingerprint.partition("-")
+        both = hashlib.sha256(f"{own} {view.digest}".encode()).hexdigest()[:12]
+        # Steps of it alone use weights with the adapter added, others do not.
+        return f"fp_{both}{MERGED if view.merged else dash + end}"
 
     def find_fault(self, now: float) -> str:
         """Why the ring cannot take a request at `now`, unix seconds; "" if it can."""
