@@ -138,9 +138,8 @@ def wait_for(look: Callable[[], object], seconds: float = 120.0) -> None:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """The default model with its adapters. The names are those that TGI's clients send for a model
-    that the user does not name."""
-    with started(BASE, "--served-model-name", BASE, "tgi", "dummy") as server:
+    """The default model with its adapters."""
+    with started(BASE) as server:
         yield server
 
 

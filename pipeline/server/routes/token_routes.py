@@ -1,4 +1,4 @@
-"""vLLM's and SGLang's routes from text to tokens and back."""
+"""vLLM's and SGLang's routes from text to tokens and back, and what the tokenizer is."""
 
 from __future__ import annotations
 
