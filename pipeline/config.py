@@ -319,6 +319,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         Meta(description="most requests of one body: its prompts times n; more get 400", ge=1),
     ] = 256
+    pooling: Annotated[
+        Literal["last", "mean"],
+        Meta(
+            description="the vector of /v1/embeddings, unless a request says: the state of the "
+            "last token, or the mean of all"
+        ),
+    ] = "last"
     response_store_mib: Annotated[
         int,
         Meta(

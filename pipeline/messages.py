@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Incremented when a message changes its meaning, so that an old console reports the mismatch."""
 
 
@@ -77,6 +77,12 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     shown_special_ids: tuple[int, ...] = ()
     """Special tokens that are not left out of the text: marks of tool calls and reasoning."""
 
+    pooling: str = ""
+    """With `prompt_logprobs` set: in place of logprobs, the prompt's pooled state is reported, the
+    "mean" of its tokens' states after the last norm, or that of the "last" one; "": it is not."""
+    unit_state: bool = False
+    """The pooled state is scaled to length 1."""
+
     @property
     def penalizes(self) -> bool:
         """Whether any penalty for earlier tokens is set."""
@@ -95,6 +101,12 @@ class Request(Message, frozen=True, kw_only=True):
     prompt_ids: tuple[int, ...]
     params: SamplingParams
     arrived_at: float
+
+    @property
+    def scored_at_end(self) -> int:
+        """Tokens of the prompt that count as scored once all its logprobs are there, or its pooled
+        state, which is that of the token after the last."""
+        return len(self.prompt_ids) + bool(self.params.pooling)
 
 
 class ResumeRequest(Message, frozen=True, kw_only=True):
@@ -118,7 +130,7 @@ class ResumeRequest(Message, frozen=True, kw_only=True):
         lacks_logprobs = len(self.logprobs) != len(self.token_ids)
         if params.logprobs is not None and lacks_logprobs:
             return ()
-        lacks_prompt = self.num_scored < len(self.request.prompt_ids)
+        lacks_prompt = self.num_scored < self.request.scored_at_end
         return () if params.prompt_logprobs is not None and lacks_prompt else self.token_ids
 
     @property
@@ -693,10 +705,14 @@ class PromptLogprobs(Row, frozen=True):
     """int32 [count, most], ids of the likeliest tokens."""
     ranks: bytes
     """int32 [count]: 1 if no token is likelier than the prompt's own."""
+    state: bytes = b""
+    """float32 [hidden_size]: the prompt's pooled state, in place of the logprobs."""
+    num_pooled: int = 0
+    """Tokens that are pooled in `state`: the whole prompt."""
 
     @property
     def count(self) -> int:
-        return len(self.ranks) // 4
+        return self.num_pooled or len(self.ranks) // 4
 
     @property
     def most(self) -> int:
@@ -704,7 +720,10 @@ class PromptLogprobs(Row, frozen=True):
         return len(self.likeliest) // (len(self.ranks) or 4)
 
     def after(self, skipped: int) -> PromptLogprobs:
-        """Without the first `skipped` tokens."""
+        """Without the first `skipped` tokens. Nothing is left of a pooled state that is known."""
+        if self.num_pooled:
+            end = self.start + self.num_pooled
+            return self if skipped <= 0 else PromptLogprobs(end, b"", b"", b"")
         skipped = min(max(0, skipped), self.count)
         return PromptLogprobs(
             self.start + skipped,

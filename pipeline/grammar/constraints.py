@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,21 +34,34 @@ class Constraints:
     other Python threads run while masks are computed."""
 
     def __init__(
-        self, run: Path, vocab_size: int, eos_token_ids: Sequence[int], threads: int
+        self,
+        run: Path,
+        vocab_size: int,
+        eos_token_ids: Sequence[int],
+        threads: int,
+        new_bits: Callable[[int, int], NDArray[np.int32]],
     ) -> None:
-        """`run` has the server's token table; `vocab_size` is the width of the logits."""
+        """`run` has the server's token table; `vocab_size` is the width of the logits. `new_bits`
+        makes memory for masks of its shape, which is used again and again: new memory of 2 MB costs
+        more than the masks in it."""
         self._run, self._size, self._eos = run, vocab_size, tuple(eos_token_ids)
         self._filler = MaskFiller(threads)
         self._matchers: MatcherCache | None = None
-        self._words = -(-(vocab_size + 1) // 32)
+        self._words, self._new_bits = -(-(vocab_size + 1) // 32), new_bits
+        self._bits = new_bits(0, self._words)
 
     def compute_masks(self, constraints: Sequence[Constraint]) -> MaskBatch:
-        """The masks of the next tokens, a row each."""
-        bits = np.zeros((len(constraints), self._words), dtype=np.int32)
+        """The masks of the next tokens, a row each; valid until the next call."""
+        count = len(constraints)
+        if len(self._bits) < count:
+            self._bits = self._new_bits(max(count, 2 * len(self._bits)), self._words)
+        bits = self._bits[:count]
         for constraint in constraints:
             if constraint.matcher is None and not constraint.error:
                 self._open(constraint)
         rows = [(row, c.matcher) for row, c in enumerate(constraints) if c.matcher is not None]
+        if len(rows) < count:
+            bits[:] = 0
         self._filler.fill_masks(rows, bits)
         is_complete = tuple(c.matcher is not None and c.matcher.is_complete for c in constraints)
         return MaskBatch(

@@ -53,7 +53,10 @@ class GrammarChecker:
     def fault_place(self, schema: object, reason: str) -> str:
         """JSON pointer of the innermost part of a schema that is refused for this reason; "" if it
         is the schema as a whole."""
-        parts = json.loads(schema) if isinstance(schema, str) else schema
+        try:
+            parts = json.loads(schema) if isinstance(schema, str) else schema
+        except (ValueError, RecursionError):  # which is the reason
+            return ""
         if not isinstance(parts, dict):
             return ""
         shared = {key: parts[key] for key in ("$defs", "definitions") if key in parts}

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -39,8 +39,6 @@ class ComputeQueue:
         self._copies = ThreadPoolExecutor(1, "copy")
         # OpenMP keeps a thread team for every computing thread, so only one thread computes.
         self._thread = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (1,))
-        self._behind: Future[Any] | None = None
-        """On a GPU: the last work of `submit_behind`, until it is known to be issued."""
 
     @property
     def stream(self) -> torch.cuda.Stream:
@@ -53,39 +51,19 @@ class ComputeQueue:
         work is issued, before it is computed."""
         if self._stream is None:
             return self._thread.submit(_without_gradients, work)
-        self._catch_up()
         future: Future[T] = Future()
         try:
-            future.set_result(self._issue(work))
+            with torch.cuda.stream(self._stream):
+                future.set_result(_without_gradients(work))
         except Exception as error:  # re-raised by future.result(), as on the CPU
             future.set_exception(error)
         return future
-
-    def submit_behind(self, work: Callable[[], T]) -> Future[T]:
-        """Like `submit`, for work that waits for the host: on a GPU a thread issues it. Later work
-        is issued after it, and the caller may prepare that meanwhile."""
-        if self._stream is None:
-            return self.submit(work)
-        self._catch_up()
-        self._behind = future = self._thread.submit(self._issue, work)
-        return future
-
-    def _issue(self, work: Callable[[], T]) -> T:
-        with torch.cuda.stream(self._stream):
-            return _without_gradients(work)
-
-    def _catch_up(self) -> None:
-        """Waits until the work of `submit_behind` is issued."""
-        if self._behind is not None:
-            wait((self._behind,))
-            self._behind = None
 
     def copy(self, work: Callable[[], T]) -> Future[T]:
         """Like `submit`, but later work does not wait for it, and the future is done only when the
         work is. On a CPU it is the same as `submit`."""
         if self._stream is None or self._copy_stream is None:
             return self.submit(work)
-        self._catch_up()
         behind = self._stream.record_event()  # earlier steps may read what this overwrites
         try:
             with torch.cuda.stream(self._copy_stream):
@@ -97,11 +75,11 @@ class ComputeQueue:
             failed.set_exception(error)
             return failed
 
-        def finish() -> T:
+        def wait() -> T:
             done.synchronize()
             return result
 
-        return self._copies.submit(finish)
+        return self._copies.submit(wait)
 
     def beside(self, work: Callable[[], T]) -> T:
         """Does work in the caller's thread, concurrently with steps, and returns when it is done.
@@ -116,7 +94,6 @@ class ComputeQueue:
     def issuing(self) -> AbstractContextManager[object]:
         """A context for tensor work outside `submit`. On a GPU it is queued in the stream.
         On a CPU it runs concurrently with steps, so it may only touch what no step writes."""
-        self._catch_up()
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def synchronize(self) -> None:
@@ -124,7 +101,6 @@ class ComputeQueue:
         if self._stream is None:
             self._thread.submit(lambda: None).result()
         else:
-            self._catch_up()
             self._stream.synchronize()
             assert self._copy_stream is not None
             self._copy_stream.synchronize()

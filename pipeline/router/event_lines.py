@@ -216,7 +216,7 @@ def line_of_message(message: object, at: float) -> AnyLine | None:
         return _asked(message, at)
     if isinstance(message, ResumeRequest):
         scored, request = message.num_scored, message.request
-        lacks = request.params.prompt_logprobs is not None and scored < len(request.prompt_ids)
+        lacks = request.params.prompt_logprobs is not None and scored < request.scored_at_end
         return _asked(request, at, len(message.known_ids), scored if lacks else None)
     if isinstance(message, WRITTEN):
         return Got(at=at, message=message)

@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..grammar.constraint import Constraint
 from ..model.compute_queue import sent
@@ -28,8 +30,8 @@ ConstrainedRows: TypeAlias = Sequence[tuple[int, Constraint]]
 
 class GrammarMasks:
     """Advances matchers and computes masks: for a CPU in a thread, since the forward pass uses the
-    caller's; for a GPU, which computes by itself, in the caller's. Its methods are called in the
-    queue, so in the order of the steps."""
+    caller's; for a GPU, which computes by itself, in the caller's, since a change of threads takes
+    as long as ten masks. Its methods are called in the queue, so in the order of the steps."""
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class GrammarMasks:
         on_gpu: bool,
     ) -> None:
         """`run`: directory with the server's table of tokens; `threads` compute masks."""
-        self._about = run, vocab_size, eos_token_ids, threads
+        self._about = run, vocab_size, eos_token_ids, threads, _new_bits(pinned=on_gpu)
         self._constraints: Constraints | None = None
         self._thread = None if on_gpu else ThreadPoolExecutor(1, thread_name_prefix="grammar")
         self._unread: list[tuple[IssuedStep, ConstrainedRows]] = []
@@ -75,6 +77,18 @@ class GrammarMasks:
 
             self._constraints = Constraints(*self._about)
         return self._constraints.compute_masks([constraint for _, constraint in rows])
+
+
+def _new_bits(*, pinned: bool) -> Callable[[int, int], NDArray[np.int32]]:
+    """Makes memory on the host; from pinned memory a GPU copies without the host's waiting."""
+
+    def make(rows: int, words: int) -> NDArray[np.int32]:
+        made: NDArray[np.int32] = torch.zeros(
+            (rows, words), dtype=torch.int32, pin_memory=pinned and rows > 0
+        ).numpy()
+        return made
+
+    return make
 
 
 def token_mask(rows: ConstrainedRows, masks: MaskBatch, device: torch.device) -> TokenMask:

@@ -55,11 +55,19 @@ class LiveSequence:
         self.computed = stop
         given = (self.slot, start, row.num_tokens, self.known, self.pages, adapter)
         if self.scored:
-            scores_to = min(stop, self.num_prompt - 1)
-            scores_from = max(start, self.scored - 1)
+            scores_from, scores_to = self._scores(start, stop)
             if scores_from < scores_to:
                 return ScoredRow(*given, scores_from, scores_to)
         return StepRow(*given)
+
+    def _scores(self, start: int, stop: int) -> tuple[int, int]:
+        """The positions from `start` to `stop` whose states are wanted, from and to; none if
+        these are not in order. All but the prompt's last, whose next token is no part of the
+        prompt, or those that are pooled."""
+        pooling = self.params.pooling
+        first = {"": self.scored - 1, "mean": 0, "last": self.num_prompt - 1}[pooling]
+        end = self.num_prompt if pooling else self.num_prompt - 1
+        return max(start, first), min(stop, end)
 
 
 class LiveSequences:

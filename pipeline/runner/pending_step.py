@@ -14,8 +14,7 @@ from torch import Tensor
 from ..messages import NO_TOKEN, Logprob, SampledToken, SequenceLogprobs, Step
 from ..model.sampler import NOTHING_ALLOWED, Sampled
 from ..runtime.clock import unix_time
-from .prompt_scores import PromptScores
-from .scored_rows import ScoredRows
+from .scored_rows import ScoredRows, StepScores
 
 NO_CANDIDATE = (
     "no token continues the answer in its grammar; if allowed_token_ids, bad_words or logit_bias "
@@ -36,8 +35,8 @@ class IssuedStep:
     the last with --no-step-times."""
     logits: Tensor | None = None
     """[num_samples, vocab_size]; None unless requested."""
-    scores: PromptScores | None = None
-    """Of the prompts that are scored; None if there are none."""
+    scores: StepScores | None = None
+    """Of the prompts that are scored or pooled; None if there are none."""
     errors: Mapping[int, str] = field(default_factory=dict)
     """Why rows cannot go on in their grammars."""
     waited_us: int = 0

@@ -22,7 +22,9 @@ from ..runtime.spans import Spans
 from .grammar_masks import ConstrainedRows, GrammarMasks, token_mask
 from .loaded_model import LoadedModel
 from .pending_step import IssuedStep, microseconds_since
-from .prompt_scores import PromptScores, score_prompts
+from .pooled_states import PooledStates
+from .prompt_scores import score_prompts
+from .scored_rows import ScoredRows, StepScores
 
 if TYPE_CHECKING:  # these modules need Triton
     from ..model.batch_kernels import PagedPlan
@@ -48,6 +50,7 @@ class StepCompute:
         """`max_rows`: maximum rows of a step, used on a GPU."""
         self._loaded, self._queue, self._spans = loaded, queue, spans
         self.masks = masks
+        self._pooled = PooledStates()
         width = loaded.max_model_len + 1  # a token may be sampled after the last position
         slots = FIRST_SLOTS
         if queue.device.type == "cuda":  # never reallocated: graphs hold its address
@@ -113,15 +116,14 @@ class StepCompute:
         *,
         times: bool,
         keep_logits: bool,
-        most_likeliest: int | None,
+        scored: ScoredRows | None,
     ) -> IssuedStep:
         """Issues a step: inputs, forward pass, sampling, tokens back. Runs in the queue.
 
         `admitted`: (slot, ticket of its tokens) of each new sequence. `clean`: ticket of the pages
-        to zero first. `constrained`: the rows of `choices` with a grammar; with such rows it
-        waits for the tokens of the step before, while the device computes this one.
-        `most_likeliest`: how many tokens are reported in each place of the prompts that are scored;
-        None: there are none.
+        to zero first. `constrained`: the rows of `choices` with a grammar. With such rows it waits
+        on a GPU for the tokens of the step before, while the device computes this one.
+        `scored`: the prompts that are scored or pooled; None: there are none.
         """
         on_gpu = self._queue.device.type == "cuda"
         events: tuple[torch.cuda.Event, ...] = ()
@@ -164,9 +166,9 @@ class StepCompute:
                 # The next step may be launched already: it must find a valid token id.
                 token_ids = sampled.token_ids.int().clamp(min=0)
                 self._history.view(-1).index_copy_(0, result.places.long(), token_ids)
-            if most_likeliest is not None:
+            if scored is not None:
                 with self._spans.span("score_prompts"):
-                    scores = self._score(result, model, most_likeliest)
+                    scores = self._score(result, model, scored)
         if events:
             sampled = sampled.to_host()
             scores = scores and scores.to_host()
@@ -177,11 +179,21 @@ class StepCompute:
             self.masks.add_step(issued, constrained)
         return issued
 
-    def _score(self, result: StepResult, model: Llama, most_likeliest: int) -> PromptScores:
-        assert result.scored is not None and result.score_history is not None
-        token_ids = self._history.view(-1).index_select(0, result.score_history.long()).long()
+    def _score(self, result: StepResult, model: Llama, scored: ScoredRows) -> StepScores:
+        states, history = result.scored, result.score_history
+        assert states is not None and history is not None
+        pooled = None
+        if pieces := scored.pooled:
+            pooled = self._pooled.pool(states, pieces)
+            places = scored.places
+            if not places:
+                return StepScores(None, pooled)
+            kept = torch.tensor(places, device=states.device)
+            states, history = states.index_select(0, kept), history.index_select(0, kept)
+        token_ids = self._history.view(-1).index_select(0, history.long()).long()
         vocab_size = self._loaded.config.vocab_size
-        return score_prompts(result.scored, model.logits, token_ids, most_likeliest, vocab_size)
+        logprobs = score_prompts(states, model.logits, token_ids, scored.most, vocab_size)
+        return StepScores(logprobs, pooled)
 
     def _forward(self, plan: AnyPlan, tensors: list[Tensor], model: Llama) -> StepResult:
         loaded = self._loaded

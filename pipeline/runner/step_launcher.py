@@ -125,12 +125,11 @@ class StepLauncher:
             *(staging, num_slots, admitted, clean, plan, choices, model, constrained),
             times=timer.is_on,
             keep_logits=keep_logits,
-            most_likeliest=None if scores is None else scores.most,
+            scored=scores,
         )
         host_us = microseconds_since(started)
         started = time.perf_counter()
-        submit = self._queue.submit_behind if constrained else self._queue.submit
-        issued = submit(work)
+        issued = self._queue.submit(work)
         step = msgspec.structs.replace(
             step,
             host_us=host_us,

@@ -192,7 +192,8 @@ class Scheduler:
                 if (sequence := self._by_number.get(row.sequence)) is not None:
                     sequence.roll_back(row.num_tokens)
         for sequence in list(self.running):
-            self._requeue(sequence, "restarted with its worker", keeps_pages=keeps_kv)
+            keeps_pages = keeps_kv and not sequence.is_pooling
+            self._requeue(sequence, "restarted with its worker", keeps_pages=keeps_pages)
         for sequence in self.waiting:
             sequence.in_flight = 0  # the old workers' tokens will not arrive
             if not keeps_kv:

@@ -105,7 +105,13 @@ class Sequence:
     def lacks_scores(self) -> bool:
         """Whether logprobs of the prompt are still to come."""
         wants_scores = self.request.params.prompt_logprobs is not None
-        return wants_scores and self.num_scored < self.num_prompt
+        return wants_scores and self.num_scored < self.request.scored_at_end
+
+    @property
+    def is_pooling(self) -> bool:
+        """Whether its prompt is to be computed by one worker from the start: the sum of its states
+        so far is in no page."""
+        return bool(self.request.params.pooling) and self.lacks_scores
 
     @property
     def is_complete(self) -> bool:

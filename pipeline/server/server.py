@@ -141,6 +141,7 @@ class Server(Process):
         model_config = read_model_config(directory, self.config.ignore_key)
         gateway.max_model_len = self.config.max_model_len or model_config.max_model_len
         gateway.vocab_size = model_config.vocab_size
+        gateway.hidden_size = model_config.hidden_size
         gateway.chats = AdapterChats(
             gateway.tokenizer,
             gateway.vocab_size,

@@ -105,6 +105,10 @@ class ChatTemplate:
         """Whether a template reads a variable, such as tools."""
         return variable in self._read
 
+    def has_role(self, role: str) -> bool:
+        """Whether a template names a role."""
+        return any(role in source for source in self.sources.values())
+
     @functools.cached_property
     def takes_system(self) -> bool:
         """Whether it writes the system message."""

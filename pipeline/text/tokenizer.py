@@ -67,6 +67,8 @@ class Tokenizer:
         self._bytes: dict[int, bytes] = {}
         self.special_tokens = loaded.special_tokens
         """bos_token, eos_token, …, as text: variables of chat templates."""
+        self.config: Mapping[str, Any] = loaded.config
+        """tokenizer_config.json."""
         self.warnings: tuple[str, ...] = loaded.warnings
         """Warnings to the operator about the files; the model starts anyway."""
         self.chat_template = self._read_chat_template(loaded.config)

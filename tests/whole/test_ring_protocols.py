@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -374,6 +376,86 @@ def test_sglangs_stream_has_the_whole_text_each_time(ring: Ring) -> None:
     ]
 
 
+def echoed(ring: Ring, prompt: str) -> list[float | None]:
+    """The logprobs of a prompt, by OpenAI's route."""
+    body = {"prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": 0}
+    found: list[float | None] = post(ring, "/v1/completions", **body)["choices"][0]["logprobs"][
+        "token_logprobs"
+    ]
+    return found
+
+
+def test_the_native_routes_have_the_logprobs_of_a_prompt(ring: Ring) -> None:
+    prompt = "The sea is blue, and the sky too"
+    expected = echoed(ring, prompt)
+    ids = post(ring, "/tokenize", prompt=prompt)["tokens"]
+    meta = post(
+        ring,
+        "/generate",
+        text=prompt,
+        sampling_params={"max_new_tokens": 2, "temperature": 0},
+        return_logprob=True,
+        logprob_start_len=2,
+        top_logprobs_num=2,
+        return_text_in_logprobs=True,
+    )["meta_info"]
+    assert [entry[1] for entry in meta["input_token_logprobs"]] == ids[2:]
+    assert [entry[0] for entry in meta["input_token_logprobs"]] == pytest.approx(expected[2:])
+    assert "".join(entry[2] for entry in meta["input_token_logprobs"]) in prompt
+    assert [len(top) for top in meta["input_top_logprobs"]] == [2] * len(ids[2:])
+    parameters = {"max_new_tokens": 2, "details": True, "decoder_input_details": True}
+    details = post(ring, "/generate", inputs=prompt, parameters=parameters)["details"]
+    assert [each["id"] for each in details["prefill"]] == ids
+    assert details["prefill"][0]["logprob"] is None
+    assert [each["logprob"] for each in details["prefill"][1:]] == pytest.approx(expected[1:])
+    for body, param in (
+        ({"text": "a", "logprob_start_len": 0, "stream": True}, "logprob_start_len"),
+        (
+            {"inputs": "a", "parameters": parameters, "stream": True},
+            "parameters.decoder_input_details",
+        ),
+    ):
+        assert ring.http.post("/generate", json=body).json()["error"]["param"] == param
+
+
+def test_sglangs_answers_have_forms_and_biases(ring: Ring) -> None:
+    sampling: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0}
+    found = post(
+        ring,
+        "/generate",
+        text=["The sea", "A city as JSON:", "The sea"],
+        sampling_params=[
+            {**sampling, "regex": "[0-9]{4}"},
+            {**sampling, "json_schema": json.dumps(PLACE), "max_new_tokens": 60},
+            {**sampling, "logit_bias": {"30": 100}, "max_new_tokens": 3},
+        ],
+    )
+    assert re.fullmatch("[0-9]{4}", found[0]["text"])
+    assert set(json.loads(found[1]["text"])) == {"city"}
+    assert found[2]["output_ids"] == [30] * 3
+    for name, value in (("regex", "("), ("json_schema", "{"), ("logit_bias", {"x": 1})):
+        body = {"text": "a", "sampling_params": {**sampling, name: value}}
+        refusal = ring.http.post("/generate", json=body).json()["error"]
+        assert refusal["param"] == f"sampling_params.{name}"
+
+
+def test_what_routers_add_to_a_body_is_taken(ring: Ring) -> None:
+    """sglang-router and vllm-router write the defaults of their own fields into each body."""
+    names = ("return_text_in_logprobs", "stream", "return_hidden_states", "background", "no_logs")
+    more = dict.fromkeys((*names, "return_bytes", "return_entropy", "return_logprob"), False)
+    sampling = {"max_new_tokens": 2, "temperature": 0}
+    body = {"text": "The sea", "model": None, "sampling_params": sampling, "log_metrics": True}
+    assert post(ring, "/generate", **body, **more)["text"] == completion(ring, BASE, 2)
+    off = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "top_p": 1.0, "priority": 0}
+    response = post(ring, "/v1/responses", **GREEDY, **off, input=SEA, stream=None, store=True)
+    assert response["status"] == "completed"
+
+
+@pytest.mark.parametrize("name", ["tgi", "dummy"])
+def test_the_clients_of_tgi_name_no_model_of_ours(ring: Ring, name: str) -> None:
+    assert chat_text(ring, model=name) == chat_text(ring, model=BASE)
+
+
 # --- tokens
 
 
@@ -403,7 +485,73 @@ def test_tokens_there_and_back(ring: Ring) -> None:
     assert absent.status_code == 404
 
 
+def test_the_tokenizers_settings_can_be_read(ring: Ring) -> None:
+    info = ring.http.get("/tokenizer_info").json()
+    assert info["tokenizer_class"] and info["eos_token"] == "<|im_end|>"
+    assert "messages" in info["chat_template"]
+
+
 def test_tgis_info_names_model_and_limits(ring: Ring) -> None:
     info = ring.http.get("/info").json()
     assert info["model_id"] == BASE and info["max_total_tokens"] == info["max_input_tokens"] + 1
     assert ring.http.get("/").status_code == 200
+
+
+# --- embeddings
+
+
+def test_embeddings_are_vectors_of_length_one(ring: Ring) -> None:
+    texts = ["The sea is blue.", "word " * 700, "A"]
+    found = post(ring, "/v1/embeddings", input=texts, model=BASE)
+    assert [each["index"] for each in found["data"]] == [0, 1, 2]
+    vectors = [each["embedding"] for each in found["data"]]
+    assert all(abs(math.hypot(*vector) - 1) < 1e-5 for vector in vectors)
+    counts = [post(ring, "/tokenize", prompt=text)["count"] for text in texts]
+    assert found["usage"]["prompt_tokens"] == found["usage"]["total_tokens"] == sum(counts)
+    ids = [post(ring, "/tokenize", prompt=text)["tokens"] for text in texts]
+    again = post(ring, "/v1/embeddings", input=ids)
+    for vector, other in zip(vectors, again["data"], strict=True):
+        assert other["embedding"] == pytest.approx(vector, abs=1e-5)
+
+
+def test_a_vector_is_of_its_adapter_and_pooling(ring: Ring) -> None:
+    ask: dict[str, Any] = {"input": "The sea is blue."}
+    asked = [
+        {},
+        {"model": "pirate"},
+        {"pooling": "mean"},
+        {"normalize": False},
+        {"truncate_prompt_tokens": 2},
+    ]
+    found = [post(ring, "/v1/embeddings", **ask, **more) for more in asked]
+    vectors = [each["data"][0]["embedding"] for each in found]
+    assert len({tuple(vector) for vector in vectors}) == len(asked)
+    last, _, _, whole, _ = vectors
+    length = math.hypot(*whole)
+    assert [number / length for number in whole] == pytest.approx(last, abs=1e-5)
+    single = post(ring, "/v1/embeddings", input="A", pooling="mean")["data"][0]["embedding"]
+    other = post(ring, "/v1/embeddings", input="A")["data"][0]["embedding"]
+    assert single == pytest.approx(other, abs=1e-6)
+
+
+def test_openais_client_reads_base64(ring: Ring) -> None:
+    with openai.OpenAI(base_url=f"{ring.url}/v1", api_key="none", max_retries=0) as client:
+        read = client.embeddings.create(model="pirate", input="The sea").data[0].embedding
+    plain = post(ring, "/v1/embeddings", model="pirate", input="The sea")["data"][0]["embedding"]
+    assert read == pytest.approx(plain, abs=1e-6)
+
+
+def test_what_no_vector_can_be_made_of_is_refused(ring: Ring) -> None:
+    for body, param in (
+        ({"input": []}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": ["a", [1]]}, "input"),
+        ({"input": "a", "dimensions": 7}, "dimensions"),
+        ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
+        ({"input": "sea " * 9000}, "input"),
+        ({"input": "a", "model": "absent"}, "model"),
+    ):
+        response = ring.http.post("/v1/embeddings", json=body)
+        assert response.status_code in (400, 404), response.text
+        assert response.json()["error"]["param"] == param
+    ring.wait_idle()

@@ -111,15 +111,16 @@ PROMPT_FIELDS = {
     "responses": "input",
     "messages": "messages",
     "sglang": "text",
+    "embeddings": "input",
 }
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """The form of an answer: the route's, and what the request asks for."""
 
-    kind: Literal["chat", "text", "generate", "responses", "messages", "sglang"]
+    kind: Literal["chat", "text", "generate", "responses", "messages", "sglang", "embeddings"]
     """OpenAI's chat, completions or responses; S-LoRA's, TGI's and LoRAX's routes; Anthropic's
-    messages; SGLang's native route."""
+    messages; SGLang's native route; OpenAI's embeddings."""
     answer_id: str
     """In the answer, in its events, and in its X-Request-Id header."""
     model: str
@@ -135,6 +136,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     """Of the kind "generate"; None is S-LoRA's."""
     sglang: SglangForm | None = None
     """Of the kind "sglang"."""
+    in_base64: bool = False
+    """Of the kind "embeddings": whether vectors are bytes in base64."""
     echoes: tuple[str, ...] | None = None
     """The texts that come before the answers to each prompt; None: none do."""
     prompt_logprobs: int | None = None

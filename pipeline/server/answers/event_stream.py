@@ -22,6 +22,7 @@ from ..http.bad_request import BadRequest
 from .answer_format import Format, LogprobQueue, Usage, usage
 from .anthropic_answer import anthropic_events, message_object
 from .chat_parts import ParsedChunks, parsed_choice
+from .embedding_answer import embedding_object
 from .event_id import Delivered, nothing_of
 from .event_writer import EventWriter, data_lines
 from .generate_answer import generate_events, generate_object
@@ -224,6 +225,7 @@ WHOLE: Mapping[str, Callable[[AnswerStreams], Any]] = {
     "text": _openai_whole,
     "generate": generate_object,
     "sglang": sglang_object,
+    "embeddings": embedding_object,
     "responses": response_object,
     "messages": message_object,
 }

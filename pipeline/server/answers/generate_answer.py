@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ...messages import TextDelta, TokenLogprob, TokenText
+from ...messages import NO_TOKEN, TextDelta, TokenLogprob, TokenText
 from ..http.bad_request import BadRequest
 from .event_writer import EventWriter, data_lines
 from .generate_form import GenerateForm
-from .prompt_part import unpacked
+from .scored_prompt import scored_prompt
 from .streams import AnswerStreams, Stream
 
 SLORA = GenerateForm()
@@ -69,12 +69,21 @@ async def generate_events(
         yield data_lines(error.body())
 
 
+def _prefill(answer: AnswerStreams, stream: Stream) -> list[dict[str, Any]]:
+    """The prompt's tokens, if they are asked for; the first one has no logprob."""
+    if stream.request.params.prompt_logprobs is None:
+        return []
+    tokens = scored_prompt(stream, answer.tokenizer, 0)
+    return [{"id": each.token_id, "text": each.text, "logprob": each.logprob} for each in tokens]
+
+
 def _streamed_token(delta: TextDelta, form: GenerateForm) -> dict[str, Any]:
     """The token of a delta, with the text that it has released: clients join these, special tokens
     included."""
     if delta.logprobs:
         return _token(delta.logprobs[0], form, delta.text)
-    return {"id": delta.token_ids[-1], "text": delta.text, "logprob": None, "special": False}
+    token_id = delta.token_ids[-1] if delta.token_ids else NO_TOKEN  # an end without a token
+    return {"id": token_id, "text": delta.text, "logprob": None, "special": False}
 
 
 def _token(token: TokenLogprob, form: GenerateForm, text: str) -> dict[str, Any]:
@@ -98,19 +107,6 @@ def _plain(token: TokenText) -> dict[str, Any]:
 
 def _top_tokens(token: TokenLogprob, count: int) -> list[dict[str, Any]]:
     return [_plain(other) for other in token.top[:count]]
-
-
-def _prefill(answer: AnswerStreams, stream: Stream) -> list[dict[str, Any]]:
-    """The prompt's tokens, if they are asked for; the first one has no logprob."""
-    request, tokenizer = stream.request, answer.tokenizer
-    if request.params.prompt_logprobs is None or tokenizer is None:
-        return []
-    scores = [score for piece in stream.prompt_logprobs for score in unpacked(piece, 0)]
-    logprobs = [None, *(score.logprob for score in scores)]
-    return [
-        {"id": token_id, "text": tokenizer.token_text(token_id), "logprob": logprob}
-        for token_id, logprob in zip(request.prompt_ids, logprobs, strict=True)
-    ]
 
 
 def _details(stream: Stream, form: GenerateForm) -> dict[str, Any]:

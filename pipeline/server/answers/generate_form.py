@@ -36,3 +36,5 @@ class SglangForm(msgspec.Struct, frozen=True, kw_only=True):
     """Of each choice, the most probable tokens that are listed for each."""
     with_text: bool = False
     """Each logprob has the text of its token."""
+    starts: tuple[int | None, ...] = ()
+    """Of each choice, the first token of the prompt whose logprob is listed; None: none are."""

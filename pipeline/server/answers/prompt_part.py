@@ -150,12 +150,16 @@ class PromptPart:
     def _offsets(self, echo: str) -> Iterator[int]:
         """Where each token of the prompt begins in its text. A token that the text does not have,
         such as a BOS that the tokenizer has added, takes no place."""
-        stream, at = TextStream(self._tokenizer, skip_special_tokens=False), 0
+        tokenizer, at = self._tokenizer, 0
+        stream = TextStream(tokenizer, skip_special_tokens=False)
         for token_id in self._prompt_ids:
             yield at
-            text = stream.push(token_id)
+            is_special = tokenizer.is_special(token_id)
+            text = tokenizer.token_text(token_id) if is_special else stream.push(token_id)
             if echo.startswith(text, at):
                 at += len(text)
+            elif echo.startswith(text[1:], at):  # some decoders put a space behind special tokens
+                at += len(text) - 1
 
 
 def unpacked(piece: PromptLogprobs, most: int) -> Iterator[Score]:

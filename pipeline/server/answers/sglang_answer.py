@@ -13,6 +13,7 @@ from ...messages import TextDelta, TokenLogprob, TokenText
 from ..http.bad_request import BadRequest
 from .event_writer import EventWriter, data_lines
 from .generate_form import SglangForm
+from .scored_prompt import scored_prompt
 from .streams import AnswerStreams, Stream
 
 
@@ -23,6 +24,9 @@ def sglang_object(answer: AnswerStreams) -> Any:
         _choice(form, index, stream, stream.text, stream.num_tokens)
         for index, stream in enumerate(answer.streams)
     ]
+    for index, choice in enumerate(found):
+        if form.starts and form.starts[index] is not None:
+            choice["meta_info"] |= _prompt_logprobs(answer, form, index)
     return found if form.is_batch else found[0]
 
 
@@ -82,6 +86,26 @@ def _finish_reason(stream: Stream) -> dict[str, Any]:
     if stream.finish_reason == "length":
         return {"type": "length", "length": stream.request.params.max_tokens}
     return {"type": "stop", "matched": stream.stopped_by}
+
+
+def _prompt_logprobs(answer: AnswerStreams, form: SglangForm, index: int) -> dict[str, Any]:
+    """As `_logprobs`, of the prompt's tokens from the first that is wanted."""
+    count, tokenizer = form.num_top[index], answer.tokenizer
+    tokens = scored_prompt(answer.streams[index], tokenizer, count)[form.starts[index] :]
+    assert tokenizer is not None
+
+    def entry(token_id: int, logprob: float | None) -> list[Any]:
+        return [logprob, token_id, tokenizer.token_text(token_id) if form.with_text else None]
+
+    found: dict[str, Any] = {
+        "input_token_logprobs": [entry(each.token_id, each.logprob) for each in tokens]
+    }
+    if count:
+        found["input_top_logprobs"] = [
+            [entry(*other) for other in each.likeliest] if each.likeliest else None
+            for each in tokens
+        ]
+    return found
 
 
 def _logprobs(form: SglangForm, index: int, tokens: list[TokenLogprob]) -> dict[str, Any]:

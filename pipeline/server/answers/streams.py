@@ -77,7 +77,7 @@ class Stream:
         self._unscored = 0
         """Tokens of the prompt whose logprobs are asked for and not here yet."""
         if request.params.prompt_logprobs is not None:
-            self._unscored = len(request.prompt_ids) - 1
+            self._unscored = request.scored_at_end - 1
 
     def put(self, delta: TextDelta) -> bool:
         """Adds the new part of a delta; False if nothing is new. A restarted detokenizer, router or
@@ -106,7 +106,7 @@ class Stream:
 
     def put_scores(self, piece: PromptLogprobs) -> None:
         """Adds the new part of a piece; repeated pieces come as repeated tokens do."""
-        known = len(self.request.prompt_ids) - self._unscored
+        known = self.request.scored_at_end - self._unscored
         fresh = piece.after(known - piece.start)
         if fresh.count and fresh.start == known:
             self.prompt_logprobs.append(fresh)

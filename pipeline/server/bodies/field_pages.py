@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .anthropic_fields import COUNT_TOKENS, MESSAGES
+from .embedding_fields import EMBEDDINGS
 from .field_table import Table, page_of
 from .grammar_fields import JSON_SCHEMA, RESPONSE_FORMAT, STRUCTURED_OUTPUTS
 from .request_fields import (
@@ -39,6 +40,7 @@ PAGES: Mapping[str, Table] = {
     "reasoning of /v1/responses": RESPONSES_REASONING,
     "POST /v1/messages": MESSAGES,
     "POST /v1/messages/count_tokens": COUNT_TOKENS,
+    "POST /v1/embeddings": EMBEDDINGS,
     "POST /tokenize": TOKENIZE,
     "POST /detokenize": DETOKENIZE,
     "POST /generate, /generate_stream, /": GENERATE,

@@ -241,12 +241,20 @@ class CompletionBody(SamplingBody, frozen=True, kw_only=True):
 
     def prompts(self) -> list[str] | list[list[int]]:
         """The prompts, as texts or as token ids. Raises `BadRequest` on none or a mixture."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        kinds = set(map(type, self.prompt))
-        if len(kinds) != 1:
-            reason = "mixes texts, token ids and lists of them" if kinds else "is empty"
-            raise BadRequest(f"prompt {reason}", param="prompt")
-        # All elements are of one of the three types.
-        prompts: Any = [self.prompt] if kinds == {int} else self.prompt
-        return cast("list[str] | list[list[int]]", prompts)
+        return several_prompts(self.prompt, "prompt")
+
+
+def several_prompts(
+    given: str | list[str | int | list[int]], field: str
+) -> list[str] | list[list[int]]:
+    """The prompts of a field, as texts or as token ids. Raises `BadRequest` on none or a
+    mixture."""
+    if isinstance(given, str):
+        return [given]
+    kinds = set(map(type, given))
+    if len(kinds) != 1:
+        reason = "mixes texts, token ids and lists of them" if kinds else "is empty"
+        raise BadRequest(f"{field} {reason}", param=field)
+    # All elements are of one of the three types.
+    prompts: Any = [given] if kinds == {int} else given
+    return cast("list[str] | list[list[int]]", prompts)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple, cast
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, cast
 
 from msgspec import Meta
 
+from ...grammar.wanted_grammar import GrammarKind, WantedGrammar
 from ...messages import SamplingParams
 from ...model_files.generation_config import GenerationDefaults
 from ..http.bad_request import BadRequest
 from . import sglang_fields
 from .body import Body, convert_body
 from .field_table import Table
+from .grammar_fields import only_one
 from .sampling_fields import make_seed, sampling_params, stop_strings
+from .token_fields import MOST_BIASED, Bias
 from .value_types import (
     Count,
     Name,
@@ -31,6 +34,9 @@ from .value_types import (
 DEFAULT_TOKENS = 128  # SGLang's
 PROMPT_FIELDS = frozenset({"text", "input_ids", "input_embeds", "sampling_params"})
 """A body of POST /generate with one of these fields is SGLang's."""
+
+
+LogprobStart: TypeAlias = Annotated[int, Meta(ge=-1, le=(1 << 31) - 1)]
 
 
 class SglangSampling(Body, frozen=True, kw_only=True):
@@ -54,6 +60,26 @@ class SglangSampling(Body, frozen=True, kw_only=True):
     no_stop_trim: bool = False
     skip_special_tokens: bool = True
     n: Annotated[int, Meta(ge=1, le=128)] = 1
+    logit_bias: Annotated[dict[str, Bias], Meta(max_length=MOST_BIASED)] | None = None
+    json_schema: dict[str, Any] | str | None = None
+    regex: str | None = None
+    ebnf: str | None = None
+    structural_tag: dict[str, Any] | str | None = None
+
+    def wanted_grammar(self) -> WantedGrammar | None:
+        """The form that it asks for; None: any text. Raises `BadRequest` if it asks for two."""
+        kinds: dict[str, GrammarKind] = {
+            "json_schema": "json_schema",
+            "regex": "regex",
+            "ebnf": "grammar",
+            "structural_tag": "structural_tag",
+        }
+        given = {name: getattr(self, name) for name in kinds}
+        return only_one(
+            WantedGrammar(kinds[name], value, f"sampling_params.{name}")
+            for name, value in given.items()
+            if value not in (None, "")
+        )
 
     def params(
         self, choice: int, logprobs: int | None, defaults: GenerationDefaults
@@ -90,6 +116,8 @@ class SglangPrompt(NamedTuple):
     """The client's; "" if it gave none."""
     logprobs: int | None
     """As in `SamplingParams`."""
+    logprob_start: int
+    """The first token of the prompt whose logprob is wanted; -1: none are."""
 
 
 class SglangBody(Body, frozen=True, kw_only=True):
@@ -99,12 +127,14 @@ class SglangBody(Body, frozen=True, kw_only=True):
 
     text: str | list[str] | None = None
     input_ids: list[TokenId | list[TokenId]] | None = None
+    model: Name = ""
     sampling_params: dict[str, Any] | list[dict[str, Any]] | None = None
     lora_path: Name | list[Name | None] | None = None
     stream: bool = False
     rid: Name | list[Name] | None = None
     return_logprob: bool | list[bool] = False
     top_logprobs_num: TopLogprobs | list[TopLogprobs] = 0
+    logprob_start_len: LogprobStart | list[LogprobStart] = -1
     return_text_in_logprobs: bool = False
 
     @property
@@ -125,14 +155,22 @@ class SglangBody(Body, frozen=True, kw_only=True):
         paths = _each(self.lora_path, count, "lora_path")
         wanted = _each(self.return_logprob, count, "return_logprob")
         tops = _each(self.top_logprobs_num, count, "top_logprobs_num")
+        starts = _each(self.logprob_start_len, count, "logprob_start_len")
+        if self.stream and any(start >= 0 for start in starts):
+            raise BadRequest(
+                "logprob_start_len: logprobs of a prompt are not streamed: use stream: false",
+                param="logprob_start_len",
+            )
         if isinstance(self.rid, str) and count > 1:
             ids = [f"{self.rid}_{number}" for number in range(count)]
         else:
             ids = [rid or "" for rid in _each(self.rid, count, "rid")]
         return [
-            SglangPrompt(prompt, each, path, rid, top if is_wanted else None)
-            for prompt, each, path, rid, is_wanted, top in zip(
-                given, sampling, paths, ids, wanted, tops, strict=True
+            SglangPrompt(
+                prompt, each, path, rid, top if is_wanted else None, start if is_wanted else -1
+            )
+            for prompt, each, path, rid, is_wanted, top, start in zip(
+                given, sampling, paths, ids, wanted, tops, starts, strict=True
             )
         ]
 

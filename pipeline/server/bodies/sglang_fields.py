@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .field_table import Table, harmless, honoured, only, refused
+from .field_table import Table, harmless, honoured, refused
 
 TEXT_ONLY = "only text is accepted"
 OWN_PROCESSES = "only for servers with separate prefill and decode"
@@ -12,13 +12,16 @@ SGLANG: Table = {
     "text": honoured("a text, or a list: a batch"),
     "input_ids": honoured("in place of `text`: token ids, or lists of them"),
     "sampling_params": honoured("an object, or one for each prompt; its fields are below"),
+    "model": honoured("the base model, an adapter, or `base:adapter`; for all prompts"),
     "lora_path": honoured("name or path of a registered adapter, or one (or null) for each prompt"),
     "stream": honoured("server-sent events: the whole text so far with each token"),
     "rid": honoured("the `id` in meta_info, or one for each prompt"),
     "return_logprob": honoured("true or false, or one for each prompt"),
     "top_logprobs_num": honoured("0 to 20, or one for each prompt"),
     "return_text_in_logprobs": honoured("the text of each token beside its logprob"),
-    "logprob_start_len": only(-1, "logprobs cover the generated tokens"),
+    "logprob_start_len": honoured(
+        "with return_logprob: the first token of the prompt with a logprob; -1: none; no stream"
+    ),
     "token_ids_logprob": refused("logprobs name the most probable tokens"),
     "input_embeds": refused("send the prompt as text or token ids"),
     "positional_embed_overrides": refused("send the prompt as text or token ids"),
@@ -73,12 +76,12 @@ SGLANG_SAMPLING: Table = {
     "no_stop_trim": honoured("the text ends with the stop string"),
     "skip_special_tokens": honoured("false: special tokens stay in the text"),
     "n": honoured("1 to 128 choices of each prompt, one after the other in the answer's list"),
+    "logit_bias": honoured("-100 to 100 for each of up to 4 096 token ids"),
+    "json_schema": honoured("a JSON schema, as text or object"),
+    "regex": honoured("a regular expression for the whole answer"),
+    "ebnf": honoured("a grammar, as GBNF or Lark"),
+    "structural_tag": honoured("triggers, and schemas of what follows them, as object or text"),
     "stop_regex": refused("use stop"),
-    "logit_bias": refused("/v1/completions takes it"),
-    "json_schema": refused("/v1/completions takes it"),
-    "regex": refused("/v1/completions takes it"),
-    "ebnf": refused("/v1/completions takes it"),
-    "structural_tag": refused("/v1/completions takes it"),
     "custom_params": refused("for a custom_logit_processor"),
     "beam_width": refused("answers are sampled; n gives several", 1),
     "dtype": harmless("for the frontend of SGLang"),

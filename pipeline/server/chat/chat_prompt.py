@@ -14,6 +14,8 @@ from ...text.tokenizer import Tokenizer
 from ...tool_calls.tools_prompt import as_plain_text, tools_prompt, with_prompt
 from ..http.bad_request import BadRequest, shortened
 
+DEVELOPER = "developer"
+"""OpenAI's newer name of the role system, which few templates know."""
 COMMON_ROLES = ("system", "user", "assistant")
 """Roles that every chat template supports; many drop messages of other roles silently."""
 
@@ -117,7 +119,8 @@ def chat_prompt(
     most_characters: int = MOST_CHARACTERS,
 ) -> ChatPrompt:
     """A conversation, ready for the answer. `chat_template`, an adapter's own, replaces the
-    model's. For a template that reads no tools they become text. A conversation of more than
+    model's. For a template that reads no tools they become text, and for one without the role
+    developer a message of it becomes one of the system. A conversation of more than
     `most_characters` as text is refused. Raises `BadRequest` naming the field."""
     checked = conversation(messages)
     if continue_final_message and add_generation_prompt:
@@ -133,6 +136,8 @@ def chat_prompt(
             param="chat_template_kwargs",
         )
     template = chat_template or tokenizer.chat_template
+    if template is not None and any(message["role"] == DEVELOPER for message in checked):
+        checked = _without_developer(checked, template)
     if template is not None and not template.reads("tools"):
         checked = _without_tools(checked, template, tools)
         tools = None
@@ -161,6 +166,18 @@ def chat_prompt(
         )
     _check_rendered(checked, text)
     return ChatPrompt(tokenizer.encode(text, add_special_tokens), text)
+
+
+def _without_developer(
+    messages: list[dict[str, Any]], template: ChatTemplate
+) -> list[dict[str, Any]]:
+    """The messages of a developer as those of the system, if the template knows only that role."""
+    if template.has_role(DEVELOPER) or not template.takes_system:
+        return messages
+    return [
+        {**message, "role": "system"} if message["role"] == DEVELOPER else message
+        for message in messages
+    ]
 
 
 def _without_tools(

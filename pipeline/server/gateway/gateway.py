@@ -49,6 +49,9 @@ SPANS_SECONDS = 5.0
 """Longest wait for an order about spans: a process that is still loading does not answer."""
 LOOKED_AT = 16
 """Requests opened in a console whose text is kept after they end."""
+TGI_NAMES = ("tgi", "dummy")
+"""The model in a chat of the clients of TGI, which serves only one: text-generation and
+huggingface_hub."""
 SENT_AT_ONCE = 16
 """Requests of one answer that are sent before the event loop goes on."""
 MEND_SECONDS = 30.0
@@ -79,8 +82,9 @@ class Gateway:
     """The open requests and orders of one server, and its model's tokenizer and limits."""
 
     tokenizer: Tokenizer
-    """Set by the server before it is READY, as is the next."""
+    """Set by the server before it is READY, as are the next two."""
     vocab_size: int
+    hidden_size: int
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -313,7 +317,8 @@ class Gateway:
         yield from self.config.model_names
         table = self.pipeline.adapters
         adapters = {view.name for view in table.adapters} if table else ()
-        yield from (name for name in self.config.short_model_names if name not in adapters)
+        others = (*self.config.short_model_names, *TGI_NAMES)
+        yield from (name for name in others if name not in adapters)
 
     @property
     def context_length(self) -> int:

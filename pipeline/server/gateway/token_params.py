@@ -25,7 +25,7 @@ class TokenParams:
     def complete(self, params: list[SamplingParams], body: SamplingBody) -> list[SamplingParams]:
         """The parameters of all choices with what the body asks of single tokens."""
         self._prompts.check_ids(body.stop_token_ids or [], "stop_token_ids")
-        bias = self._bias(body.logit_bias or {})
+        bias = self.read_bias(body.logit_bias or {}, "logit_bias")
         allowed, words = self._allowed(body), self._words(body.bad_words or [])
         named = tuple(dict.fromkeys(body.logprob_token_ids or ()))
         self._prompts.check_ids(named, "logprob_token_ids")
@@ -50,14 +50,15 @@ class TokenParams:
             for each in params
         ]
 
-    def _bias(self, given: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    def read_bias(self, given: dict[str, float], field: str) -> tuple[tuple[int, float], ...]:
+        """What is added to the logits of tokens, by id, of the values of `field`."""
         try:
             found = {int(token_id): value for token_id, value in given.items()}
         except ValueError:
             wrong = next(name for name in given if not name.strip().lstrip("-").isdecimal())
-            reason = f"logit_bias: {shortened(wrong)!r} is not a token id"
-            raise BadRequest(reason, param="logit_bias") from None
-        self._prompts.check_ids([*found], "logit_bias")
+            reason = f"{field}: {shortened(wrong)!r} is not a token id"
+            raise BadRequest(reason, param=field) from None
+        self._prompts.check_ids([*found], field)
         return tuple(found.items())
 
     def _allowed(self, body: SamplingBody) -> tuple[int, ...] | None:

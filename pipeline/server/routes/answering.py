@@ -31,7 +31,7 @@ class Answering:
         self.gateway = gateway
         self.prompts = PromptReader(gateway)
         self.grammars = GrammarReader(gateway, self.prompts.workers)
-        self._tokens = TokenParams(gateway, self.prompts)
+        self.tokens = TokenParams(gateway, self.prompts)
 
     def model_named(self, model: str, others: Mapping[str, str]) -> str:
         """The model of a request as its client named it; the base model's id if it did not."""
@@ -113,7 +113,7 @@ class Answering:
         number = body.num_candidates
         if (count := len(prompts) * number) > 1:  # the router refuses a single one itself
             self.gateway.check_room(count)
-        choices = self._tokens.complete([params(choice) for choice in range(number)], body)
+        choices = self.tokens.complete([params(choice) for choice in range(number)], body)
         reading = self.grammars.read(request, plan.whole_grammar(body.wanted_grammar()))
         grammar = await until_gone(request, reading)
         choices = [replace(each, grammar=grammar) for each in choices]

@@ -17,6 +17,7 @@ from .adapter_routes import AdapterRoutes
 from .answering import Answering
 from .anthropic_routes import AnthropicRoutes
 from .completion_routes import CompletionRoutes
+from .embedding_routes import EmbeddingRoutes
 from .errors import answer_bug, answer_no_route
 from .generate_routes import GenerateRoutes
 from .info_routes import InfoRoutes
@@ -43,6 +44,7 @@ def make_app(gateway: Gateway) -> Starlette:
         CompletionRoutes(answering, bodies),
         ResponsesRoutes(answering, bodies),
         AnthropicRoutes(answering, bodies),
+        EmbeddingRoutes(answering, bodies),
         TokenRoutes(answering, bodies),
         GenerateRoutes(answering, bodies),
         AdapterRoutes(gateway, bodies),

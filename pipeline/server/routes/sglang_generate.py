@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from msgspec.structs import replace
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -33,19 +34,30 @@ class SglangGenerate:
         await answering.check_ready(request)
         choices: list[AskedChoice] = []
         ids: list[str] = []
+        starts: list[int | None] = []
         field = "input_ids" if body.text is None else "text"
         for each in asked:
             prompts.check_ids(each.sampling.stop_token_ids or [], "sampling_params.stop_token_ids")
-            adapter = await answering.find_adapter(request, "", _adapters(each))
+            adapter = await answering.find_adapter(request, body.model, _adapters(each))
             # Lists are token ids already.
             given: Any = [each.prompt]
             reading = prompts.read(request, given, field, adds=True)
             (prompt,) = await until_gone(request, reading)
             prompt_ids = tuple(prompt)
+            wanted = each.sampling.wanted_grammar()
+            grammar = await until_gone(request, answering.grammars.read(request, wanted))
+            start = each.logprob_start if 0 <= each.logprob_start < len(prompt) else None
+            bias = each.sampling.logit_bias or {}
+            more = {
+                "grammar": grammar,
+                "logit_bias": answering.tokens.read_bias(bias, "sampling_params.logit_bias"),
+                "prompt_logprobs": None if start is None else each.logprobs,
+            }
             for choice in range(each.sampling.n):
                 params = each.sampling.params(choice, each.logprobs, self._gateway.defaults)
-                choices.append(AskedChoice(adapter, prompt_ids, params))
+                choices.append(AskedChoice(adapter, prompt_ids, replace(params, **more)))
                 ids.append(each.request_id or secrets.token_hex(16))
+                starts.append(start)
         if len(choices) > 1:  # the router refuses a single one itself
             self._gateway.check_room(len(choices))
         tops = [choice.params.logprobs for choice in choices]
@@ -60,6 +72,7 @@ class SglangGenerate:
                 ids=tuple(ids),
                 with_logprobs=tuple(top is not None for top in tops),
                 num_top=tuple(top or 0 for top in tops),
+                starts=tuple(starts),
                 with_text=body.return_text_in_logprobs,
             ),
         )

@@ -1,4 +1,4 @@
-"""vLLM's and SGLang's routes from text to tokens and back."""
+"""vLLM's and SGLang's routes from text to tokens and back, and what the tokenizer is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .route_guard import RouteGuard
 
 
 class TokenRoutes:
-    """POST /tokenize and /detokenize, also under /v1."""
+    """POST /tokenize and /detokenize, also under /v1, and GET /tokenizer_info."""
 
     def __init__(self, answering: Answering, bodies: BodyReader) -> None:
         self._answering, self._gateway, self._bodies = answering, answering.gateway, bodies
@@ -25,10 +25,22 @@ class TokenRoutes:
     def routes(self, guard: RouteGuard) -> list[Route]:
         handlers = {"/tokenize": self.tokenize, "/detokenize": self.detokenize}
         return [
-            Route(prefix + path, guard.user(handler), methods=["POST"])
-            for prefix in ("", "/v1")
-            for path, handler in handlers.items()
+            Route("/tokenizer_info", guard.user(self.tokenizer_info)),
+            *(
+                Route(prefix + path, guard.user(handler), methods=["POST"])
+                for prefix in ("", "/v1")
+                for path, handler in handlers.items()
+            ),
         ]
+
+    async def tokenizer_info(self, request: HttpRequest) -> Response:
+        """vLLM's: tokenizer_config.json, its special tokens as texts, and the chat template."""
+        tokenizer = self._gateway.tokenizer
+        found = {"tokenizer_class": "PreTrainedTokenizerFast", **tokenizer.config}
+        found |= tokenizer.special_tokens
+        template = tokenizer.chat_template
+        found["chat_template"] = template and template.sources.get("default")
+        return JSONResponse(found)
 
     async def tokenize(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), TokenizeBody)

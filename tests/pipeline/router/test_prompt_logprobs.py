@@ -1,5 +1,5 @@
-"""Logprobs of prompts on their way from the workers to the server: each once and all of them,
-whatever dies meanwhile."""
+"""Logprobs and pooled states of prompts on their way from the workers to the server: each once and
+all of them, whatever dies meanwhile."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ from loraconsole.pipeline.messages import (
 from loraconsole.pipeline.model.batch_torch import ScoredRow
 from loraconsole.pipeline.router.core import RouterCore
 from loraconsole.pipeline.router.effects import Send
-from loraconsole.pipeline.runner.live_sequences import LiveSequences
+from loraconsole.pipeline.runner.live_sequences import LiveSequence, LiveSequences
 
 
-def request(name: str, num_prompt: int, tokens: int, most: int | None = 0) -> Request:
-    params = SamplingParams(max_tokens=tokens, prompt_logprobs=most)
+def request(
+    name: str, num_prompt: int, tokens: int, most: int | None = 0, pooling: str = ""
+) -> Request:
+    params = SamplingParams(max_tokens=tokens, prompt_logprobs=most, pooling=pooling)
     return msgspec.structs.replace(ask(name), params=params, prompt_ids=(5,) * num_prompt)
 
 
@@ -51,6 +53,17 @@ class Worker:
 
     def __init__(self) -> None:
         self.live = LiveSequences()
+        self.pooled: dict[int, list[PromptLogprobs]] = {}
+
+    def _pooled_state(self, sequence: LiveSequence) -> PromptLogprobs:
+        """What comes of a prompt, all of whose positions must have been pooled once."""
+        pieces = self.pooled.pop(sequence.number)
+        if sequence.params.pooling == "last":
+            assert [(piece.start, piece.count) for piece in pieces] == [(sequence.num_prompt, 1)]
+        else:
+            places = [p for piece in pieces for p in range(piece.start, piece.start + piece.count)]
+            assert places == [*range(1, sequence.num_prompt + 1)]
+        return PromptLogprobs(1, b"", b"", b"", b"state", sequence.num_prompt)
 
     def compute(self, batch: Batch) -> Tokens:
         for number in batch.release:
@@ -61,12 +74,19 @@ class Worker:
         for row in batch.rows:
             sequence = self.live[row.sequence]
             step = sequence.advance(row, None, [])
-            if isinstance(step, ScoredRow):
-                piece = piece_of(step.scores_from + 1, step.num_scores)
-                scored.append(SequenceLogprobs(row.sequence, piece))
+            if step.start == 0:  # perhaps again, after a preemption
+                self.pooled.pop(row.sequence, None)
             if step.samples:
                 sequence.known += 1
                 sampled.append(SampledToken(row.sequence, 7))
+            if isinstance(step, ScoredRow):
+                piece = piece_of(step.scores_from + 1, step.num_scores)
+                if sequence.params.pooling:
+                    self.pooled.setdefault(row.sequence, []).append(piece)
+                    if step.scores_to < sequence.num_prompt:
+                        continue
+                    piece = self._pooled_state(sequence)
+                scored.append(SequenceLogprobs(row.sequence, piece))
         return Tokens(batch.epoch, batch.step, 0, tuple(sampled), prompt_logprobs=tuple(scored))
 
 
@@ -88,9 +108,13 @@ class Client:
     def scores(self, name: str) -> list[float]:
         return [v for p in self.pieces[name] for (v,) in struct.iter_unpack("<f", p.logprobs)]
 
+    def count(self, name: str) -> int:
+        return sum(piece.count for piece in self.pieces[name])
+
     def hear(self, message: Message) -> None:
         if isinstance(message, PromptScored):
-            name, known = message.request_id, 1 + len(self.scores(message.request_id))
+            name = message.request_id
+            known = 1 + self.count(name)
             assert message.piece.start <= known, "a gap"
             fresh = message.piece.after(known - message.piece.start)
             self.repeated += message.piece.count - fresh.count
@@ -104,7 +128,7 @@ class Client:
         name = token.request_id
         own = self.requests[name]
         if own.params.prompt_logprobs is not None:
-            assert len(self.scores(name)) == len(own.prompt_ids) - 1, "a token before its prompt"
+            assert 1 + self.count(name) == own.scored_at_end, "a token before its prompt"
         if token.token_id != NO_TOKEN and token.index == len(self.tokens[name]):
             self.tokens[name].append(token.token_id)
         if token.finish_reason:
@@ -197,22 +221,25 @@ class Ring:
             assert name in self.client.ended
             assert len(self.client.tokens[name]) == asked.params.max_tokens
             wants = asked.params.prompt_logprobs is not None
-            expected = range(1, len(asked.prompt_ids)) if wants else ()
+            pooling = asked.params.pooling
+            expected = range(1, len(asked.prompt_ids)) if wants and not pooling else ()
             assert self.client.scores(name) == [*expected]
+            states = [piece.state for piece in self.client.pieces[name] if piece.state]
+            assert states == ([b"state"] if pooling else [])
         self.core.scheduler.check()
         assert not len(self.core.scheduler)
 
 
 @pytest.mark.parametrize("num_prompt", [1, 2, 8, 9, 17, 40])
-@pytest.mark.parametrize("most", [None, 0])
+@pytest.mark.parametrize(("most", "pooling"), [(None, ""), (0, ""), (0, "mean"), (0, "last")])
 def test_an_answer_without_tokens_ends_when_its_prompt_is_computed(
-    num_prompt: int, most: int | None
+    num_prompt: int, most: int | None, pooling: str
 ) -> None:
     """Also where one token of it is left for the last step."""
     ring = Ring()
     ring.ask(request("beside", 3, 30, most))
     ring.post()
-    ring.ask(request("a", num_prompt, 0, most))
+    ring.ask(request("a", num_prompt, 0, most, pooling))
     ring.run()
     ring.check()
 
@@ -225,14 +252,18 @@ def test_an_answer_without_tokens_ends_again_after_a_restart() -> None:
     assert end == StreamTokens((StreamToken("a", 0, NO_TOKEN, (), "length"),))
     core.handle_message(ResumeRequest(request=request("b", 4, 0), token_ids=()), NOW)
     assert len(core.scheduler) == 1, "its prompt is not scored yet"
+    core.handle_message(ResumeRequest(request=request("c", 1, 0, 0, "last"), token_ids=()), NOW)
+    assert len(core.scheduler) == 2, "nor this one pooled"
 
 
-def test_a_preempted_prompt_is_not_scored_twice() -> None:
+@pytest.mark.parametrize("pooling", ["", "mean"])
+def test_a_preempted_prompt_is_not_scored_twice(pooling: str) -> None:
     """One that is computed while another request decodes into its last page."""
     ring = Ring(num_pages=11, chunk_tokens=2)
     ring.ask(request("old", 4, 20))
     ring.post()
-    ring.ask(msgspec.structs.replace(request("young", 30, 1), arrived_at=NOW + 1))
+    young = request("young", 30, 1, 0, pooling)
+    ring.ask(msgspec.structs.replace(young, arrived_at=NOW + 1))
     ring.run()
     ring.check()
     assert ring.core.scheduler.preemptions > 0
@@ -275,7 +306,9 @@ def test_every_logprob_arrives_once_whatever_dies(seed: int) -> None:
         match rng.randrange(14):
             case 0:
                 most = rng.choice((None, 0, 0))
-                asked = request(f"r{turn}", rng.randint(1, 40), rng.randint(0, 9), most)
+                pooling = "" if most is None else rng.choice(("", "", "mean", "last"))
+                count, tokens = rng.randint(1, 40), rng.randint(0, 9)
+                asked = request(f"r{turn}", count, tokens, most, pooling)
                 ring.ask(msgspec.structs.replace(asked, arrived_at=NOW + turn))
             case 1 if turn % 7 == 0:
                 ring.kill_worker()

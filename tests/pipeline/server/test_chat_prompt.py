@@ -135,6 +135,16 @@ def test_a_message_that_the_template_leaves_out_is_refused(tokenizer: Tokenizer)
     assert "developer" in refused.value.reason
 
 
+def test_a_developers_message_is_one_of_the_system_unless_the_template_knows_it(
+    tokenizer: Tokenizer,
+) -> None:
+    said = [{"role": "developer", "content": "Be brief."}, USER]
+    as_system = [{"role": "system", "content": "Be brief."}, USER]
+    assert text(tokenizer, said, CHATML) == text(tokenizer, as_system, CHATML)
+    knows = "{% if messages[0].role == 'developer' %}D:{% endif %}" + CHATML
+    assert text(tokenizer, said, knows).startswith("D:")
+
+
 CALL = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": '{"a": 1}'}}
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 SAID = [

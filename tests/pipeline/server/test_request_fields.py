@@ -10,6 +10,7 @@ import pytest
 
 from loraconsole.pipeline.server.bodies.anthropic_body import CountTokensBody, MessagesBody
 from loraconsole.pipeline.server.bodies.body import Body, decode_body
+from loraconsole.pipeline.server.bodies.embedding_body import EmbeddingBody
 from loraconsole.pipeline.server.bodies.field_pages import PAGES
 from loraconsole.pipeline.server.bodies.field_table import OFF, Field, page_of
 from loraconsole.pipeline.server.bodies.generate_body import GenerateBody, GenerateParameters
@@ -44,6 +45,7 @@ LEAST: dict[type[Body], dict[str, Any]] = {
     ResponsesBody: {"input": "hi"},
     ResponsesText: {},
     TokenizeBody: {},
+    EmbeddingBody: {"input": "hi"},
     SglangBody: {"text": "hi"},
     SglangSampling: {},
     DetokenizeBody: {"tokens": [1]},
@@ -135,6 +137,13 @@ VALUES: dict[str, Any] = {
     "structures": [{"begin": "a"}],
     "logprobs_mode": "processed_logprobs",
     "system": "a",
+    "encoding_format": "base64",
+    "logprob_start_len": 3,
+    "decoder_input_details": True,
+    "dimensions": 3,
+    "pooling": "mean",
+    "normalize": False,
+    "use_activation": False,
     "input_ids": [1],
     "sampling_params": {"top_k": 3},
     "rid": "a",

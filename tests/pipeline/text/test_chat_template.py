@@ -236,7 +236,7 @@ def test_template_is_bounded_and_stays_in_its_sandbox(source, reason, monkeypatc
 
 def test_text_that_is_too_long_is_refused():
     template = ChatTemplate({"default": "{% for i in range(99) %}abc{% endfor %}"}, {}, "here")
-    with pytest.raises(TextError, match="more than 100 characters"):
+    with pytest.raises(TextError, match="more than the 100 characters"):
         template.render([], most_characters=100)
     assert len(template.render([], most_characters=99 * 3)) == 99 * 3
 

@@ -76,10 +76,10 @@ def test_a_stop_string_that_ends_too_early_does_not_count(
         search.add(character, may_end=False)
     left = search.release()[0]
     search.add(late)
-    rest, is_stopped = search.release(final=True)
+    rest, ended_by = search.release(final=True)
     begins = [text.find(one, max(0, len(early) + 1 - len(one))) for one in stop]
     begins = [at for at in begins if at >= 0]
-    assert is_stopped == bool(begins)
+    assert (ended_by is not None) == bool(begins)
     assert left + rest == text[: min(begins, default=len(text))]
 
 
