@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Incremented when a message changes its meaning, so that an old console reports the mismatch."""
 
 

@@ -19,7 +19,6 @@ from .byte_alphabet import byte_of_character
 from .chat_template import MOST_CHARACTERS, ChatTemplate, TextError
 from .chat_template_files import TemplateFileError, read_model_template
 from .longest_token import longest_token
-from .tokenizer_class import GENERIC
 from .tokenizer_files import read_tokenizer
 
 BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
@@ -68,8 +67,8 @@ class Tokenizer:
         self._bytes: dict[int, bytes] = {}
         self.special_tokens = loaded.special_tokens
         """bos_token, eos_token, …, as text: variables of chat templates."""
-        self.declared_class = str(loaded.config.get("tokenizer_class") or GENERIC)
-        """transformers' class, as tokenizer_config.json names it."""
+        self.config: Mapping[str, Any] = loaded.config
+        """tokenizer_config.json."""
         self.warnings: tuple[str, ...] = loaded.warnings
         """Warnings to the operator about the files; the model starts anyway."""
         self.chat_template = self._read_chat_template(loaded.config)

@@ -17,32 +17,30 @@ from .route_guard import RouteGuard
 
 
 class TokenRoutes:
-    """POST /tokenize and /detokenize, also under /v1; GET /tokenizer_info."""
+    """POST /tokenize and /detokenize, also under /v1, and GET /tokenizer_info."""
 
     def __init__(self, answering: Answering, bodies: BodyReader) -> None:
         self._answering, self._gateway, self._bodies = answering, answering.gateway, bodies
 
     def routes(self, guard: RouteGuard) -> list[Route]:
         handlers = {"/tokenize": self.tokenize, "/detokenize": self.detokenize}
-        posts = [
-            Route(prefix + path, guard.user(handler), methods=["POST"])
-            for prefix in ("", "/v1")
-            for path, handler in handlers.items()
+        return [
+            Route("/tokenizer_info", guard.user(self.tokenizer_info)),
+            *(
+                Route(prefix + path, guard.user(handler), methods=["POST"])
+                for prefix in ("", "/v1")
+                for path, handler in handlers.items()
+            ),
         ]
-        return [*posts, Route("/tokenizer_info", guard.user(self.tokenizer_info))]
 
     async def tokenizer_info(self, request: HttpRequest) -> Response:
-        """The named special tokens and the chat template, which lm-eval's remote tokenizer and
-        vLLM's clients read."""
+        """vLLM's: tokenizer_config.json, its special tokens as texts, and the chat template."""
         tokenizer = self._gateway.tokenizer
+        found = {"tokenizer_class": "PreTrainedTokenizerFast", **tokenizer.config}
+        found |= tokenizer.special_tokens
         template = tokenizer.chat_template
-        info = {
-            **tokenizer.special_tokens,
-            "tokenizer_class": tokenizer.declared_class,
-            "model_max_length": self._gateway.max_model_len,
-            "chat_template": template.sources.get("default") if template else None,
-        }
-        return JSONResponse(info)
+        found["chat_template"] = template and template.sources.get("default")
+        return JSONResponse(found)
 
     async def tokenize(self, request: HttpRequest) -> Response:
         body = decode_body(await self._bodies.read(request), TokenizeBody)
