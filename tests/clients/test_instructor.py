@@ -9,12 +9,14 @@ import openai
 import pytest
 from conftest import BASE, QUESTION, Server
 from instructor.core.exceptions import IncompleteOutputException, InstructorRetryException
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 class Place(BaseModel):
     """A place."""
 
+    # Otherwise the schema allows more properties, and a model this small adds them to the end.
+    model_config = ConfigDict(extra="forbid")
     city: Literal["Madrid", "Lisbon"]
     is_capital: bool
 
@@ -36,6 +38,7 @@ def test_a_mode_with_a_schema_returns_the_model(
         messages=[{"role": "user", "content": QUESTION}],
         max_retries=0,
         max_tokens=80,
+        temperature=0,
     )
     assert isinstance(made, Place)
 
@@ -51,6 +54,7 @@ def test_a_mode_without_a_schema_reaches_the_model(server: Server, mode: instruc
             messages=[{"role": "user", "content": QUESTION}],
             max_retries=0,
             max_tokens=80,
+            temperature=0,
         )
     except (InstructorRetryException, IncompleteOutputException) as failed:
         assert "Error code" not in str(failed), failed
@@ -63,6 +67,7 @@ def test_partial_results_of_a_stream(server: Server) -> None:
             response_model=Place,
             messages=[{"role": "user", "content": QUESTION}],
             max_tokens=80,
+            temperature=0,
         )
     )
     assert Place.model_validate(parts[-1].model_dump())
