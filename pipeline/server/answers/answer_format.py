@@ -25,17 +25,24 @@ def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
     return Usage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
 
 
-def chat_logprobs(tokens: list[TokenLogprob], *, by_id: bool = False) -> dict[str, Any]:
+def chat_logprobs(
+    tokens: list[TokenLogprob], *, by_id: bool = False, with_chosen: bool = False
+) -> dict[str, Any]:
     """Chat format: one object per token, with its alternatives. The `bytes` of all tokens joined
-    are those of the text. `by_id`: vLLM's names of tokens, "token_id:17"."""
+    are those of the text. `by_id`: vLLM's names of tokens, "token_id:17". `with_chosen`: the chosen
+    token is the first alternative if it is none of them."""
 
     def entry(token: TokenText) -> dict[str, Any]:
         name = f"token_id:{token.token_id}" if by_id else token.token
         return {"token": name, "logprob": token.logprob, "bytes": list(token.data)}
 
+    def alternatives(token: TokenLogprob) -> list[TokenText]:
+        is_there = any(other.token_id == token.chosen.token_id for other in token.top)
+        return [*token.top] if is_there or not with_chosen else [token.chosen, *token.top]
+
     return {
         "content": [
-            {**entry(token.chosen), "top_logprobs": [entry(other) for other in token.top]}
+            {**entry(token.chosen), "top_logprobs": [entry(other) for other in alternatives(token)]}
             for token in tokens
         ],
         "refusal": None,
@@ -66,10 +73,9 @@ def _word(token: TokenText, by_id: bool) -> str:
 
 
 def _likeliest(token: TokenLogprob, by_id: bool) -> dict[str, float]:
-    """Text to logprob of the likeliest tokens and the chosen one. If two tokens have the same text,
-    the second gets vLLM's form by id, "token_id:17"."""
-    others = {other.token_id: other for other in token.top}
-    others.setdefault(token.chosen.token_id, token.chosen)
+    """Text to logprob of the chosen token and, behind it, of the likeliest ones. If two tokens have
+    the same text, the second gets vLLM's form by id, "token_id:17"."""
+    others = {other.token_id: other for other in (token.chosen, *token.top)}
     found: dict[str, float] = {}
     for other in others.values():
         word = _word(other, by_id)
@@ -158,6 +164,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the request names the function that is called."""
     fingerprint: str | None = None
     """OpenAI's `system_fingerprint`."""
+    has_named_logprobs: bool = False
+    """Whether logprobs are of tokens that the request names."""
 
     @property
     def shows_prompt(self) -> bool:
@@ -181,7 +189,9 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     def chat_logprobs_of(self, tokens: list[TokenLogprob]) -> dict[str, Any] | None:
         if not tokens or self.hides_logprobs:
             return None
-        return chat_logprobs(tokens, by_id=self.names_tokens_by_id)
+        return chat_logprobs(
+            tokens, by_id=self.names_tokens_by_id, with_chosen=self.has_named_logprobs
+        )
 
     def _completion_logprobs(self, tokens: list[TokenLogprob]) -> dict[str, Any] | None:
         if not tokens or self.hides_logprobs:

@@ -58,6 +58,7 @@ class TokenRoutes:
         is_batch = isinstance(body.prompt, list)
         answer["tokens"] = found if is_batch else found[0]
         answer["count"] = [len(ids) for ids in found] if is_batch else len(found[0])
+        answer["token_strs"] = None
         if body.return_token_strs:
             name = self._gateway.tokenizer.token_name
             names = [[name(token_id) for token_id in ids] for ids in found]
