@@ -5,6 +5,7 @@ router's place for a `ModelRunner` and keeps its logits.
 from __future__ import annotations
 
 import json
+import gc
 import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -111,6 +112,8 @@ def start_runner(
     listener = [].append if heard is None else heard.append
     config = Config(**(defaults | settings))
     runner = ModelRunner(config, Path(directory), rank, listener)
+    if config.device == "cuda":  # an old graph, freed while a new one is captured, ends the capture
+        gc.collect()
     ready = runner.load()
     pages = iter(range(ready.num_pages - 1, 0, -2))
     given = config.adapters() if settings.get("adapter") else {}
