@@ -5,6 +5,7 @@ Knows no socket and no field of a request.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -121,6 +122,10 @@ PROMPT_FIELDS = {
 }
 
 
+NO_PROMPT_PART: Mapping[str, None] = {"prompt_logprobs": None, "prompt_token_ids": None}
+"""vLLM's fields of a prompt that is not answered."""
+
+
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """The form of an answer: the route's, and what the request asks for."""
 
@@ -224,16 +229,20 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     def choice(
         self, index: int, text: str, finish_reason: str | None, logprobs: list[TokenLogprob]
     ) -> dict[str, Any]:
-        """One whole answer."""
-        choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason}
+        """One whole answer. vLLM's fields of tokens, which programs read from every answer of it,
+        are null until a `PromptPart` sets them."""
+        choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason, "token_ids": None}
         if self.kind == "chat":
             choice["message"] = {"role": "assistant", "content": text, "refusal": None}
             choice["logprobs"] = self.chat_logprobs_of(logprobs)
         else:
             choice["text"] = text
             choice["logprobs"] = self._completion_logprobs(within(logprobs, len(text)))
+            choice.update(NO_PROMPT_PART)
         return choice
 
     def whole(self, choices: list[dict[str, Any]], totals: Usage) -> dict[str, Any]:
-        name = "chat.completion" if self.kind == "chat" else "text_completion"
-        return {**self._head, "object": name, "choices": choices, "usage": totals}
+        whole = {**self._head, "object": "text_completion", "choices": choices, "usage": totals}
+        if self.kind == "chat":
+            whole |= {"object": "chat.completion", **NO_PROMPT_PART}
+        return whole
