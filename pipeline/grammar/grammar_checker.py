@@ -10,6 +10,7 @@ from collections import OrderedDict
 import numpy as np
 from llguidance.numpy import fill_next_token_bitmask
 
+from .compile_cost import cost_fault
 from .json_schema import subschemas
 from .matcher import DEAD_END, compile_grammar, reason_of
 from .specification import GrammarRefused, json_schema_grammar
@@ -41,6 +42,8 @@ class GrammarChecker:
             raise GrammarRefused(fault)
 
     def _fault(self, text: str) -> str:
+        if fault := cost_fault(text):
+            return fault
         library = compile_grammar(text, self._vocabulary)
         mask = np.zeros((1, self._vocabulary.words), dtype=np.int32)
         if not library.is_error():
@@ -65,7 +68,8 @@ class GrammarChecker:
             if not place.startswith(found):
                 continue
             try:
-                self.check(json_schema_grammar({**shared, **part}))
+                refers = shared if '"$ref"' in json.dumps(part) else {}
+                self.check(json_schema_grammar({**refers, **part}))
             except GrammarRefused as refused:
                 if refused.reason == reason:
                     found = place

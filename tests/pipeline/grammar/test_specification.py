@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from token_tables import matches, vocabulary
 
+from loraconsole.pipeline.grammar.compile_cost import MOST_MULTIPLES, cost_fault
 from loraconsole.pipeline.grammar.grammar_checker import GrammarChecker
 from loraconsole.pipeline.grammar.json_schema import enforceable, subschemas
 from loraconsole.pipeline.grammar.specification import (
@@ -214,3 +215,46 @@ def test_a_grammar_at_fault_is_refused(checker: GrammarChecker, grammar: str, re
     for _ in range(2):  # the second time it is remembered
         with pytest.raises(GrammarRefused, match=reason):
             checker.check(grammar)
+
+
+ABOVE = MOST_MULTIPLES + 1
+"""Just more than may be compiled, which takes 60 ms."""
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason", "place"),
+    [
+        ({"multipleOf": ABOVE}, "at most 10000, or a power of ten", ""),
+        ({"properties": {"a": {"multipleOf": ABOVE / 100}}}, "too long", "/properties/a"),
+        (
+            {
+                "properties": {"a": {"type": "integer"}, "b": {"$ref": "#/$defs/x"}},
+                "$defs": {"x": {"multipleOf": ABOVE}},
+            },
+            "too long",
+            "/properties/b",
+        ),
+        ({"items": {"prefixItems": [{"multipleOf": n} for n in (5003, 5009)]}}, "are 10012", ""),
+        ({"items": {"allOf": [{"multipleOf": n} for n in (101, 103)]}}, "is 10403", "/items"),
+    ],
+)
+def test_a_multiple_that_takes_long_to_compile_is_refused(
+    checker: GrammarChecker, schema: dict[str, Any], reason: str, place: str
+) -> None:
+    with pytest.raises(GrammarRefused, match=reason) as refused:
+        checker.check(json_schema_grammar(schema))
+    assert checker.fault_place(schema, refused.value.reason).startswith(place)
+
+
+def test_a_multiple_is_found_in_every_grammar(checker: GrammarChecker) -> None:
+    for key in ("multipleOf", "m\\u0075ltipleOf"):
+        with pytest.raises(GrammarRefused, match="too long"):
+            checker.check(own_grammar(f'start: %json {{"{key}" : {ABOVE}}}'))
+    part = {"begin": "<a>", "schema": {"multipleOf": ABOVE}, "end": "</a>"}
+    with pytest.raises(GrammarRefused, match="too long"):
+        checker.check(structural_tag_grammar({"triggers": ["<"], "structures": [part]}))
+    for usual in (0.01, 2.5, 1000, 1_000_000, 0.000001, MOST_MULTIPLES):
+        checker.check(json_schema_grammar({"type": "number", "multipleOf": usual}))
+    optional = {"anyOf": [{"type": "number", "multipleOf": 0.01}, {"type": "null"}]}
+    checker.check(json_schema_grammar({"properties": {"a": optional, "b": {"multipleOf": 5}}}))
+    assert cost_fault(json_schema_grammar({"multipleOf": 0})) == ""
