@@ -90,6 +90,14 @@ class GrammarChecker:
             library.consume_token(brace[0])
             fill_next_token_bitmask(library, mask)
 
+    def schema_fault(self, schema: object) -> tuple[str, str] | None:
+        """Why a schema by itself is refused, and the JSON pointer of the part at fault."""
+        try:
+            self.check(json_schema_grammar(schema))
+        except GrammarRefused as refused:
+            return refused.reason, refused.place or self.fault_place(schema, refused.reason)
+        return None
+
     def fault_place(self, schema: object, reason: str) -> str:
         """JSON pointer of the innermost part of a schema that is refused for this reason; "" if it
         is the schema as a whole."""

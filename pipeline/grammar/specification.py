@@ -7,7 +7,7 @@ A grammar is a text in llguidance's variant of Lark. It is not compiled here.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llguidance import StructTag, regex_to_lark
@@ -17,6 +17,8 @@ from .json_schema import enforceable, most_optional, subschemas
 
 MOST_CHARACTERS = 64 * 1024
 """Longest schema or grammar: 60 ms to compile for ordinary ones of this length."""
+MOST_FRAMED = 4 * MOST_CHARACTERS
+"""Longest grammar with what is written here around the schemas of tools."""
 MOST_OPTIONAL = 490
 """Most properties in a row that may be left out: four items of a parser that has 2 000."""
 WHITESPACE = r"[ \n\r\t]{1,32}"
@@ -133,10 +135,23 @@ def own_grammar(text: str) -> str:
         raise GrammarRefused(str(error)) from error
 
 
-def lark_grammar(text: str) -> str:
-    """The same of a text that is written here, in Lark. Raises `GrammarRefused` if it is too
-    long."""
-    return _checked(text)
+def framed_grammar(text: str) -> str:
+    """The same of a text that is written here around schemas, in Lark. Raises `GrammarRefused` if
+    it is too long."""
+    if len(text) > MOST_FRAMED:
+        raise GrammarRefused(
+            f"the grammar of all calls has {len(text)} characters; at most {MOST_FRAMED}: give "
+            "fewer tools, or smaller schemas"
+        )
+    return text + TAIL
+
+
+def check_together(schemas: Iterable[Mapping[str, Any]]) -> None:
+    """Raises `GrammarRefused` if the schemas of one request are too long together."""
+    if (total := sum(len(json.dumps(schema)) for schema in schemas)) > MOST_CHARACTERS:
+        raise GrammarRefused(
+            f"their schemas have {total} characters together; at most {MOST_CHARACTERS}"
+        )
 
 
 def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> str:

@@ -25,6 +25,8 @@ class WantedGrammar:
     """JSON without white space."""
     is_closed: bool = False
     """Objects of a schema have no properties beside those that it names, unless it allows them."""
+    schemas: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """The schemas of tools in it, each with its field."""
     frame: Callable[[str], str] | None = None
     """Makes of the content's grammar that of the whole text, with reasoning and tool calls."""
 
@@ -35,7 +37,7 @@ class WantedGrammar:
         text = self._content(special)
         if self.frame is None:
             return text
-        return spec.lark_grammar(self.frame(text.removesuffix(spec.TAIL)))
+        return spec.framed_grammar(self.frame(text.removesuffix(spec.TAIL)))
 
     def _content(self, special: frozenset[str]) -> str:
         from . import specification as spec
@@ -59,6 +61,6 @@ class WantedGrammar:
             case "grammar":
                 return spec.own_grammar(self.value)
             case "lark":
-                return spec.lark_grammar(self.value)
+                return spec.framed_grammar(self.value)
             case "structural_tag":
                 return spec.structural_tag_grammar(self.value, special)

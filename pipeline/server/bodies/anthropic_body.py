@@ -14,7 +14,10 @@ from .value_types import Count, Name, Seed, Source, Temperature, TopK, TopP
 
 CHAT_NAMES = {
     "stop": "stop_sequences",
-    "response_format": "output_config",
+    "response_format": "output_config.format",
+    "response_format.json_schema": "output_config.format",
+    "tools[].function": "tools[]",
+    "tools[].function.parameters": "tools[].input_schema",
     "reasoning_effort": "output_config",
     "enable_thinking": "thinking",
 }

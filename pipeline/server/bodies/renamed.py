@@ -11,19 +11,19 @@ from collections.abc import Iterator, Mapping
 
 from ..http.bad_request import BadRequest
 
-FIRST = re.compile(r"[a-z_]+")
-
 
 @contextlib.contextmanager
 def renamed(names: Mapping[str, str]) -> Iterator[None]:
-    """Renames the field of each `BadRequest` that is raised inside, in its reason too."""
+    """Renames the field of each `BadRequest` that is raised inside, in its reason too. `names` are
+    paths, of which the longest counts; `[]` in both stands for an index."""
     try:
         yield
     except BadRequest as error:
-        found = FIRST.match(error.param or "")
-        if found and found[0] in names:
-            old, new = found[0], names[found[0]]
-            assert error.param is not None
-            error.param = new + error.param[len(old) :]
-            error.reason = re.sub(rf"\b{old}\b", new, error.reason, count=1)
+        for old in sorted(names, key=len, reverse=True):
+            pattern = re.escape(old).replace(re.escape("[]"), r"\[(\d+)\]") + r"(?![a-z_])"
+            new = names[old].replace("[]", r"[\1]")
+            if error.param and re.match(pattern, error.param):
+                error.param = re.sub(pattern, new, error.param, count=1)
+                error.reason = re.sub(rf"(?<![a-z_]){pattern}", new, error.reason, count=1)
+                break
         raise

@@ -42,7 +42,9 @@ INCLUDED = frozenset(
 CHAT_NAMES = {
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
-    "response_format": "text",
+    "response_format": "text.format",
+    "response_format.json_schema": "text.format",
+    "tools[].function": "tools[]",
     "reasoning_effort": "reasoning",
 }
 """Fields of a chat to fields of this body, for refusals."""

@@ -23,6 +23,8 @@ class ChatTools(msgspec.Struct, frozen=True):
     given: tuple[dict[str, Any], ...]
     """As chat templates read them: `{"type": "function", "function": {…}}`."""
     tools: tuple[Tool, ...]
+    fields: tuple[str, ...]
+    """The field of each tool's schema."""
     strict: frozenset[str] = frozenset()
     """Names of tools whose arguments must follow their schemas."""
     choice: str = "auto"
@@ -50,7 +52,7 @@ def read_tools(
     if len(tools) > MOST_TOOLS:
         raise BadRequest(f"tools has {len(tools)} entries; at most {MOST_TOOLS}", param="tools")
     given = [_checked_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
-    found = _read_functions(given, "tools")
+    found = _read_functions(given, "tools", ".function")
     found = msgspec.structs.replace(found, is_parallel=is_parallel)
     if choice is None or choice in CHOICES:
         return msgspec.structs.replace(found, choice=choice or "auto")
@@ -74,7 +76,7 @@ def read_old_functions(functions: list[Any] | None, choice: Any) -> ChatTools | 
     tools = [{"type": "function", "function": function} for function in functions]
     for index, tool in enumerate(tools):
         _checked_function(tool["function"], f"functions[{index}]")
-    found = _read_functions(tools, "functions")
+    found = _read_functions(tools, "functions", "")
     found = msgspec.structs.replace(found, is_parallel=False, is_old=True)
     if choice is None or choice in ("none", "auto"):
         return msgspec.structs.replace(found, choice=choice or "auto")
@@ -112,7 +114,7 @@ def _checked_function(function: Any, at: str) -> None:
             raise BadRequest(f"{at}.{field} is not {name}", param=f"{at}.{field}")
 
 
-def _read_functions(given: list[dict[str, Any]], field: str) -> ChatTools:
+def _read_functions(given: list[dict[str, Any]], field: str, inside: str) -> ChatTools:
     functions = [tool["function"] for tool in given]
     tools = tuple(Tool(one["name"], one.get("parameters") or {}) for one in functions)
     names = [tool.name for tool in tools]
@@ -120,7 +122,8 @@ def _read_functions(given: list[dict[str, Any]], field: str) -> ChatTools:
         twice = next(name for name in names if names.count(name) > 1)
         raise BadRequest(f"{field} has two functions named {twice}", param=field)
     strict = frozenset(one["name"] for one in functions if one.get("strict"))
-    return ChatTools(tuple(given), tools, strict)
+    fields = tuple(f"{field}[{index}]{inside}.parameters" for index in range(len(tools)))
+    return ChatTools(tuple(given), tools, fields, strict)
 
 
 def _named(found: ChatTools, function: Any, field: str) -> ChatTools:
@@ -156,7 +159,9 @@ def _only(found: ChatTools, names: set[Any], field: str) -> ChatTools:
             )
     given = tuple(tool for tool in found.given if _name(tool) in names)
     tools = tuple(tool for tool in found.tools if tool.name in names)
-    return msgspec.structs.replace(found, given=given, tools=tools)
+    named = zip(found.tools, found.fields, strict=True)
+    fields = tuple(field for tool, field in named if tool.name in names)
+    return msgspec.structs.replace(found, given=given, tools=tools, fields=fields)
 
 
 def _name(tool: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -45,6 +45,8 @@ class AnswerPlan(NamedTuple):
     """What a grammar of the answer must leave room for; None: nothing."""
     is_constrained: bool = False
     """Whether the answer must follow `shape` even if the request asks for no form."""
+    schemas: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """The schemas of tools that the grammar has, each with its field."""
     shown_special_ids: tuple[int, ...] = ()
     """Special tokens that are marks, so the text must have them."""
 
@@ -55,7 +57,9 @@ class AnswerPlan(NamedTuple):
         shape = self.shape
         if wanted is None:
             is_needed = shape is not None and self.is_constrained
-            return WantedGrammar("lark", shape.grammar(), "tools") if shape and is_needed else None
+            if not shape or not is_needed:
+                return None
+            return WantedGrammar("lark", shape.grammar(), "tools", schemas=self.schemas)
         if shape is None:
             return wanted
         if shape.must_call:
@@ -64,7 +68,9 @@ class AnswerPlan(NamedTuple):
                 f"tool_choice auto, or leave {wanted.field} out",
                 param=wanted.field,
             )
-        return replace(wanted, frame=shape.grammar) if wanted.kind in CONTENT else wanted
+        if wanted.kind not in CONTENT:
+            return wanted
+        return replace(wanted, frame=shape.grammar, schemas=self.schemas)
 
 
 PLAIN = AnswerPlan()
@@ -114,7 +120,9 @@ def plan_answer(
             return AnswerPlan()
         special = _special_ids(tokenizer, marks)
         return AnswerPlan(
-            reading, replace(shape, token_ids=special), False, tuple(special.values())
+            reading,
+            replace(shape, token_ids=special),
+            shown_special_ids=tuple(special.values()),
         )
     form = TOOL_FORMATS[formats.tools]
     is_parallel = tools.is_parallel and not formats.takes_one_call
@@ -132,7 +140,12 @@ def plan_answer(
         token_ids=special,
     )
     is_constrained = tools.must_call or bool(tools.strict and form.shape.trigger)
-    return AnswerPlan(reading, shape, is_constrained, tuple(special.values()))
+    schemas = tuple(
+        (field, dict(tool.parameters))
+        for field, tool in zip(tools.fields, tools.tools, strict=True)
+        if tools.must_call or tool.name in tools.strict
+    )
+    return AnswerPlan(reading, shape, is_constrained, schemas, tuple(special.values()))
 
 
 def _constrained(tools: ChatTools) -> tuple[Tool, ...]:

@@ -48,22 +48,26 @@ class GrammarReader:
         return await self._workers.compile(client, work)
 
     def _compile(self, wanted: WantedGrammar) -> str:
-        from ...grammar.specification import GrammarRefused
+        from ...grammar import specification as spec
 
         checker, special = self._start()
+        for field, schema in wanted.schemas:
+            try:
+                spec.json_schema_grammar(schema)
+            except spec.GrammarRefused as refused:
+                raise _refusal(field, refused.reason, refused.place) from refused
         try:
+            spec.check_together(schema for _, schema in wanted.schemas)
             text = wanted.text(special)
             checker.check(text)
-        except GrammarRefused as refused:
+        except spec.GrammarRefused as refused:
+            for field, schema in wanted.schemas:
+                if fault := checker.schema_fault(schema):
+                    raise _refusal(field, *fault) from refused
             reason, place = refused.reason, refused.place
-            if wanted.kind != "grammar":
-                reason = OUR_PLACE.sub("", reason)
             if wanted.kind == "json_schema" and not place:
-                place = checker.fault_place(wanted.value, refused.reason)
-            at = f" (at {shortened(place)})" if place else ""
-            raise BadRequest(
-                f"{wanted.field}: {shortened(reason, 400)}{at}", param=wanted.field
-            ) from refused
+                place = checker.fault_place(wanted.value, reason)
+            raise _refusal(wanted.field, reason, place, wanted.kind == "grammar") from refused
         return text
 
     def _start(self) -> tuple[GrammarChecker, frozenset[str]]:
@@ -87,3 +91,12 @@ class GrammarReader:
                 checker = GrammarChecker(Vocabulary(table, self._gateway.vocab_size))
                 self._started = checker, special
             return self._started
+
+
+def _refusal(field: str, reason: str, place: str, is_own: bool = False) -> BadRequest:
+    """`place`: JSON pointer in the field; `is_own`: the request has written the grammar, of which
+    the reason may name a place, too."""
+    if not is_own:
+        reason = OUR_PLACE.sub("", reason)
+    at = f" (at {shortened(place)})" if place else ""
+    return BadRequest(f"{field}: {shortened(reason, 400)}{at}", param=field)

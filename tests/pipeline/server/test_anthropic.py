@@ -105,7 +105,7 @@ def test_a_body_is_a_chat() -> None:
             "tool_choice",
         ),
         ({"stop_sequences": [""]}, "stop_sequences"),
-        ({"output_config": {"format": {"type": "yaml"}}}, "output_config.type"),
+        ({"output_config": {"format": {"type": "yaml"}}}, "output_config.format.type"),
     ],
 )
 def test_a_refusal_names_the_field_of_this_body(fields: dict[str, Any], param: str) -> None:
