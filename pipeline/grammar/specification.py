@@ -13,7 +13,7 @@ from typing import Any
 from llguidance import StructTag, regex_to_lark
 from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
-from .json_schema import enforceable, most_optional, subschemas
+from .json_schema import close_objects, enforceable, most_optional, subschemas
 
 MOST_CHARACTERS = 64 * 1024
 """Longest schema or grammar: 60 ms to compile for ordinary ones of this length."""
@@ -21,9 +21,9 @@ MOST_FRAMED = 4 * MOST_CHARACTERS
 """Longest grammar with what is written here around the schemas of tools."""
 MOST_OPTIONAL = 490
 """Most properties in a row that may be left out: four items of a parser that has 2 000."""
-WHITESPACE = r"[ \n\r\t]{1,32}"
-"""White space between the parts of a JSON text. Without a bound, small models write line ends until
-their answer is cut."""
+WHITESPACE = r"( |\r?\n[ \t]{0,32})"
+"""White space between the parts of a JSON text: a space, or a line end and what indents the next
+line. With more, small models write blanks until their answer is cut."""
 TAIL = '\n%llguidance {"no_forcing": true}\n'
 """Leaves the choice of tokens to the model where the text is fixed: llguidance would take the
 longest, with which models are not trained."""
@@ -51,8 +51,9 @@ def json_schema_grammar(
     """The grammar of the JSON texts that a schema (an object, true, or either as text) describes.
 
     `whitespace` is a regular expression for the white space between their parts, `is_compact`
-    allows none. `is_closed` forbids properties that an object's schema does not name, unless it
-    has additionalProperties. Raises `GrammarRefused`.
+    allows none. Objects have only the properties that their schema lists, unless it says more of
+    others or is merged with other schemas; with `is_closed`, then too, unless it has
+    additionalProperties. Raises `GrammarRefused`.
     """
     if isinstance(schema, str):
         schema = _parsed(schema)
@@ -62,10 +63,7 @@ def json_schema_grammar(
         raise GrammarRefused(f"a schema is a JSON object, not {_short(schema)}")
     usable = enforceable(schema)
     check_size(usable)
-    if is_closed:
-        for _, part in subschemas(usable):
-            if isinstance(part.get("properties"), dict):
-                part.setdefault("additionalProperties", False)
+    close_objects(usable, all_of_them=is_closed)
     options: dict[str, Any] = {"whitespace_pattern": whitespace or WHITESPACE}
     if is_compact:
         options = {"whitespace_flexible": False}
@@ -183,7 +181,9 @@ def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> s
         except GrammarRefused as refused:
             raise GrammarRefused(refused.reason, f"{place}/schema{refused.place}") from refused
         options = {"x-guidance": {"whitespace_pattern": WHITESPACE}}
-        grammar = options | enforceable(schema)
+        usable = enforceable(schema)
+        close_objects(usable)
+        grammar = options | usable
         tags.append(StructTag(trigger=trigger, begin=begin, grammar=grammar, end=end))
     uses_special = any(one.trigger in special for one in tags)
     return _checked(StructTag.to_grammar(tags, assume_special=uses_special))

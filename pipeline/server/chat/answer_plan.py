@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...grammar.json_schema import enforceable
+from ...grammar.json_schema import close_objects, enforceable
 from ...grammar.wanted_grammar import WantedGrammar
 from ...text.chat_template import ChatTemplate
 from ...text.tokenizer import Tokenizer
@@ -151,13 +151,14 @@ def plan_answer(
 def _constrained(tools: ChatTools) -> tuple[Tool, ...]:
     """The tools as the grammar has them: in an answer that may also be text, only strict ones have
     their schema."""
-    any_object = {"type": "object"}
-    return tuple(
-        Tool(tool.name, enforceable(tool.parameters))
-        if tools.must_call or tool.name in tools.strict
-        else Tool(tool.name, any_object)
-        for tool in tools.tools
-    )
+    found = []
+    for tool in tools.tools:
+        schema: dict[str, Any] = {"type": "object"}
+        if tools.must_call or tool.name in tools.strict:
+            schema = enforceable(tool.parameters)
+            close_objects(schema)
+        found.append(Tool(tool.name, schema))
+    return tuple(found)
 
 
 def _special_ids(tokenizer: Tokenizer, marks: list[str]) -> dict[str, int]:
