@@ -23,7 +23,8 @@ from llguidance.numpy import fill_next_token_bitmask
 from token_tables import matches, vocabulary
 
 from loraconsole.pipeline.grammar.grammar_checker import GrammarChecker
-from loraconsole.pipeline.grammar.matcher import Matcher, compile_grammar
+from loraconsole.pipeline.grammar.mask_filler import complete_masks
+from loraconsole.pipeline.grammar.matcher import Ending, Matcher, compile_grammar
 from loraconsole.pipeline.grammar.specification import GrammarRefused, json_schema_grammar
 
 CLOSING = frozenset(b'"}]')
@@ -36,12 +37,12 @@ LONGEST = 300
 def generate(grammar: str, seed: int) -> str | None:
     """A random text of a grammar over single bytes; None if it becomes too long."""
     chance, tokens = random.Random(seed), vocabulary()
-    matcher = Matcher(compile_grammar(grammar, tokens), tokens, [257], [])
+    matcher = Matcher(compile_grammar(grammar, tokens), tokens, Ending.of(tokens, [257], []))
     text = bytearray()
     mask = np.zeros((1, tokens.words), dtype=np.int32)
     while len(text) < LONGEST:
         fill_next_token_bitmask(matcher.library, mask)
-        matcher.finish_mask(mask[0])
+        complete_masks([(0, matcher)], mask)
         usable = np.unpackbits(mask.view(np.uint8), bitorder="little").nonzero()[0].tolist()
         assert usable, matcher.error
         if 257 in usable and (len(usable) == 1 or chance.random() < 0.5):

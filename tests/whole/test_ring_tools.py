@@ -387,4 +387,4 @@ def test_a_schema_that_cannot_be_compiled_is_refused(ring: Ring) -> None:
     body = {**GREEDY, "tools": tools, "tool_choice": "required"}
     answer = ring.http.post("/v1/chat/completions", json=body)
     assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "tools"
+    assert answer.json()["error"]["param"] == "tools[0].function.parameters"
