@@ -110,6 +110,9 @@ def within(tokens: list[TokenLogprob], length: int) -> list[TokenLogprob]:
     ]
 
 
+NOT_ASKED_FOR = {"prompt_logprobs": None, "prompt_token_ids": None}
+"""vLLM's fields about the prompt, in a completion's choice and in a whole chat: its clients read
+them as attributes, which the client of OpenAI has for what is there alone."""
 PROMPT_FIELDS = {
     "chat": "messages",
     "text": "prompt",
@@ -232,8 +235,12 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         else:
             choice["text"] = text
             choice["logprobs"] = self._completion_logprobs(within(logprobs, len(text)))
+            choice |= NOT_ASKED_FOR
+        choice["token_ids"] = None
         return choice
 
     def whole(self, choices: list[dict[str, Any]], totals: Usage) -> dict[str, Any]:
-        name = "chat.completion" if self.kind == "chat" else "text_completion"
-        return {**self._head, "object": name, "choices": choices, "usage": totals}
+        answer = {**self._head, "choices": choices, "usage": totals}
+        if self.kind == "chat":
+            return answer | {"object": "chat.completion"} | NOT_ASKED_FOR
+        return answer | {"object": "text_completion"}
