@@ -92,12 +92,33 @@ def test_a_body_is_a_chat() -> None:
     for kind, is_on in (("enabled", True), ("adaptive", None), ("disabled", False)):
         chat = body(thinking={"type": kind}, chat_template_kwargs={"a": 1}).chat(HI)
         assert (chat.enable_thinking, chat.chat_template_kwargs) == (is_on, {"a": 1})
+    shown = {"type": "enabled", "budget_tokens": 1024, "display": "summarized"}
+    assert body(thinking=shown).chat(HI).include_reasoning
+    assert not body(thinking={**shown, "display": "omitted"}).chat(HI).include_reasoning
+    cached = {"name": "f", "input_schema": {}, "cache_control": {"type": "ephemeral"}, "zz": None}
+    assert body(tools=[cached]).chat(HI).tools
 
 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"thinking": {"type": "deep"}}, "thinking"),
+        ({"thinking": {"type": "enabled", "budget": 1}}, "thinking.budget"),
+        ({"thinking": {"type": "enabled", "display": "no"}}, "thinking.display"),
+        ({"output_config": {"zz": 1}}, "output_config.zz"),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": {}, "zz": 1}}},
+            "output_config.format.zz",
+        ),
+        ({"tools": [{"name": "f", "input_schema": {}, "zz": 1}]}, "tools[0].zz"),
+        (
+            {"tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "any", "x": 1}},
+            "tool_choice.x",
+        ),
+        (
+            {"tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "tool"}},
+            "tool_choice",
+        ),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0]"),
         ({"tools": [{"name": "f"}]}, "tools[0]"),
         (

@@ -122,6 +122,12 @@ def test_system_messages_at_the_start_become_one() -> None:
         ({"type": "computer_call"}, "input[0]"),
         ({"role": "robot", "content": "x"}, "input[0].role"),
         ({"role": "user"}, "input[0].content"),
+        ({"role": "user", "content": "x", "zz": 1}, "input[0].zz"),
+        ({**CALL, "zz": 1}, "input[0].zz"),
+        (
+            {"role": "user", "content": [{"type": "input_text", "text": "x", "zz": 1}]},
+            "input[0].content[0].zz",
+        ),
         ({"role": "user", "content": [{"type": "input_image"}]}, "input[0].content[0]"),
         ({**CALL, "arguments": {}}, "input[0].arguments"),
         ({**OUTPUT, "call_id": None}, "input[0].call_id"),
@@ -132,7 +138,22 @@ def test_a_wrong_item_is_named(item: Any, param: str) -> None:
     with pytest.raises(BadRequest) as refused:
         messages_of(item)
     assert refused.value.param == param
-    assert refused.value.reason.startswith("input[0]")
+    assert refused.value.reason.lstrip("'").startswith("input[0]")
+
+
+def test_what_clients_repeat_of_an_answer_is_accepted() -> None:
+    part = {"type": "output_text", "text": "x", "annotations": [], "logprobs": [], "parsed": None}
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [part],
+    }
+    call = {**CALL, "id": "fc_1", "status": "completed", "parsed_arguments": {}}
+    (answer,) = messages_of(message, call)
+    assert answer["content"] == "x"
+    assert len(answer["tool_calls"]) == 1
 
 
 # --- the chat of a body
@@ -154,6 +175,14 @@ def test_a_body_is_a_chat() -> None:
     [
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"tools": [{"type": "function"}]}, "tools[0]"),
+        ({"tools": [{"type": "function", "name": "f", "paramters": {}}]}, "tools[0].paramters"),
+        (
+            {
+                "tools": [{"type": "function", "name": "f"}],
+                "tool_choice": {"type": "function", "name": "f", "x": 1},
+            },
+            "tool_choice.x",
+        ),
         ({"tool_choice": "required"}, "tool_choice"),
         (
             {"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "mcp"}},
