@@ -31,7 +31,8 @@ def chat_message(form: Format, pieces: Sequence[AnswerPiece]) -> dict[str, Any]:
         if piece.kind == "call"
     ]
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-    if not content and (calls or reasoning):
+    has_no_content = form.reading is not None and form.reading.has_no_content
+    if not content and (calls or reasoning or has_no_content):
         message["content"] = None
     if reasoning:
         message |= _reasoning(reasoning)

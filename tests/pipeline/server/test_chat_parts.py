@@ -143,6 +143,17 @@ def test_the_finish_reason_says_that_calls_follow(
     assert streamed(form(**more), [TEXT], finish)[-1]["finish_reason"] == expected
 
 
+@pytest.mark.parametrize("text", ["", '\n<tool_call>\n{"name', TEXT[TEXT.index("\n<tool") :][:-30]])
+def test_an_answer_that_must_call_has_no_content(text: str) -> None:
+    must = form(reading=Reading("hermes", TOOLS, has_no_content=True))
+    choice = parsed_choice(must, 1, text, "length", [])
+    assert choice["message"]["content"] is None
+    assert choice["finish_reason"] == "length"
+    choices = streamed(must, list(text) or [""], "length")
+    assert all("content" not in one["delta"] for one in choices)
+    assert message_of(choices) == choice["message"]
+
+
 CUTS = ('"arguments": {"a": [1, 2]', '"arguments": {"', '"arguments": ', '{"name": "f"')
 
 
