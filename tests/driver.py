@@ -4,8 +4,8 @@ router's place for a `ModelRunner` and keeps its logits.
 
 from __future__ import annotations
 
-import json
 import gc
+import json
 import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
