@@ -55,7 +55,8 @@ class Ending:
     def of(cls, vocabulary: Vocabulary, end_ids: Iterable[int], never_ids: Iterable[int]) -> Ending:
         size = vocabulary.size
         ids = frozenset(i for i in end_ids if 0 <= i < size)
-        never = [i for i in never_ids if 0 <= i < size]
+        named = ids & vocabulary.special  # a grammar has them only where it names them
+        never = [i for i in never_ids if 0 <= i < size and i not in named]
         others = ~vocabulary.mask_of([*never, vocabulary.end])
         word, bit = divmod(vocabulary.end, 32)
         return cls(ids, vocabulary.mask_of(sorted(ids)), others, word, bit)

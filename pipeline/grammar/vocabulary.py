@@ -22,6 +22,8 @@ class Vocabulary:
         tokens = table.tokens[:size]
         tokens += [b""] * (size - len(tokens)) + [b"end of answer"]
         special = [*(i for i in table.special if i < size), self.end]
+        self.special = frozenset(special)
+        """Tokens that no text of a grammar matches, unless it names them."""
         source = _TokenSource(tokens, special, self.end)
         self.library = LLTokenizer(TokenizerWrapper(source), eos_token=self.end)
         source.library = self.library

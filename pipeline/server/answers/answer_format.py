@@ -5,6 +5,7 @@ Knows no socket and no field of a request.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -25,17 +26,24 @@ def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
     return Usage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
 
 
-def chat_logprobs(tokens: list[TokenLogprob], *, by_id: bool = False) -> dict[str, Any]:
+def chat_logprobs(
+    tokens: list[TokenLogprob], *, by_id: bool = False, with_chosen: bool = False
+) -> dict[str, Any]:
     """Chat format: one object per token, with its alternatives. The `bytes` of all tokens joined
-    are those of the text. `by_id`: vLLM's names of tokens, "token_id:17"."""
+    are those of the text. `by_id`: vLLM's names of tokens, "token_id:17". `with_chosen`: the chosen
+    token is the first alternative if it is none of them."""
 
     def entry(token: TokenText) -> dict[str, Any]:
         name = f"token_id:{token.token_id}" if by_id else token.token
         return {"token": name, "logprob": token.logprob, "bytes": list(token.data)}
 
+    def alternatives(token: TokenLogprob) -> list[TokenText]:
+        is_there = any(other.token_id == token.chosen.token_id for other in token.top)
+        return [*token.top] if is_there or not with_chosen else [token.chosen, *token.top]
+
     return {
         "content": [
-            {**entry(token.chosen), "top_logprobs": [entry(other) for other in token.top]}
+            {**entry(token.chosen), "top_logprobs": [entry(other) for other in alternatives(token)]}
             for token in tokens
         ],
         "refusal": None,
@@ -66,10 +74,9 @@ def _word(token: TokenText, by_id: bool) -> str:
 
 
 def _likeliest(token: TokenLogprob, by_id: bool) -> dict[str, float]:
-    """Text to logprob of the likeliest tokens and the chosen one. If two tokens have the same text,
-    the second gets vLLM's form by id, "token_id:17"."""
-    others = {other.token_id: other for other in token.top}
-    others.setdefault(token.chosen.token_id, token.chosen)
+    """Text to logprob of the chosen token and, behind it, of the likeliest ones. If two tokens have
+    the same text, the second gets vLLM's form by id, "token_id:17"."""
+    others = {other.token_id: other for other in (token.chosen, *token.top)}
     found: dict[str, float] = {}
     for other in others.values():
         word = _word(other, by_id)
@@ -115,6 +122,10 @@ PROMPT_FIELDS = {
 }
 
 
+NO_PROMPT_PART: Mapping[str, None] = {"prompt_logprobs": None, "prompt_token_ids": None}
+"""vLLM's fields of a prompt that is not answered."""
+
+
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """The form of an answer: the route's, and what the request asks for."""
 
@@ -158,6 +169,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the request names the function that is called."""
     fingerprint: str | None = None
     """OpenAI's `system_fingerprint`."""
+    has_named_logprobs: bool = False
+    """Whether logprobs are of tokens that the request names."""
 
     @property
     def shows_prompt(self) -> bool:
@@ -181,7 +194,9 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     def chat_logprobs_of(self, tokens: list[TokenLogprob]) -> dict[str, Any] | None:
         if not tokens or self.hides_logprobs:
             return None
-        return chat_logprobs(tokens, by_id=self.names_tokens_by_id)
+        return chat_logprobs(
+            tokens, by_id=self.names_tokens_by_id, with_chosen=self.has_named_logprobs
+        )
 
     def _completion_logprobs(self, tokens: list[TokenLogprob]) -> dict[str, Any] | None:
         if not tokens or self.hides_logprobs:
@@ -214,16 +229,20 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     def choice(
         self, index: int, text: str, finish_reason: str | None, logprobs: list[TokenLogprob]
     ) -> dict[str, Any]:
-        """One whole answer."""
-        choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason}
+        """One whole answer. vLLM's fields of tokens, which programs read from every answer of it,
+        are null until a `PromptPart` sets them."""
+        choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason, "token_ids": None}
         if self.kind == "chat":
             choice["message"] = {"role": "assistant", "content": text, "refusal": None}
             choice["logprobs"] = self.chat_logprobs_of(logprobs)
         else:
             choice["text"] = text
             choice["logprobs"] = self._completion_logprobs(within(logprobs, len(text)))
+            choice.update(NO_PROMPT_PART)
         return choice
 
     def whole(self, choices: list[dict[str, Any]], totals: Usage) -> dict[str, Any]:
-        name = "chat.completion" if self.kind == "chat" else "text_completion"
-        return {**self._head, "object": name, "choices": choices, "usage": totals}
+        whole = {**self._head, "object": "text_completion", "choices": choices, "usage": totals}
+        if self.kind == "chat":
+            whole |= {"object": "chat.completion", **NO_PROMPT_PART}
+        return whole

@@ -63,6 +63,7 @@ def parsed_choice(
     return {
         "index": index,
         "finish_reason": chat_finish_reason(form, finish_reason, has_call=has_call),
+        "token_ids": None,
         "message": chat_message(form, pieces),
         "logprobs": form.chat_logprobs_of(logprobs),
     }

@@ -48,9 +48,9 @@ class PromptReader:
         self._gateway = gateway
         self.workers = TextWorkers()
 
-    def check_number(self, prompts: int, n: int) -> None:
-        """Refuses a body of too many requests."""
-        most = self._gateway.config.max_choices
+    def check_number(self, prompts: int, n: int, least: int = 0) -> None:
+        """Refuses a body of too many requests: of more than `least` and than --max-choices."""
+        most = max(least, self._gateway.config.max_choices)
         if prompts * n > most:
             raise BadRequest(
                 f"{prompts} prompts with n {n} make {prompts * n} requests; a body may have {most} "

@@ -13,6 +13,8 @@ from ..http.bad_request import BadRequest, shortened
 from .gateway import Gateway
 from .prompt_reader import PromptReader
 
+MOST_NAMED = 8
+"""Wrong names that a refusal repeats."""
 TokenWord = tuple[int, ...]
 
 
@@ -55,8 +57,9 @@ class TokenParams:
         try:
             found = {int(token_id): value for token_id, value in given.items()}
         except ValueError:
-            wrong = next(name for name in given if not name.strip().lstrip("-").isdecimal())
-            reason = f"{field}: {shortened(wrong)!r} is not a token id"
+            wrong = [name for name in given if not name.strip().lstrip("-").isdecimal()]
+            named = ", ".join(repr(shortened(name)) for name in wrong[:MOST_NAMED])
+            reason = f"{field}: {named}{', …' * (len(wrong) > MOST_NAMED)} is no token id"
             raise BadRequest(reason, param=field) from None
         self._prompts.check_ids([*found], field)
         return tuple(found.items())

@@ -105,6 +105,7 @@ class CompletionRoutes:
             prompt_logprobs=body.prompt_logprobs,
             returns_token_ids=body.return_token_ids,
             names_tokens_by_id=body.return_tokens_as_token_ids,
+            has_named_logprobs=bool(body.logprob_token_ids),
         )
 
     async def resume(self, request: HttpRequest) -> Response:

@@ -16,6 +16,9 @@ from ..http.body_reader import BodyReader
 from .answering import Answering, answer_id
 from .route_guard import RouteGuard
 
+MOST_INPUTS = 2048
+"""OpenAI's: LangChain's client sends 1 000 texts at once."""
+
 
 class EmbeddingRoutes:
     """POST /v1/embeddings."""
@@ -33,7 +36,7 @@ class EmbeddingRoutes:
         body.check(gateway.hidden_size)
         adapter = await answering.find_adapter(request, body.model, body.adapters())
         prompts, given = answering.prompts, body.inputs()
-        prompts.check_number(len(given), 1)
+        prompts.check_number(len(given), 1, least=MOST_INPUTS)
         adds = body.add_special_tokens is not False
         kept = body.truncate_prompt_tokens
         truncation = None if kept is None else Truncation(kept, "left")

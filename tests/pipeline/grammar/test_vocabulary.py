@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import token_tables
 from made_tokenizers import MADE, write
 
 from loraconsole.pipeline.grammar.mask_filler import MaskFiller
@@ -132,3 +133,12 @@ def test_an_end_token_that_is_text_ends_an_answer_and_is_never_inside_one(tmp_pa
     assert end not in allowed_next(matcher, vocabulary)
     matcher.accept_tokens(tokenizer.encode("12"))
     assert allowed_next(matcher, vocabulary) == [end]
+
+
+def test_a_grammar_may_name_a_token_that_ends_answers() -> None:
+    """Then it may come where the grammar has it, and ends the answer."""
+    matcher = new_matcher('start: "hi" <|end|>', token_tables.vocabulary(), [257])
+    matcher.accept_tokens(list(b"hi"))
+    assert allowed_next(matcher, token_tables.vocabulary()) == [257]
+    matcher.accept_tokens([257])
+    assert matcher.is_over and not matcher.error

@@ -29,7 +29,7 @@ def test_the_figures_are_those_of_the_code() -> None:
         "nesting of a body": (f"{limits.MOST_DEPTH} lists",),
         "values in a body": (f"{limits.MOST_VALUES}",),
         "a number in a body": (f"{limits.MOST_DIGITS} characters",),
-        "requests of one body: its prompts times `n`": (f"{config.max_choices};",),
+        "requests of one body: its prompts times `n`": (f"{config.max_choices}, inputs",),
         "waiting requests": (f"{config.max_waiting}",),
         "… if a token may stand for any length of text": (
             f"{limits.TEXT_BYTES >> 20} MiB",

@@ -234,6 +234,26 @@ def test_named_tokens_replace_the_likeliest_in_logprobs(ring: Ring) -> None:
         assert set(top) == {"token_id:40", "token_id:50", token}
 
 
+def test_the_chosen_token_comes_before_the_named_ones(ring: Ring) -> None:
+    more = {"allowed_token_ids": [42], "return_tokens_as_token_ids": True, "max_tokens": 1}
+    named = {"logprob_token_ids": [50], **more}
+    body = {"messages": [{"role": "user", "content": "one"}], "logprobs": True, "top_logprobs": 0}
+    chat = ring.http.post("/v1/chat/completions", json=body | named).json()
+    (entry,) = chat["choices"][0]["logprobs"]["content"]
+    assert [other["token"] for other in entry["top_logprobs"]] == ["token_id:42", "token_id:50"]
+    for fields in ({"logprobs": 1, **named}, {"logprobs": 1, **more}):
+        answer = ring.http.post("/v1/completions", json={"prompt": "one", **fields}).json()
+        (others,) = answer["choices"][0]["logprobs"]["top_logprobs"]
+        assert next(iter(others)) == "token_id:42" and len(others) == 2
+
+
+def test_every_wrong_name_of_a_bias_is_named(ring: Ring) -> None:
+    body = {"prompt": "one", "logit_bias": {"bad1": 1, "7": 1, "bad2": 1}}
+    refused = ring.http.post("/v1/completions", json=body)
+    assert refused.status_code == 400
+    assert "'bad1', 'bad2'" in refused.json()["error"]["message"]
+
+
 def test_best_of_answers_with_the_likeliest_candidates(ring: Ring) -> None:
     body = {"prompt": "one", "temperature": 1, "seed": 7, "max_tokens": 6}
     candidates = complete(ring, **body, n=6, logprobs=0)["choices"]
