@@ -160,6 +160,7 @@ def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> s
         tag = _parsed(tag)
     if not isinstance(tag, dict):
         raise GrammarRefused(f"a structural tag is a JSON object, not {_short(tag)}")
+    _check_names(tag, ("type", "triggers", "structures"), "")
     triggers, structures = tag.get("triggers"), tag.get("structures")
     if not isinstance(triggers, list) or not isinstance(structures, list) or not structures:
         raise GrammarRefused("a structural tag has a list of triggers and one of structures")
@@ -168,6 +169,7 @@ def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> s
         place = f"/structures/{number}"
         if not isinstance(part, dict) or not _are_texts([part.get("begin"), part.get("end", "")]):
             raise GrammarRefused("a structure has begin, schema and end", place)
+        _check_names(part, ("type", "begin", "schema", "end"), place)
         begin, end = part["begin"], part.get("end", "")
         usable_triggers = (t for t in triggers if isinstance(t, str) and t)
         trigger = next((t for t in usable_triggers if begin.startswith(t)), None)
@@ -187,6 +189,13 @@ def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> s
         tags.append(StructTag(trigger=trigger, begin=begin, grammar=grammar, end=end))
     uses_special = any(one.trigger in special for one in tags)
     return _checked(StructTag.to_grammar(tags, assume_special=uses_special))
+
+
+def _check_names(given: dict[str, Any], known: tuple[str, ...], place: str) -> None:
+    """Raises `GrammarRefused` if the object at `place` has a name that is not `known`."""
+    for name, value in given.items():
+        if name not in known and value is not None:
+            raise GrammarRefused(f"{_short(name)} is not a field: {', '.join(known)} are", place)
 
 
 def _are_texts(values: Any) -> bool:

@@ -29,11 +29,16 @@ class Reading(msgspec.Struct, frozen=True):
     """Whether there may be several calls; else all but the first are left out."""
     hides_reasoning: bool = False
     """Whether the reasoning is left out."""
+    has_no_content: bool = False
+    """Whether the answer can be nothing but calls after its reasoning, so that other text is a call
+    that was cut, or white space. It is left out."""
 
     def keeps(self, piece: Piece) -> bool:
         """Whether a piece belongs to the answer."""
         if piece.kind == "reasoning":
             return not self.hides_reasoning
+        if piece.kind == "content":
+            return not self.has_no_content
         return self.is_parallel or not piece.call
 
 

@@ -140,7 +140,9 @@ class _CallReader:
             self._has_arguments = True
             yield from read_arguments(source, self._call)
             return True
-        text = arguments_text((yield from read_value(source)))
+        value = yield from read_value(source)
+        # An answer that ends before its arguments has none.
+        text = arguments_text(value) if value or source.rest else ""
         if self._is_named:
             self._has_arguments = True
             yield Piece("arguments", text, self._call)

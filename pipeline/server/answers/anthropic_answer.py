@@ -13,7 +13,7 @@ from ...messages import TextDelta
 from ..http.anthropic_error import anthropic_error_body
 from ..http.bad_request import BadRequest
 from .event_writer import EventWriter, data_lines
-from .pieces import AnswerPiece, make_splitter
+from .pieces import AnswerPiece, CallTracker, make_splitter
 from .streams import AnswerStreams, Stream
 
 Event: TypeAlias = tuple[str, dict[str, Any]]
@@ -53,6 +53,7 @@ class MessageEvents:
         self._form = answer.form
         self._stream: Stream = answer.streams[0]
         self._splitter = make_splitter(answer.form)
+        self._calls = CallTracker()
         self._content: list[dict[str, Any]] = []
         self._arguments = ""
         """Of the open tool_use block, as JSON."""
@@ -89,7 +90,9 @@ class MessageEvents:
         """The events of one delta, those of the end included."""
         self._num_tokens = delta.num_tokens
         events: list[Event] = []
-        for piece in self._splitter.put(delta.text, delta.finish_reason is not None):
+        pieces = self._splitter.put(delta.text, delta.finish_reason is not None)
+        self._calls.add(pieces)
+        for piece in pieces:
             events += self._put_piece(piece)
         return events + self._end(delta) if delta.finish_reason else events
 
@@ -144,7 +147,7 @@ class MessageEvents:
         reason, sequence = "end_turn", None
         if delta.finish_reason == "length":
             reason = "max_tokens"
-        elif any(block["type"] == "tool_use" for block in self._content):
+        elif self._calls.has_call and not self._calls.is_cut:
             reason = "tool_use"
         elif isinstance(delta.stopped_by, str):
             reason, sequence = "stop_sequence", delta.stopped_by

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...messages import TextDelta, TokenLogprob
 from .answer_format import Format
-from .pieces import AnswerPiece, make_splitter
+from .pieces import AnswerPiece, CallTracker, make_splitter
 
 
 def chat_message(form: Format, pieces: Sequence[AnswerPiece]) -> dict[str, Any]:
@@ -31,7 +31,8 @@ def chat_message(form: Format, pieces: Sequence[AnswerPiece]) -> dict[str, Any]:
         if piece.kind == "call"
     ]
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-    if not content and (calls or reasoning):
+    has_no_content = form.reading is not None and form.reading.has_no_content
+    if not content and (calls or reasoning or has_no_content):
         message["content"] = None
     if reasoning:
         message |= _reasoning(reasoning)
@@ -42,10 +43,10 @@ def chat_message(form: Format, pieces: Sequence[AnswerPiece]) -> dict[str, Any]:
     return message
 
 
-def chat_finish_reason(form: Format, reason: str | None, *, has_call: bool) -> str | None:
+def chat_finish_reason(form: Format, reason: str | None, calls: CallTracker) -> str | None:
     """OpenAI's reason. A function that the request named is no choice of the model, so it is a
-    plain stop."""
-    if reason != "stop" or not has_call or form.is_named_call:
+    plain stop, and so is the end of a call that was cut by a stop string."""
+    if reason != "stop" or not calls.has_call or calls.is_cut or form.is_named_call:
         return reason
     return "function_call" if form.is_function_call else "tool_calls"
 
@@ -59,10 +60,11 @@ def parsed_choice(
 ) -> dict[str, Any]:
     """One whole choice."""
     pieces = make_splitter(form, index).put(text, True)
-    has_call = any(piece.kind == "call" for piece in pieces)
+    calls = CallTracker()
+    calls.add(pieces)
     return {
         "index": index,
-        "finish_reason": chat_finish_reason(form, finish_reason, has_call=has_call),
+        "finish_reason": chat_finish_reason(form, finish_reason, calls),
         "token_ids": None,
         "message": chat_message(form, pieces),
         "logprobs": form.chat_logprobs_of(logprobs),
@@ -76,17 +78,18 @@ class ParsedChunks:
     def __init__(self, form: Format, index: int) -> None:
         self._form, self._index = form, index
         self._splitter = make_splitter(form, index)
-        self._has_begun = self._has_call = False
+        self._calls = CallTracker()
+        self._has_begun = False
 
     def chunk(self, delta: TextDelta, logprobs: list[TokenLogprob]) -> dict[str, Any] | None:
         """The event of a delta; None if it has nothing for a client."""
         pieces = self._splitter.put(delta.text, delta.finish_reason is not None)
-        self._has_call = self._has_call or any(piece.kind == "call" for piece in pieces)
+        self._calls.add(pieces)
         if self._has_begun and not (pieces or delta.finish_reason or logprobs):
             return None
         role = {} if self._has_begun else {"role": "assistant"}
         self._has_begun = True
-        reason = chat_finish_reason(self._form, delta.finish_reason, has_call=self._has_call)
+        reason = chat_finish_reason(self._form, delta.finish_reason, self._calls)
         choice = {
             "index": self._index,
             "finish_reason": reason,

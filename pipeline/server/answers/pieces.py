@@ -6,10 +6,12 @@ Knows no protocol.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from ...tool_calls.answer_parser import AnswerParser, Reading
 from ...tool_calls.formats import TOOL_FORMATS
+from ...tool_calls.json_scanner import JsonScanner
 from ...tool_calls.pieces import PieceKind
 from .answer_format import Format
 
@@ -23,6 +25,26 @@ class AnswerPiece(NamedTuple):
     call_id: str = ""
     call: int = 0
     """The number of the call in its choice."""
+
+
+class CallTracker:
+    """Whether one choice has calls, and whether the last was cut before its arguments ended."""
+
+    def __init__(self) -> None:
+        self.has_call = False
+        self._arguments = JsonScanner()
+
+    @property
+    def is_cut(self) -> bool:
+        return self.has_call and not self._arguments.is_over
+
+    def add(self, pieces: Iterable[AnswerPiece]) -> None:
+        """Takes the next pieces of the choice."""
+        for piece in pieces:
+            if piece.kind == "call":
+                self.has_call, self._arguments = True, JsonScanner()
+            elif piece.kind == "arguments" and not self._arguments.is_over:
+                self._arguments.scan(piece.text)
 
 
 class Splitter(Protocol):

@@ -13,7 +13,7 @@ from ...runtime.clock import unix_time
 from ..http.bad_request import BadRequest
 from .answer_format import LogprobQueue, chat_logprobs
 from .event_writer import EventWriter, data_lines
-from .pieces import AnswerPiece, make_splitter
+from .pieces import AnswerPiece, CallTracker, make_splitter
 from .streams import AnswerStreams, Stream
 
 Event: TypeAlias = tuple[str, dict[str, Any]]
@@ -80,6 +80,7 @@ class ResponseEvents:
         self._form, self._details = form, form.responses
         self._stream: Stream = answer.streams[0]
         self._splitter = make_splitter(form)
+        self._calls = CallTracker()
         self._queue = LogprobQueue()
         self._logprobs: list[dict[str, Any]] = []
         """Of the open text, and those that wait for a text."""
@@ -134,6 +135,7 @@ class ResponseEvents:
         """The events of one delta, those of the end included."""
         self._num_tokens = delta.num_tokens
         pieces = self._splitter.put(delta.text, delta.finish_reason is not None)
+        self._calls.add(pieces)
         self._reasoning_tokens += any(piece.kind == "reasoning" for piece in pieces)
         fresh = self._queue.take(delta) if self._details.with_logprobs else []
         if any(piece.kind != "content" for piece in pieces):
@@ -256,7 +258,8 @@ class ResponseEvents:
 
     def _end(self, finish_reason: str) -> list[Event]:
         self._incomplete = INCOMPLETE.get(finish_reason)
-        status = "incomplete" if self._incomplete else "completed"
+        # OpenAI has no reason for a call that a stop string cut.
+        status = "incomplete" if self._incomplete or self._calls.is_cut else "completed"
         events: list[Event] = []
         if not self._output:  # an answer without any text
             events += self._begin_item("message", AnswerPiece("content", ""))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ..http.bad_request import BadRequest, shortened
 from . import anthropic_fields
 from .body import Body, convert_body
-from .field_table import Table
+from .field_table import Table, check_object
 from .openai_bodies import ChatBody
 from .value_types import Count, Name, Seed, Source, Temperature, TopK, TopP
 
@@ -59,6 +59,7 @@ class CountTokensBody(Body, frozen=True, kw_only=True):
             fields |= {"continue_final_message": True, "add_generation_prompt": False}
         fields["chat_template_kwargs"] = self.chat_template_kwargs
         fields["enable_thinking"] = self._enable_thinking()
+        fields["include_reasoning"] = (self.thinking or {}).get("display") != "omitted"
         if self.tools:
             fields["tools"] = [_tool(tool, f"tools[{at}]") for at, tool in enumerate(self.tools)]
             fields |= self._choice()
@@ -68,6 +69,7 @@ class CountTokensBody(Body, frozen=True, kw_only=True):
         """Whether the model is to reason; None: as it likes."""
         if self.thinking is None:
             return None
+        check_object(self.thinking, anthropic_fields.THINKING, "thinking")
         kind = self.thinking.get("type")
         if kind not in THINKING:
             raise BadRequest(
@@ -75,11 +77,16 @@ class CountTokensBody(Body, frozen=True, kw_only=True):
                 "and disabled are",
                 param="thinking",
             )
+        if self.thinking.get("display") not in (None, "summarized", "omitted"):
+            raise BadRequest(
+                "thinking.display must be summarized or omitted", param="thinking.display"
+            )
         return THINKING[kind]
 
     def _choice(self) -> dict[str, Any]:
         """A chat's fields about the choice of tools."""
         given = self.tool_choice or {}
+        check_object(given, anthropic_fields.TOOL_CHOICE, "tool_choice")
         fields: dict[str, Any] = {}
         if given.get("disable_parallel_tool_use"):
             fields["parallel_tool_calls"] = False
@@ -88,6 +95,11 @@ class CountTokensBody(Body, frozen=True, kw_only=True):
                 fields["tool_choice"] = kind
             case "any":
                 fields["tool_choice"] = "required"
+            case "tool" if not isinstance(given.get("name"), str):
+                raise BadRequest(
+                    'tool_choice names no tool: it must be {"type": "tool", "name": …}',
+                    param="tool_choice",
+                )
             case "tool":
                 name = {"name": given.get("name")}
                 fields["tool_choice"] = {"type": "function", "function": name}
@@ -121,16 +133,22 @@ class MessagesBody(CountTokensBody, frozen=True, kw_only=True):
             fields[name] = getattr(self, name)
         fields |= {"max_completion_tokens": self.max_tokens, "stop": self.stop_sequences}
         config = self.output_config or {}
+        check_object(config, anthropic_fields.OUTPUT_CONFIG, "output_config")
         fields["reasoning_effort"] = config.get("effort")
-        if form := config.get("format") or self.output_format:
-            fields["response_format"] = _response_format(form)
+        for form, at in (
+            (self.output_format, "output_format"),
+            (config.get("format"), "output_config.format"),
+        ):
+            if form:
+                fields["response_format"] = _response_format(form, at)
         return fields
 
 
-def _response_format(given: Any) -> Any:
-    """A format as a chat's `response_format`."""
+def _response_format(given: Any, at: str) -> Any:
+    """A format as a chat's `response_format`. Raises `BadRequest` naming an unknown field."""
     if not isinstance(given, dict) or given.get("type") != "json_schema":
         return given
+    check_object(given, anthropic_fields.JSON_OUTPUT, at)
     schema = {"name": "answer", "schema": given.get("schema"), "strict": True}
     return {"type": "json_schema", "json_schema": schema}
 
@@ -146,6 +164,7 @@ def _tool(given: dict[str, Any], at: str) -> dict[str, Any]:
                 "which the client calls, are"
             )
         raise BadRequest(f"{at} {what}", param=at)
+    check_object(given, anthropic_fields.TOOL, at)
     function = {"name": given["name"], "parameters": given["input_schema"]}
     for name in ("description", "strict"):
         if given.get(name) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .adapter_fields import ADAPTER, LORA_PATH
-from .field_table import Table, harmless, honoured, refused
+from .field_table import Table, harmless, honoured, only, refused
 
 COUNT_TOKENS: Table = {
     "messages": honoured("text, tool_use, tool_result and thinking blocks"),
@@ -26,6 +26,43 @@ COUNT_TOKENS: Table = {
     "output_format": harmless("it adds no tokens to the prompt"),
     "speed": harmless("there is only one"),
     "betas": harmless("what a beta adds is refused by its own field"),
+}
+
+TOOL: Table = {
+    "type": honoured("`custom`"),
+    "name": honoured("as in a chat"),
+    "description": honoured("a text for the model"),
+    "input_schema": honoured("a JSON schema"),
+    "strict": honoured("whether a call follows its schema"),
+    "cache_control": harmless("no prompt is cached"),
+    "defer_loading": harmless("the model gets all tools at once"),
+    "eager_input_streaming": harmless("arguments come as the model writes them"),
+    "allowed_callers": only(["direct"], "the client calls every tool"),
+    "input_examples": refused("put them into description"),
+}
+
+TOOL_CHOICE: Table = {
+    "type": honoured("`auto`, `any`, `tool` or `none`"),
+    "name": honoured("with `tool`"),
+    "disable_parallel_tool_use": honoured("true: one call at most"),
+}
+
+THINKING: Table = {
+    "type": honoured("`enabled`, `adaptive` or `disabled`"),
+    "budget_tokens": harmless("`max_tokens` bounds the thinking too"),
+    "display": honoured("`omitted`: the thinking is left out of the answer"),
+}
+
+OUTPUT_CONFIG: Table = {
+    "format": honoured("as `response_format` of a chat"),
+    "effort": honoured("as `reasoning_effort` of a chat"),
+    "task_budget": refused("use max_tokens"),
+}
+
+JSON_OUTPUT: Table = {
+    "type": honoured("`json_schema`"),
+    "schema": honoured("a JSON schema"),
+    "name": harmless("names the schema"),
 }
 
 MESSAGES: Table = {

@@ -68,11 +68,17 @@ def honoured_fields(body: Mapping[str, Any], table: Table, at: str = "") -> dict
     return found
 
 
+def check_object(given: Mapping[str, Any], table: Table, at: str) -> None:
+    """Checks the names in an object inside a body, whose path is `at` ("tools[0]"). Raises
+    `BadRequest` naming a refused or unknown field."""
+    honoured_fields(given, table, f"{at}.")
+
+
 def _unknown(name: str, table: Table, at: str) -> str:
     usable = [known for known, field in table.items() if field.kind == "honoured"]
     near = difflib.get_close_matches(shortened(name), usable, n=1, cutoff=0.75)
     hint = f"did you mean {near[0]}?" if near else "docs/http.md lists the fields"
-    return f"{at}{shortened(name)!r} is not a field of this request: {hint}"
+    return f"{at + shortened(name)!r} is not a field of this request: {hint}"
 
 
 def _same(value: Any, off: Any) -> bool:

@@ -9,7 +9,7 @@ from msgspec import Meta
 from ..http.bad_request import BadRequest, shortened
 from . import responses_fields
 from .body import Body, convert_body
-from .field_table import Table
+from .field_table import Table, check_object
 from .openai_bodies import ChatBody
 from .value_types import (
     Count,
@@ -166,13 +166,16 @@ class ResponsesBody(Body, frozen=True, kw_only=True):
         if not isinstance(given, dict):
             return given, None
         match given.get("type"):
-            case "function":
+            case "function" if isinstance(given.get("name"), str):
+                check_object(given, responses_fields.NAMED_CHOICE, "tool_choice")
                 return {"type": "function", "function": {"name": given.get("name")}}, None
             case "allowed_tools" if isinstance(given.get("tools"), list):
+                check_object(given, responses_fields.ALLOWED_CHOICE, "tool_choice")
                 named = {str(tool.get("name")) for tool in given["tools"] if isinstance(tool, dict)}
                 return given.get("mode", "auto"), named
         raise BadRequest(
-            "tool_choice: only none, auto, required, a function and allowed_tools are supported",
+            'tool_choice must be none, auto, required, {"type": "function", "name": …} or '
+            '{"type": "allowed_tools", "mode": …, "tools": […]}',
             param="tool_choice",
         )
 
@@ -219,6 +222,7 @@ def _tool(given: dict[str, Any], at: str) -> dict[str, Any]:
             f"{at} {what} is not supported; only functions, which the client calls, are",
             param=at,
         )
+    check_object(given, responses_fields.TOOL, at)
     return {
         "type": "function",
         "function": {

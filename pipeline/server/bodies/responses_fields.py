@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .adapter_fields import ADAPTER, LORA_PATH
 from .field_table import Field, Table, harmless, honoured, only, refused
 
@@ -54,6 +56,91 @@ RESPONSES: Table = {
     "response_format": refused("its name here is text.format"),
     "priority": refused("the operator sets the order of admission (/v1/scheduler)", 0),
 }
+
+TOOL: Table = {
+    "type": honoured("`function`"),
+    "name": honoured("as in a chat"),
+    "description": honoured("a text for the model"),
+    "parameters": honoured("a JSON schema"),
+    "strict": honoured("whether a call follows its schema"),
+    "cache_control": harmless("no prompt is cached"),
+    "defer_loading": harmless("the model gets all tools at once"),
+    "output_schema": harmless("the client calls the tool"),
+    "allowed_callers": only(["direct"], "the client calls every tool"),
+    "async": refused("the client calls every tool"),
+}
+
+NAMED_CHOICE: Table = {
+    "type": honoured("`function`"),
+    "name": honoured("of one of the tools"),
+}
+
+ALLOWED_CHOICE: Table = {
+    "type": honoured("`allowed_tools`"),
+    "mode": honoured("`auto` or `required`"),
+    "tools": honoured("tools of which the names count"),
+}
+
+REPEATED: Table = {
+    "id": harmless("clients repeat it from an answer"),
+    "status": harmless("clients repeat it from an answer"),
+    "created_by": harmless("clients repeat it from an answer"),
+    "caller": harmless("the client calls every tool"),
+    "namespace": harmless("tools have none"),
+}
+"""Fields of every item of `input`."""
+
+ITEMS: Mapping[str, Table] = {
+    "message": {
+        **REPEATED,
+        "type": honoured("`message`, or absent"),
+        "role": honoured("`user`, `assistant`, `system` or `developer`"),
+        "content": honoured("a text or a list of parts"),
+        "phase": harmless("clients repeat it from an answer"),
+    },
+    "reasoning": {
+        **REPEATED,
+        "type": honoured("`reasoning`"),
+        "content": honoured("a list of parts"),
+        "summary": honoured("without content: a list of parts"),
+        "encrypted_content": harmless("it cannot be read here"),
+    },
+    "function_call": {
+        **REPEATED,
+        "type": honoured("`function_call`"),
+        "call_id": honoured("of the call"),
+        "name": honoured("of the function"),
+        "arguments": honoured("JSON as text"),
+        "parsed_arguments": harmless("openai's client repeats the arguments"),
+        "async": harmless("the client calls every tool"),
+    },
+    "function_call_output": {
+        **REPEATED,
+        "type": honoured("`function_call_output`"),
+        "call_id": honoured("of the call"),
+        "output": honoured("a text or a list of parts"),
+        "name": harmless("the call has it"),
+    },
+    "item_reference": {
+        "type": honoured("`item_reference`"),
+        "id": honoured("of an item of a response that was kept"),
+    },
+}
+"""Items of `input`, by type."""
+
+PART: Table = {
+    "type": honoured("`input_text`, `output_text`, `refusal` and the like"),
+    "text": honoured("the text"),
+    "refusal": honoured("the text of a refusal"),
+    "annotations": harmless("clients repeat it from an answer"),
+    "logprobs": harmless("clients repeat it from an answer"),
+    "parsed": harmless("openai's client repeats the text"),
+    "cache_control": harmless("no prompt is cached"),
+    "prompt_cache_breakpoint": harmless("no prompt is cached"),
+    "id": harmless("clients repeat it from an answer"),
+    "index": harmless("clients repeat it from an answer"),
+}
+"""A part of an item's content."""
 
 RESPONSES_TEXT: Table = {
     "format": honoured("`text`, `json_object` or `json_schema`; as `response_format` of a chat"),

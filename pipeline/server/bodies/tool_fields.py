@@ -5,16 +5,51 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
 from ...tool_calls.tool import Tool
 from ..http.bad_request import BadRequest, shortened
+from .field_table import Table, check_object, harmless, honoured
 
 MOST_TOOLS = 1024
 NAME = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
 CHOICES = ("none", "auto", "required")
+
+FUNCTION: Table = {
+    "name": honoured("1 to 128 letters, digits and _ - . : /"),
+    "description": honoured("a text for the model"),
+    "parameters": honoured("a JSON schema"),
+    "strict": honoured("whether a call follows its schema"),
+    "return": honoured("transformers: goes to the chat template"),
+    "response": honoured("FunctionGemma: goes to the chat template"),
+    "type": harmless("functions alone are supported"),
+    "cache_control": harmless("no prompt is cached"),
+}
+
+TOOL: Table = {
+    "type": honoured("`function`"),
+    "function": honoured("its fields are those of a function"),
+    "cache_control": harmless("no prompt is cached"),
+}
+
+NAMED_CHOICE: Table = {
+    "type": honoured("`function`"),
+    "function": honoured("an object with the name"),
+}
+
+FUNCTION_NAME: Table = {"name": honoured("of one of the functions given")}
+
+ALLOWED_CHOICE: Table = {
+    "type": honoured("`allowed_tools`"),
+    "allowed_tools": honoured("an object with mode and tools"),
+}
+
+ALLOWED_TOOLS: Table = {
+    "mode": honoured("`auto` or `required`"),
+    "tools": honoured("tools of which the names count"),
+}
 
 
 class ChatTools(msgspec.Struct, frozen=True):
@@ -63,8 +98,18 @@ def read_tools(
             param="tool_choice",
         )
     if choice.get("type") == "allowed_tools":
+        check_object(choice, ALLOWED_CHOICE, "tool_choice")
         return _allowed(found, choice.get("allowed_tools"))
-    return _named(found, choice.get("function"), "tool_choice")
+    function = choice.get("function")
+    if choice.get("type", "function") != "function" or not _has_name(function):
+        raise BadRequest(
+            'tool_choice names no function: it must be {"type": "function", "function": '
+            '{"name": …}}',
+            param="tool_choice",
+        )
+    check_object(choice, NAMED_CHOICE, "tool_choice")
+    check_object(function, FUNCTION_NAME, "tool_choice.function")
+    return _named(found, function["name"], "tool_choice")
 
 
 def read_old_functions(functions: list[Any] | None, choice: Any) -> ChatTools | None:
@@ -80,9 +125,10 @@ def read_old_functions(functions: list[Any] | None, choice: Any) -> ChatTools | 
     found = msgspec.structs.replace(found, is_parallel=False, is_old=True)
     if choice is None or choice in ("none", "auto"):
         return msgspec.structs.replace(found, choice=choice or "auto")
-    if not isinstance(choice, dict):
+    if not isinstance(choice, dict) or not _has_name(choice):
         raise BadRequest('function_call must be none, auto or {"name": …}', param="function_call")
-    return _named(found, choice, "function_call")
+    check_object(choice, FUNCTION_NAME, "function_call")
+    return _named(found, choice["name"], "function_call")
 
 
 def _checked_tool(tool: Any, at: str) -> dict[str, Any]:
@@ -93,6 +139,7 @@ def _checked_tool(tool: Any, at: str) -> dict[str, Any]:
             f"{at} of type {shortened(str(tool['type']))!r} is not supported; function is",
             param=f"{at}.type",
         )
+    check_object(tool, TOOL, at)
     _checked_function(tool.get("function"), f"{at}.function")
     return {"type": "function", **tool}
 
@@ -100,6 +147,7 @@ def _checked_tool(tool: Any, at: str) -> dict[str, Any]:
 def _checked_function(function: Any, at: str) -> None:
     if not isinstance(function, dict):
         raise BadRequest(f"{at} is not an object", param=at)
+    check_object(function, FUNCTION, at)
     name = function.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise BadRequest(
@@ -126,10 +174,11 @@ def _read_functions(given: list[dict[str, Any]], field: str, inside: str) -> Cha
     return ChatTools(tuple(given), tools, fields, strict)
 
 
-def _named(found: ChatTools, function: Any, field: str) -> ChatTools:
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str):
-        raise BadRequest(f"{field} names no function", param=field)
+def _has_name(function: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(function, dict) and isinstance(function.get("name"), str)
+
+
+def _named(found: ChatTools, name: str, field: str) -> ChatTools:
     return msgspec.structs.replace(
         _only(found, {name}, field), choice="required", is_named=True, is_parallel=False
     )
@@ -142,10 +191,16 @@ def _allowed(found: ChatTools, allowed: Any) -> ChatTools:
     tools = allowed.get("tools") if isinstance(allowed, dict) else None
     if mode not in ("auto", "required") or not isinstance(tools, list) or not tools:
         raise BadRequest(f"{field} needs a mode, auto or required, and tools", param=field)
+    check_object(allowed, ALLOWED_TOOLS, field)
     names = set()
-    for tool in tools:
+    for index, tool in enumerate(tools):
+        place = f"{field}.tools[{index}]"
         function = tool.get("function") if isinstance(tool, dict) else None
-        names.add(function.get("name") if isinstance(function, dict) else None)
+        if not _has_name(function):
+            raise BadRequest(f"{place} names no function", param=place)
+        check_object(tool, TOOL, place)
+        check_object(function, FUNCTION, f"{place}.function")
+        names.add(function["name"])
     return msgspec.structs.replace(_only(found, names, field), choice=mode)
 
 

@@ -129,7 +129,12 @@ def plan_answer(
     special = _special_ids(tokenizer, [*marks, *form.markers])
     known = tools.tools if form.reads_schemas else tuple(Tool(tool.name) for tool in tools.tools)
     reading = msgspec.structs.replace(
-        reading, tool_format=formats.tools, tools=known, is_parallel=is_parallel
+        reading,
+        tool_format=formats.tools,
+        tools=known,
+        is_parallel=is_parallel,
+        # Reasoning that is not separated is content.
+        has_no_content=tools.must_call and (reasoning is None or separates_reasoning),
     )
     shape = replace(
         shape,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ...text.chat_template import MOST_CHARACTERS, RESERVED, ChatTemplate, TextError, TooMuchText
 from ...text.tokenizer import Tokenizer
 from ...tool_calls.tools_prompt import as_plain_text, tools_prompt, with_prompt
+from ..bodies.field_table import Table, check_object, harmless, honoured
 from ..http.bad_request import BadRequest, shortened
 
 DEVELOPER = "developer"
@@ -19,6 +20,19 @@ DEVELOPER = "developer"
 COMMON_ROLES = ("system", "user", "assistant")
 """Roles that every chat template supports; many drop messages of other roles silently."""
 
+
+TEXT_PART: Table = {
+    "type": honoured("`text`"),
+    "text": honoured("the text"),
+    "cache_control": harmless("no prompt is cached"),
+    "prompt_cache_breakpoint": harmless("no prompt is cached"),
+    "id": harmless("clients repeat it from an answer"),
+    "index": harmless("clients repeat it from an answer"),
+    "annotations": harmless("clients repeat it from an answer"),
+    "citations": harmless("clients repeat it from an answer"),
+    "logprobs": harmless("clients repeat it from an answer"),
+}
+"""A part of a message's content."""
 
 OLD_CALL_ID = "call00000"
 """The id of calls and results of the old form, which have none; Mistral's templates want nine
@@ -81,6 +95,7 @@ def _check_content(content: Any, at: str) -> None:
             raise BadRequest(
                 f"{place} of type {shortened(str(kind))!r} is not supported; text is", param=place
             )
+        check_object(part, TEXT_PART, f"{at}[{index}]")
 
 
 def _tool_calls(calls: Any, at: str) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from ..bodies.field_table import check_object
+from ..bodies.responses_fields import ITEMS, PART
 from ..http.bad_request import BadRequest, shortened
 
 TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
@@ -41,7 +43,10 @@ class _ItemReader:
     def read_item(self, item: Any, at: str) -> None:
         if not isinstance(item, dict):
             raise BadRequest(f"{at} is not an object", param=at)
-        match item.get("type", "message"):
+        kind = item.get("type") or "message"
+        if table := ITEMS.get(kind) if isinstance(kind, str) else None:
+            check_object(item, table, at)
+        match kind:
             case "message":
                 self._read_message(item, at)
             case "reasoning":
@@ -72,7 +77,7 @@ class _ItemReader:
                         param=at,
                     )
                 self.read_item(found, at)
-            case kind:
+            case _:
                 raise BadRequest(
                     f"{at} of type {shortened(str(kind))!r} is not supported; messages, reasoning, "
                     "function calls and their outputs are",
@@ -123,5 +128,6 @@ def _text(content: Any, at: str) -> str:
             raise BadRequest(
                 f"{place} of type {shortened(str(kind))!r} is not supported; text is", param=place
             )
+        check_object(part, PART, f"{at}[{index}]")
         found.append(part[name])
     return "\n".join(found)

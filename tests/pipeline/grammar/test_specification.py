@@ -213,6 +213,12 @@ def test_a_structural_tag_constrains_what_follows_its_trigger() -> None:
         (own_grammar, "x" * (MOST_CHARACTERS + 1), "at most 65536"),
         (structural_tag_grammar, [], "a JSON object"),
         (structural_tag_grammar, {"triggers": ["a"]}, "list of triggers"),
+        (structural_tag_grammar, {"trigger": ["a"]}, '"trigger" is not a field'),
+        (
+            structural_tag_grammar,
+            {"triggers": ["a"], "structures": [{"begin": "a", "schma": {}}]},
+            '"schma" is not a field',
+        ),
         (
             structural_tag_grammar,
             {"triggers": ["a"], "structures": [{"begin": "b", "schema": {}}]},

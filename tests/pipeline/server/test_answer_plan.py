@@ -104,6 +104,20 @@ def test_the_prompt_says_whether_the_answer_begins_inside_the_reasoning(
         assert plan.reading.is_reasoning_open == is_open
 
 
+def test_an_answer_that_must_call_has_no_content_but_reasoning(tokenizer: Tokenizer) -> None:
+    plain, thinks = ChatFormats("hermes", ""), ChatFormats("hermes", "think")
+    for choice, formats, separates, expected in (
+        ("required", plain, True, True),
+        ("required", plain, False, True),
+        ("required", thinks, True, True),
+        ("required", thinks, False, False),
+        ("auto", plain, True, False),
+    ):
+        plan = plan_answer(tokenizer, "x", tools(choice), formats, separates_reasoning=separates)
+        assert plan.reading is not None
+        assert plan.reading.has_no_content == expected
+
+
 def grammar(plan: AnswerPlan) -> str:
     found = plan.whole_grammar(None)
     return found.text(frozenset()) if found else ""

@@ -17,6 +17,7 @@ from loraconsole.pipeline.server.bodies.renamed import renamed
 from loraconsole.pipeline.server.chat.anthropic_messages import read_messages
 from loraconsole.pipeline.server.http.anthropic_error import anthropic_error_body
 from loraconsole.pipeline.server.http.bad_request import BadRequest
+from loraconsole.pipeline.tool_calls.answer_parser import Reading
 
 HI = [{"role": "user", "content": "hi"}]
 USE = {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}
@@ -92,12 +93,33 @@ def test_a_body_is_a_chat() -> None:
     for kind, is_on in (("enabled", True), ("adaptive", None), ("disabled", False)):
         chat = body(thinking={"type": kind}, chat_template_kwargs={"a": 1}).chat(HI)
         assert (chat.enable_thinking, chat.chat_template_kwargs) == (is_on, {"a": 1})
+    shown = {"type": "enabled", "budget_tokens": 1024, "display": "summarized"}
+    assert body(thinking=shown).chat(HI).include_reasoning
+    assert not body(thinking={**shown, "display": "omitted"}).chat(HI).include_reasoning
+    cached = {"name": "f", "input_schema": {}, "cache_control": {"type": "ephemeral"}, "zz": None}
+    assert body(tools=[cached]).chat(HI).tools
 
 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"thinking": {"type": "deep"}}, "thinking"),
+        ({"thinking": {"type": "enabled", "budget": 1}}, "thinking.budget"),
+        ({"thinking": {"type": "enabled", "display": "no"}}, "thinking.display"),
+        ({"output_config": {"zz": 1}}, "output_config.zz"),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": {}, "zz": 1}}},
+            "output_config.format.zz",
+        ),
+        ({"tools": [{"name": "f", "input_schema": {}, "zz": 1}]}, "tools[0].zz"),
+        (
+            {"tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "any", "x": 1}},
+            "tool_choice.x",
+        ),
+        (
+            {"tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "tool"}},
+            "tool_choice",
+        ),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0]"),
         ({"tools": [{"name": "f"}]}, "tools[0]"),
         (
@@ -119,9 +141,21 @@ def test_a_refusal_names_the_field_of_this_body(fields: dict[str, Any], param: s
     assert param in shown["error"]["message"]
 
 
-def answer_of(text: list[str], reason: str = "stop", by: str | int | None = 2) -> AnswerStreams:
+def answer_of(
+    text: list[str],
+    reason: str = "stop",
+    by: str | int | None = 2,
+    reading: Reading | None = None,
+) -> AnswerStreams:
     """An answer that has ended, a token for each part of the text."""
-    form = Format(kind="messages", answer_id="msg_1", model="m", created=1, is_streamed=True)
+    form = Format(
+        kind="messages",
+        answer_id="msg_1",
+        model="m",
+        created=1,
+        is_streamed=True,
+        reading=reading,
+    )
     request = Request(
         request_id="r",
         adapter=None,
@@ -168,3 +202,18 @@ def test_the_stop_reason_says_what_ended_it(
 ) -> None:
     whole = message_object(answer_of(["a"], reason, by))
     assert (whole["stop_reason"], whole["stop_sequence"]) == (stop_reason, stop_sequence)
+
+
+@pytest.mark.parametrize(
+    ("text", "stop"),
+    [
+        ('<tool_call>{"name": "f", "arguments": {"', ("stop_sequence", "a")),
+        ('<tool_call>{"name": "f", "arguments": {"b": 1}', ("tool_use", None)),
+    ],
+)
+def test_a_call_that_a_stop_sequence_cut_does_not_look_complete(
+    text: str, stop: tuple[str, str | None]
+) -> None:
+    whole = message_object(answer_of([text], "stop", "a", Reading("hermes")))
+    assert [block["type"] for block in whole["content"]] == ["tool_use"]
+    assert (whole["stop_reason"], whole["stop_sequence"]) == stop

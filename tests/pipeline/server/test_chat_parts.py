@@ -143,6 +143,38 @@ def test_the_finish_reason_says_that_calls_follow(
     assert streamed(form(**more), [TEXT], finish)[-1]["finish_reason"] == expected
 
 
+@pytest.mark.parametrize("text", ["", '\n<tool_call>\n{"name', TEXT[TEXT.index("\n<tool") :][:-30]])
+def test_an_answer_that_must_call_has_no_content(text: str) -> None:
+    must = form(reading=Reading("hermes", TOOLS, has_no_content=True))
+    choice = parsed_choice(must, 1, text, "length", [])
+    assert choice["message"]["content"] is None
+    assert choice["finish_reason"] == "length"
+    choices = streamed(must, list(text) or [""], "length")
+    assert all("content" not in one["delta"] for one in choices)
+    assert message_of(choices) == choice["message"]
+
+
+CUTS = ('"arguments": {"a": [1, 2]', '"arguments": {"', '"arguments": ', '{"name": "f"')
+
+
+@pytest.mark.parametrize("end", CUTS)
+def test_a_call_that_a_stop_string_cut_does_not_look_complete(end: str) -> None:
+    text = TEXT[: TEXT.index(end) + len(end)]
+    whole = parsed_choice(form(), 1, text, "stop", [])
+    choices = streamed(form(), list(text))
+    assert whole["finish_reason"] == choices[-1]["finish_reason"] == "stop"
+    assert message_of(choices) == whole["message"]
+
+
+def test_a_stop_string_after_the_arguments_leaves_the_call_whole() -> None:
+    text = TEXT[: TEXT.index("}}") + 1]
+    for arguments in ("{}", "null", "[1]"):
+        done = text[: text.index('{"a"')] + arguments
+        assert parsed_choice(form(), 0, done, "stop", [])["finish_reason"] == "tool_calls"
+    two = TEXT.removesuffix("{}}\n</tool_call>")
+    assert parsed_choice(form(), 0, two, "stop", [])["finish_reason"] == "stop"
+
+
 def test_an_answer_without_calls_is_text() -> None:
     choice = parsed_choice(form(), 0, "Four. \n", "stop", [])
     assert choice["message"] == {"role": "assistant", "content": "Four. \n", "refusal": None}

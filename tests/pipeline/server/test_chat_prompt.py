@@ -46,6 +46,10 @@ def text(tokenizer: Tokenizer, messages: list[Any], source: str = CHATML, **more
         ({"role": "user", "content": [{"type": "image_url"}]}, "messages[1].content[0]"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0]"),
         (
+            {"role": "user", "content": [{"type": "text", "text": "hi", "foo": 1}]},
+            "messages[1].content[0].foo",
+        ),
+        (
             {"role": "user", "content": [{"type": "image_url", "text": "hi"}]},
             "messages[1].content[0]",
         ),

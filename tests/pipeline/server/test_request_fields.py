@@ -212,7 +212,7 @@ def test_each_field_does_what_the_table_says(kind: type[Body], name: str, field:
 def test_what_is_honoured_is_what_the_body_has(kind: type[Body]) -> None:
     honoured = {name for name, field in kind.table.items() if field.kind == "honoured"}
     assert honoured == set(kind.__struct_fields__)
-    with pytest.raises(BadRequest, match="'no_such_field' is not a field of this request"):
+    with pytest.raises(BadRequest, match=r"no_such_field' is not a field of this request"):
         decode(kind, no_such_field=1)
 
 

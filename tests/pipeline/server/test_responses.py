@@ -23,6 +23,7 @@ from loraconsole.pipeline.server.bodies.responses_body import CHAT_NAMES, Respon
 from loraconsole.pipeline.server.chat.instructions import with_instructions
 from loraconsole.pipeline.server.chat.responses_input import read_input
 from loraconsole.pipeline.server.http.bad_request import BadRequest
+from loraconsole.pipeline.tool_calls.answer_parser import Reading
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'}
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "42"}
@@ -38,7 +39,11 @@ def messages_of(*items: Any) -> list[dict[str, Any]]:
 
 
 def answer_of(
-    text: list[str], finish_reason: str = "stop", owner: bytes = b"me", answer_id: str = "resp_1"
+    text: list[str],
+    finish_reason: str = "stop",
+    owner: bytes = b"me",
+    answer_id: str = "resp_1",
+    reading: Reading | None = None,
 ) -> AnswerStreams:
     """An answer that has ended, a token for each part of the text."""
     form = Format(
@@ -47,6 +52,7 @@ def answer_of(
         model="m",
         created=1,
         is_streamed=True,
+        reading=reading,
         responses=ResponsesForm(
             repeated={"store": True},
             conversation=[{"role": "user", "content": "hi"}],
@@ -122,6 +128,12 @@ def test_system_messages_at_the_start_become_one() -> None:
         ({"type": "computer_call"}, "input[0]"),
         ({"role": "robot", "content": "x"}, "input[0].role"),
         ({"role": "user"}, "input[0].content"),
+        ({"role": "user", "content": "x", "zz": 1}, "input[0].zz"),
+        ({**CALL, "zz": 1}, "input[0].zz"),
+        (
+            {"role": "user", "content": [{"type": "input_text", "text": "x", "zz": 1}]},
+            "input[0].content[0].zz",
+        ),
         ({"role": "user", "content": [{"type": "input_image"}]}, "input[0].content[0]"),
         ({**CALL, "arguments": {}}, "input[0].arguments"),
         ({**OUTPUT, "call_id": None}, "input[0].call_id"),
@@ -132,7 +144,22 @@ def test_a_wrong_item_is_named(item: Any, param: str) -> None:
     with pytest.raises(BadRequest) as refused:
         messages_of(item)
     assert refused.value.param == param
-    assert refused.value.reason.startswith("input[0]")
+    assert refused.value.reason.lstrip("'").startswith("input[0]")
+
+
+def test_what_clients_repeat_of_an_answer_is_accepted() -> None:
+    part = {"type": "output_text", "text": "x", "annotations": [], "logprobs": [], "parsed": None}
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [part],
+    }
+    call = {**CALL, "id": "fc_1", "status": "completed", "parsed_arguments": {}}
+    (answer,) = messages_of(message, call)
+    assert answer["content"] == "x"
+    assert len(answer["tool_calls"]) == 1
 
 
 # --- the chat of a body
@@ -154,6 +181,14 @@ def test_a_body_is_a_chat() -> None:
     [
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"tools": [{"type": "function"}]}, "tools[0]"),
+        ({"tools": [{"type": "function", "name": "f", "paramters": {}}]}, "tools[0].paramters"),
+        (
+            {
+                "tools": [{"type": "function", "name": "f"}],
+                "tool_choice": {"type": "function", "name": "f", "x": 1},
+            },
+            "tool_choice.x",
+        ),
         ({"tool_choice": "required"}, "tool_choice"),
         (
             {"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "mcp"}},
@@ -204,6 +239,17 @@ def test_an_answer_cut_off_is_incomplete() -> None:
     whole = response_object(answer_of(["Hel", "lo"], finish_reason="length"))
     assert whole["status"] == whole["output"][0]["status"] == "incomplete"
     assert whole["incomplete_details"] == {"reason": "max_output_tokens"}
+
+
+def test_a_call_that_a_stop_string_cut_does_not_look_complete() -> None:
+    text = '<tool_call>{"name": "f", "arguments": {"'
+    answer = answer_of([text], reading=Reading("hermes"))
+    assert events_of(answer)[-1][0] == "response.incomplete"
+    whole = response_object(answer)
+    assert (whole["status"], whole["incomplete_details"]) == ("incomplete", None)
+    assert [item["status"] for item in whole["output"]] == ["incomplete"]
+    done = response_object(answer_of([text + 'a": 1}'], reading=Reading("hermes")))
+    assert (done["status"], done["output"][0]["status"]) == ("completed", "completed")
 
 
 def test_an_empty_answer_has_an_empty_text() -> None:

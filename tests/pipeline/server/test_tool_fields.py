@@ -63,6 +63,13 @@ def test_a_choice_says_which_tools_may_or_must_be_called(
         ([tool(strict="yes")], None, "tools[0].function.strict"),
         ([tool(), tool()], None, "tools"),
         ([tool()], "any", "tool_choice"),
+        ([tool(paramters={})], None, "tools[0].function.paramters"),
+        ([{**tool(), "functon": 1}], None, "tools[0].functon"),
+        ([tool()], {**named("f"), "mode": "auto"}, "tool_choice.mode"),
+        ([tool()], {"function": {"name": "f", "x": 1}}, "tool_choice.function.x"),
+        ([tool()], {**allowed("auto", "f"), "x": 1}, "tool_choice.x"),
+        ([tool()], {"type": "function", "name": "f"}, "tool_choice"),
+        ([tool()], {**named("f"), "type": "custom"}, "tool_choice"),
         ([tool()], named("g"), "tool_choice"),
         ([tool()], {"type": "function"}, "tool_choice"),
         ([tool()], allowed("auto", "g"), "tool_choice.allowed_tools"),
@@ -75,6 +82,18 @@ def test_wrong_tools_are_named(tools: Any, choice: Any, param: str) -> None:
     with pytest.raises(BadRequest) as refused:
         read_tools(tools, choice)
     assert refused.value.param == param
+
+
+def test_a_name_in_the_wrong_place_is_answered_with_the_right_one() -> None:
+    with pytest.raises(BadRequest) as refused:
+        read_tools([tool()], {"type": "function", "name": "f"})
+    assert '{"type": "function", "function": {"name": …}}' in refused.value.reason
+
+
+def test_harmless_and_null_fields_of_a_tool_are_accepted() -> None:
+    given = {**tool(cache_control={"type": "ephemeral"}, zz=None), "cache_control": {}, "zz": None}
+    assert read_tools([given], {**named("f"), "zz": None}) is not None
+    assert read_old_functions([{"name": "f", "zz": None}], {"name": "f", "zz": None}) is not None
 
 
 def test_no_tools_are_none() -> None:
@@ -97,6 +116,13 @@ def test_functions_of_old_are_tools_with_one_call() -> None:
     with pytest.raises(BadRequest) as refused:
         read_old_functions([{"name": "f", "parameters": 3}], None)
     assert refused.value.param == "functions[0].parameters"
+    for given, choice, param in (
+        ({"name": "f", "paramters": {}}, None, "functions[0].paramters"),
+        ({"name": "f"}, {"name": "f", "x": 1}, "function_call.x"),
+    ):
+        with pytest.raises(BadRequest) as refused:
+            read_old_functions([given], choice)
+        assert refused.value.param == param
 
 
 def template(source: str) -> ChatTemplate:
