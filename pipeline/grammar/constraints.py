@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .compile_cost import cost_fault
 from .constraint import Constraint
 from .mask_filler import MaskFiller
 from .matcher_cache import MatcherCache
@@ -71,6 +72,9 @@ class Constraints:
     def _open(self, constraint: Constraint) -> None:
         """Makes its matcher, which has read the answer so far."""
         params = constraint.params
+        constraint.error = cost_fault(params.grammar)
+        if constraint.error:
+            return
         try:
             if self._matchers is None:
                 vocabulary = Vocabulary(read_token_table(self._run), self._size)

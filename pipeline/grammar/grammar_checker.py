@@ -8,8 +8,11 @@ import re
 from collections import OrderedDict
 
 import numpy as np
+from llguidance import LLMatcher
 from llguidance.numpy import fill_next_token_bitmask
+from numpy.typing import NDArray
 
+from .compile_cost import cost_fault
 from .json_schema import subschemas
 from .matcher import DEAD_END, compile_grammar, reason_of
 from .specification import GrammarRefused, json_schema_grammar
@@ -21,6 +24,32 @@ MOST_PLACES = 200
 """Most parts of a schema that are tried to find the one at fault: 0.3 ms each."""
 NO_TEXT = "it matches no text"
 EXCERPT = re.compile(r"(regex parse error:).*\nerror: ", re.DOTALL)
+
+REMEDIES = (
+    (
+        re.compile(r"oneOf constraints are not supported.*"),
+        "oneOf cannot be enforced where its parts may overlap: use anyOf",
+    ),
+    (
+        re.compile(r"Unimplemented keys: \[(.*)\]"),
+        r"\1 cannot be enforced: leave it out, or describe with other keywords what may come",
+    ),
+    (re.compile(r"anyOf is empty"), "an enum or anyOf without entries allows no value"),
+    (
+        re.compile(r"Expected positive integer for '(\w+)', got (.*)"),
+        r"\1 is \2; it must be a whole number from 0",
+    ),
+    (
+        re.compile(r".*Current row has (\d+) items; max is (\d+).*"),
+        r"too many alternatives at one place: \1 items of the parser, at most \2. Use fewer "
+        "optional properties in an object (up to 490), or fewer parts of anyOf",
+    ),
+    (
+        re.compile(r"(?i)schema too large"),
+        "the schema, with its references followed, has too many parts: use fewer or smaller ones",
+    ),
+)
+"""llguidance's words, and those of a refusal."""
 
 
 class GrammarChecker:
@@ -41,14 +70,25 @@ class GrammarChecker:
             raise GrammarRefused(fault)
 
     def _fault(self, text: str) -> str:
+        if fault := cost_fault(text):
+            return fault
         library = compile_grammar(text, self._vocabulary)
         mask = np.zeros((1, self._vocabulary.words), dtype=np.int32)
         if not library.is_error():
             fill_next_token_bitmask(library, mask)  # some faults show in the first mask only
+            self._try_object(library, mask.copy())
         if library.is_error():
             return readable(reason_of(library.get_error()))
         only_end = self._vocabulary.mask_of([self._vocabulary.end])
         return "" if (mask[0] & ~only_end).any() else NO_TEXT
+
+    def _try_object(self, library: LLMatcher, mask: NDArray[np.int32]) -> None:
+        """Goes on to an object's first key, if the answer may be an object: with very many
+        properties it fails there."""
+        brace = self._vocabulary.library.greedy_tokenize("{")
+        if len(brace) == 1 and mask[0][brace[0] // 32] >> (brace[0] % 32) & 1:
+            library.consume_token(brace[0])
+            fill_next_token_bitmask(library, mask)
 
     def fault_place(self, schema: object, reason: str) -> str:
         """JSON pointer of the innermost part of a schema that is refused for this reason; "" if it
@@ -65,7 +105,8 @@ class GrammarChecker:
             if not place.startswith(found):
                 continue
             try:
-                self.check(json_schema_grammar({**shared, **part}))
+                refers = shared if '"$ref"' in json.dumps(part) else {}
+                self.check(json_schema_grammar({**refers, **part}))
             except GrammarRefused as refused:
                 if refused.reason == reason:
                     found = place
@@ -73,6 +114,12 @@ class GrammarChecker:
 
 
 def readable(reason: str) -> str:
-    """llguidance's reason in a line, without its excerpts."""
+    """llguidance's reason in a line, without its excerpts, and with what to do about common
+    ones."""
     reason = EXCERPT.sub(r"\1 ", reason.partition("\n   1 |")[0])
-    return NO_TEXT if reason == DEAD_END else " ".join(reason.split())
+    if reason == DEAD_END:
+        return NO_TEXT
+    reason = " ".join(reason.split())
+    for words, remedy in REMEDIES:
+        reason = words.sub(remedy, reason)
+    return reason

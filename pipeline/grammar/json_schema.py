@@ -62,3 +62,21 @@ def subschemas(schema: Any, place: str = "") -> Iterator[tuple[str, dict[str, An
 
 def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
+
+
+def most_optional(schema: Mapping[str, Any]) -> int:
+    """The largest number of properties of an object, one after the other, that may be left out:
+    the parser looks for each of them at once."""
+    properties, required = schema.get("properties"), schema.get("required")
+    if not isinstance(properties, dict):
+        return 0
+    names = (
+        set(name for name in required if isinstance(name, str))
+        if isinstance(required, list)
+        else set()
+    )
+    most = run = 0
+    for name in properties:
+        run = 0 if name in names else run + 1
+        most = max(most, run)
+    return most

@@ -13,10 +13,12 @@ from typing import Any
 from llguidance import StructTag, regex_to_lark
 from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
-from .json_schema import enforceable, subschemas
+from .json_schema import enforceable, most_optional, subschemas
 
 MOST_CHARACTERS = 64 * 1024
 """Longest schema or grammar: 60 ms to compile for ordinary ones of this length."""
+MOST_OPTIONAL = 490
+"""Most properties in a row that may be left out: four items of a parser that has 2 000."""
 WHITESPACE = r"[ \n\r\t]{1,32}"
 """White space between the parts of a JSON text. Without a bound, small models write line ends until
 their answer is cut."""
@@ -57,6 +59,7 @@ def json_schema_grammar(
     if not isinstance(schema, dict):
         raise GrammarRefused(f"a schema is a JSON object, not {_short(schema)}")
     usable = enforceable(schema)
+    check_size(usable)
     if is_closed:
         for _, part in subschemas(usable):
             if isinstance(part.get("properties"), dict):
@@ -67,6 +70,17 @@ def json_schema_grammar(
     own = usable.get("x-guidance")
     usable["x-guidance"] = options | (own if isinstance(own, dict) else {})
     return _checked(f"start: %json {json.dumps(usable, ensure_ascii=False)}")
+
+
+def check_size(schema: Any) -> None:
+    """Raises `GrammarRefused` with the place of an object that has too many optional properties."""
+    for place, part in subschemas(schema):
+        if (count := most_optional(part)) > MOST_OPTIONAL:
+            raise GrammarRefused(
+                f"{count} optional properties in a row; at most {MOST_OPTIONAL}. List some in "
+                "required, or divide the object",
+                place,
+            )
 
 
 def json_object_grammar(*, whitespace: str | None = None, is_compact: bool = False) -> str:
@@ -151,6 +165,10 @@ def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> s
         schema = part.get("schema", {})
         if not isinstance(schema, dict):
             raise GrammarRefused("a schema is a JSON object", f"{place}/schema")
+        try:
+            check_size(schema)
+        except GrammarRefused as refused:
+            raise GrammarRefused(refused.reason, f"{place}/schema{refused.place}") from refused
         options = {"x-guidance": {"whitespace_pattern": WHITESPACE}}
         grammar = options | enforceable(schema)
         tags.append(StructTag(trigger=trigger, begin=begin, grammar=grammar, end=end))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -28,11 +27,6 @@ class WantedGrammar:
     """Objects of a schema have no properties beside those that it names, unless it allows them."""
     frame: Callable[[str], str] | None = None
     """Makes of the content's grammar that of the whole text, with reasoning and tool calls."""
-
-    @property
-    def length(self) -> int:
-        """Characters of its value, about."""
-        return len(self.value) if isinstance(self.value, str) else len(json.dumps(self.value))
 
     def text(self, special: frozenset[str]) -> str:
         """The grammar. `special` are the texts of special tokens. Raises `GrammarRefused`."""

@@ -32,7 +32,9 @@ class FixedOrder:
     keys: int
 
     def padded(self, x: Tensor) -> Tensor:
-        """x [..., m, n] with zeros up to a multiple of `rows` rows."""
+        """x [..., m, n] with more rows, of any finite values, up to a multiple of `rows`."""
+        if x.shape[-2] == 1:  # no copy of its own
+            return x.expand(*x.shape[:-2], self.rows, -1)
         missing = -x.shape[-2] % self.rows
         return F.pad(x, (0, 0, 0, missing)) if missing else x
 

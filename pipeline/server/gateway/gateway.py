@@ -61,6 +61,10 @@ UNHEARD_SECONDS = 0.5
 tenth of a second later; the first table comes within two seconds."""
 
 
+NAMES_SHOWN = 8
+"""Adapters that a refusal of an unknown name lists."""
+
+
 class OrderUnderWay(NamedTuple):
     """An order to the router, and its answer to come."""
 
@@ -311,6 +315,23 @@ class Gateway:
             reason = f"no adapter {shortened(name)!r} is registered"
             raise BadRequest(reason, status=404, param="model", code=MODEL_NOT_FOUND)
         return normal(name) or None
+
+    def check_registered(self, adapter: str | None, model: str, others: Mapping[str, str]) -> None:
+        """Raises `BadRequest` (404) for an adapter that is not registered, as far as is known here.
+        It names the field of `model` and `others` with the name."""
+        table = self.pipeline.adapters
+        if adapter is None or table is None:
+            return
+        if any(view.name == adapter for view in table.adapters):
+            return
+        served = [view.name for view in table.adapters if view.is_served]
+        known = ", ".join(served[:NAMES_SHOWN]) or "none"
+        rest = len(served) - NAMES_SHOWN
+        more = f" and {rest} more" if rest > 0 else ""
+        base = f"the base model is {self.config.model_name!r}"
+        reason = f"no adapter {shortened(adapter)!r} is registered; known: {known}{more}; {base}"
+        field = next(iter(others), "model") if self._adapter_named(model) is None else "model"
+        raise BadRequest(reason, status=404, param=field, code=MODEL_NOT_FOUND)
 
     def _base_names(self) -> Iterator[str]:
         """All names of the base model in requests."""

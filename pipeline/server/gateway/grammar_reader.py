@@ -20,8 +20,6 @@ from .text_workers import TextWorkers
 if TYPE_CHECKING:
     from ...grammar.grammar_checker import GrammarChecker
 
-WORTH = 8
-"""Characters of a prompt that are tokenised in the time in which one of a grammar is compiled."""
 OUR_PLACE = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
 """The place in a grammar that the request has not written."""
 
@@ -47,7 +45,7 @@ class GrammarReader:
             )
         client = request.client.host if request.client else ""
         work = functools.partial(self._compile, wanted)
-        return await self._workers.run(WORTH * wanted.length, client, work)
+        return await self._workers.compile(client, work)
 
     def _compile(self, wanted: WantedGrammar) -> str:
         from ...grammar.specification import GrammarRefused

@@ -50,10 +50,12 @@ SHORT_TEXT = 16 << 10
 """Characters of text that are tokenised apart from longer ones, so that they never wait for
 those."""
 TEXT_SECONDS = 20.0
-"""Longest wait for the tokens of a request's text."""
+"""Longest wait for the tokens of a request's text, and for its form to be compiled."""
 MOST_SHORT_TEXTS = 1024
 MOST_LONG_TEXTS = 64
 """Requests whose texts may wait to be tokenised; one more is refused with 503."""
+MOST_GRAMMARS = 256
+"""Requests whose forms may wait to be compiled, each 1 to 60 ms."""
 TEXT_BYTES = 1 << 20
 TEXT_BYTES_PER_TOKEN = 64
 """Longest text of a prompt for a tokenizer that may drop or fuse characters: the larger of the

@@ -21,7 +21,7 @@ from ..gateway.grammar_reader import GrammarReader
 from ..gateway.prompt_reader import PromptReader
 from ..gateway.token_params import TokenParams
 from ..http.access import owner_of
-from ..http.bad_request import BadRequest, shortened
+from ..http.bad_request import BadRequest
 
 
 class Answering:
@@ -47,23 +47,10 @@ class Answering:
         self, request: HttpRequest, model: str, others: Mapping[str, str]
     ) -> str | None:
         """The adapter that a body names, once its files are read; None is the base. Raises
-        `BadRequest` if the fields contradict each other."""
+        `BadRequest` if the fields contradict each other, or name none that is registered."""
         adapter = self.gateway.find_adapter(model, others)
         await until_gone(request, self.gateway.await_adapter(adapter))
-        return adapter
-
-    async def find_served(
-        self, request: HttpRequest, model: str, others: Mapping[str, str]
-    ) -> str | None:
-        """As `find_adapter`, for what the router does not hear of. Raises `BadRequest` (404) for an
-        adapter that is not registered."""
-        adapter = await self.find_adapter(request, model, others)
-        table = self.gateway.pipeline.adapters
-        if adapter is not None and not any(
-            view.name == adapter for view in (table.adapters if table else ())
-        ):
-            reason = f"no adapter {shortened(adapter)!r} is registered"
-            raise BadRequest(reason, status=404, param="model")
+        self.gateway.check_registered(adapter, model, others)
         return adapter
 
     async def answer_chat(self, request: HttpRequest, body: ChatBody, form: Format) -> Response:

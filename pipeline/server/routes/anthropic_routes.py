@@ -51,7 +51,7 @@ class AnthropicRoutes:
         answering = self._answering
         with renamed(CHAT_NAMES):
             chat = body.chat(read_messages(body.system, body.messages))
-            adapter = await answering.find_served(request, chat.model, chat.adapters())
+            adapter = await answering.find_adapter(request, chat.model, chat.adapters())
             reading = answering.prompts.tokenize_chat(request, chat, adapter)
             read = await until_gone(request, reading)
         return JSONResponse({"input_tokens": len(read.token_ids)})

@@ -10,12 +10,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...messages import AdapterView
-from ..gateway.gateway import Gateway
+from ..gateway.gateway import NAMES_SHOWN, Gateway
 from ..http.bad_request import MODEL_NOT_FOUND, BadRequest, shortened
 from .route_guard import RouteGuard
-
-NAMES_SHOWN = 8
-"""Most names listed in the refusal of an unknown name."""
 
 
 class ModelRoutes:

@@ -46,7 +46,7 @@ class TokenRoutes:
         body = decode_body(await self._bodies.read(request), TokenizeBody)
         body.check()
         prompts = self._answering.prompts
-        adapter = await self._answering.find_served(request, body.model, body.adapters())
+        adapter = await self._answering.find_adapter(request, body.model, body.adapters())
         if body.messages is not None:
             reading = prompts.tokenize_chat(request, body.chat(), adapter)
             found = [(await until_gone(request, reading)).token_ids]
@@ -69,7 +69,7 @@ class TokenRoutes:
         """The text as `prompt`, vLLM's name, and as `text`, SGLang's, which leaves out special
         tokens."""
         body = decode_body(await self._bodies.read(request), DetokenizeBody)
-        await self._answering.find_served(request, body.model, body.adapters())
+        await self._answering.find_adapter(request, body.model, body.adapters())
         lists = body.lists()
         for ids in lists:
             self._answering.prompts.check_ids(ids, "tokens")

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from token_tables import matches, vocabulary
 
+from loraconsole.pipeline.grammar.compile_cost import MOST_MULTIPLES, cost_fault
 from loraconsole.pipeline.grammar.grammar_checker import GrammarChecker
 from loraconsole.pipeline.grammar.json_schema import enforceable, subschemas
 from loraconsole.pipeline.grammar.specification import (
     MOST_CHARACTERS,
+    MOST_OPTIONAL,
     GrammarRefused,
     choice_grammar,
     json_object_grammar,
@@ -26,6 +28,12 @@ PERSON = {
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
     "required": ["name"],
 }
+
+
+def many(count: int, name: str = "p") -> dict[str, Any]:
+    """An object of so many integers."""
+    properties = {f"{name}{i}": {"type": "integer"} for i in range(count)}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +195,7 @@ def test_what_cannot_be_a_grammar_is_refused(make: Any, value: Any, reason: str)
         ({"type": "objekt"}, "Invalid type: objekt", ""),
         (
             {"properties": {"a/b": {"items": {"not": {}}}}},
-            "Unimplemented keys",
+            '"not" cannot be enforced',
             "/properties/a~1b/items",
         ),
         ({"$defs": {"x": {"not": {}}}, "items": {"$ref": "#/$defs/x"}}, "not", "/$defs/x"),
@@ -195,6 +203,10 @@ def test_what_cannot_be_a_grammar_is_refused(make: Any, value: Any, reason: str)
         ({"$ref": "#"}, "matches no text", ""),
         ({"$ref": "https://example.com/a"}, "not present", ""),
         ({"type": "string", "minLength": 2, "maxLength": 1}, "Unsatisfiable", ""),
+        ({"items": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}, "use anyOf", "/items"),
+        ({"enum": []}, "without entries", ""),
+        ({"minLength": -1}, "minLength is -1; it must be a whole number from 0", ""),
+        ({"anyOf": [many(300, "a"), many(300, "b")]}, "up to 490", ""),
     ],
 )
 def test_a_schema_at_fault_is_refused_with_its_place(
@@ -220,3 +232,67 @@ def test_a_grammar_at_fault_is_refused(checker: GrammarChecker, grammar: str, re
     for _ in range(2):  # the second time it is remembered
         with pytest.raises(GrammarRefused, match=reason):
             checker.check(grammar)
+
+
+ABOVE = MOST_MULTIPLES + 1
+"""Just more than may be compiled, which takes 60 ms."""
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason", "place"),
+    [
+        ({"multipleOf": ABOVE}, "at most 10000, or a power of ten", ""),
+        ({"properties": {"a": {"multipleOf": ABOVE / 100}}}, "too long", "/properties/a"),
+        (
+            {
+                "properties": {"a": {"type": "integer"}, "b": {"$ref": "#/$defs/x"}},
+                "$defs": {"x": {"multipleOf": ABOVE}},
+            },
+            "too long",
+            "/properties/b",
+        ),
+        ({"items": {"prefixItems": [{"multipleOf": n} for n in (5003, 5009)]}}, "are 10012", ""),
+        ({"items": {"allOf": [{"multipleOf": n} for n in (101, 103)]}}, "is 10403", "/items"),
+    ],
+)
+def test_a_multiple_that_takes_long_to_compile_is_refused(
+    checker: GrammarChecker, schema: dict[str, Any], reason: str, place: str
+) -> None:
+    with pytest.raises(GrammarRefused, match=reason) as refused:
+        checker.check(json_schema_grammar(schema))
+    assert checker.fault_place(schema, refused.value.reason).startswith(place)
+
+
+def test_a_multiple_is_found_in_every_grammar(checker: GrammarChecker) -> None:
+    for key in ("multipleOf", "m\\u0075ltipleOf"):
+        with pytest.raises(GrammarRefused, match="too long"):
+            checker.check(own_grammar(f'start: %json {{"{key}" : {ABOVE}}}'))
+    part = {"begin": "<a>", "schema": {"multipleOf": ABOVE}, "end": "</a>"}
+    with pytest.raises(GrammarRefused, match="too long"):
+        checker.check(structural_tag_grammar({"triggers": ["<"], "structures": [part]}))
+    for usual in (0.01, 2.5, 1000, 1_000_000, 0.000001, MOST_MULTIPLES):
+        checker.check(json_schema_grammar({"type": "number", "multipleOf": usual}))
+    optional = {"anyOf": [{"type": "number", "multipleOf": 0.01}, {"type": "null"}]}
+    checker.check(json_schema_grammar({"properties": {"a": optional, "b": {"multipleOf": 5}}}))
+    assert cost_fault(json_schema_grammar({"multipleOf": 0})) == ""
+
+
+@pytest.mark.parametrize("is_compact", [True, False])
+def test_too_many_optional_properties_are_refused_with_their_place(
+    checker: GrammarChecker, is_compact: bool
+) -> None:
+    most = {**many(MOST_OPTIONAL), "additionalProperties": True}
+    grammar = json_schema_grammar(most, is_compact=is_compact)
+    checker.check(grammar)
+    assert matches(grammar, '{"p7":1,"p489":1}')
+    more = many(MOST_OPTIONAL + 1)
+    tag = {"begin": "<a>", "schema": {"items": more}, "end": ""}
+    for make, place in (
+        (lambda: json_schema_grammar({"properties": {"a": more}}), "/properties/a"),
+        (lambda: structural_tag_grammar({"triggers": ["<"], "structures": [tag]}), "/structures/0"),
+    ):
+        with pytest.raises(GrammarRefused, match="491 optional properties") as refused:
+            make()
+        assert refused.value.place.startswith(place)
+    every_third = {**many(1500), "required": [f"p{i}" for i in range(0, 1500, 3)]}
+    checker.check(json_schema_grammar(every_third))

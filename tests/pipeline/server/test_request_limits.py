@@ -44,6 +44,7 @@ def test_the_figures_are_those_of_the_code() -> None:
             f"{limits.SHORT_TEXT} characters",
             f"{limits.MOST_LONG_TEXTS} longer",
         ),
+        "forms of answers that wait to be compiled": (f"{limits.MOST_GRAMMARS}, each",),
         "time until a text is tokenised": (f"{limits.TEXT_SECONDS:.0f} s",),
         "`stop`": (
             f"{MOST_STOPS} strings",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 
 import pytest
 
-from loraconsole.pipeline.server.gateway import text_workers
+from loraconsole.pipeline.server.gateway import text_workers, work_queue
 from loraconsole.pipeline.server.gateway.text_workers import TextWorkers
 from loraconsole.pipeline.server.http.bad_request import BadRequest
 from loraconsole.pipeline.server.http.request_limits import SHORT_TEXT
@@ -56,7 +57,7 @@ def test_a_full_queue_refuses_and_one_client_has_half_of_it(
 
 
 def test_a_text_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_workers, "TEXT_SECONDS", 0.05)
+    monkeypatch.setattr(work_queue, "TEXT_SECONDS", 0.05)
 
     async def main() -> int:
         workers, gate = TextWorkers(), threading.Event()
@@ -68,3 +69,24 @@ def test_a_text_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) 
             gate.set()
 
     assert asyncio.run(main()) == 503
+
+
+def test_no_text_waits_for_grammars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_workers, "MOST_GRAMMARS", 8)
+
+    async def main() -> list[str]:
+        workers, gate = TextWorkers(), threading.Event()
+        compile_ = functools.partial(workers.compile, work=lambda: gate.wait(30))
+        jobs = [asyncio.create_task(compile_(client)) for client in "aaaabbbb"]
+        await asyncio.sleep(0)
+        assert await workers.run(1, "a", lambda: True) and await workers.run(LONG, "a", lambda: 1)
+        reasons = []
+        for client in "ac":
+            with pytest.raises(BadRequest, match="8 forms of answers wait to be comp") as refused:
+                await compile_(client)
+            reasons.append(refused.value.reason)
+        gate.set()
+        assert all(await asyncio.gather(*jobs))
+        return reasons
+
+    assert len(asyncio.run(main())) == 2
