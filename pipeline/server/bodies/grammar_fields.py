@@ -62,6 +62,7 @@ STRUCTURED_OUTPUTS: Table = {
     "whitespace_pattern": honoured("a regular expression for white space between parts of JSON"),
     "disable_fallback": harmless("there is one backend"),
     "_backend": harmless("there is one backend"),
+    "_backend_was_auto": harmless("there is one backend"),
 }
 
 
@@ -144,8 +145,12 @@ class StructuredOutputs(Body, frozen=True, kw_only=True):
     disable_additional_properties: bool = False
     whitespace_pattern: str | None = None
 
-    def wanted(self, at: str) -> WantedGrammar:
-        """The grammar. Raises `BadRequest` unless exactly one form is given."""
+    def wanted(self, at: str) -> WantedGrammar | None:
+        """The grammar; None if no field is more than null or false. Raises `BadRequest` unless
+        exactly one form is given."""
+        values = (getattr(self, name) for name in self.__struct_fields__ if name != "json")
+        if self.json is None and all(value in (None, False) for value in values):
+            return None
         given: list[tuple[GrammarKind, str, Any]] = [
             (kind, name, getattr(self, name))
             for name, kind in STRUCTURED_KINDS.items()

@@ -63,7 +63,9 @@ def _message(given: Any, at: str) -> dict[str, Any]:
     if message.get("audio"):
         raise BadRequest(f"{at}.audio is not supported; only text is", param=f"{at}.audio")
     calls = message.get("tool_calls")
-    if "content" not in message and not calls and not message.get("function_call"):
+    has_reasoning = message.get("reasoning_content") or message.get("reasoning")
+    has_calls = calls or message.get("function_call")
+    if message.get("content") is None and not has_calls and not has_reasoning:
         raise BadRequest(f"{at} has no content", param=at)
     _check_content(message.get("content"), f"{at}.content")
     if message["role"] == "function":
@@ -75,10 +77,10 @@ def _message(given: Any, at: str) -> dict[str, Any]:
             f"{at}.function_call",
         )
         message = {key: value for key, value in message.items() if key != "function_call"}
-    if not calls:
-        return message
     # Many templates read the content of every message.
     content = message.get("content") or ""
+    if not calls:
+        return {**message, "content": content} if has_reasoning else message
     return {**message, "content": content, "tool_calls": _tool_calls(calls, place)}
 
 

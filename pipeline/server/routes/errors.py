@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -11,7 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from ..http.bad_request import BadRequest, error_body, shortened
+from ..http.anthropic_error import anthropic_error_body
+from ..http.bad_request import BadRequest, shortened
 
 log = logging.getLogger("server")
 
@@ -27,7 +29,7 @@ HEADERS_OF_STATUS = {
 
 
 async def answer_no_route(request: HttpRequest, error: Exception) -> Response:
-    """Answers an unknown path or a wrong method."""
+    """Answers an unknown path or a wrong method, in Anthropic's shape below its routes."""
     assert isinstance(error, HTTPException)
     path = shortened(request.scope["path"])  # `request.url` fails on some Host headers
     if error.status_code == 405:
@@ -35,7 +37,10 @@ async def answer_no_route(request: HttpRequest, error: Exception) -> Response:
         reason = f"{request.method} {path} is not served; allowed: {allowed}"
     else:
         reason = f"no route {path}: docs/http.md lists the routes"
-    return JSONResponse(error_body(error.status_code, reason), error.status_code, error.headers)
+    refusal = BadRequest(reason, status=error.status_code)
+    is_anthropic = re.match(r"/v1/messages(/|$)", request.scope["path"])
+    body = anthropic_error_body(refusal) if is_anthropic else refusal.body()
+    return JSONResponse(body, error.status_code, error.headers)
 
 
 async def answer_bug(

@@ -6,6 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from loraconsole.pipeline.messages import Request, SamplingParams, TextDelta
 from loraconsole.pipeline.server.answers.answer_format import Format
@@ -17,6 +23,7 @@ from loraconsole.pipeline.server.bodies.renamed import renamed
 from loraconsole.pipeline.server.chat.anthropic_messages import read_messages
 from loraconsole.pipeline.server.http.anthropic_error import anthropic_error_body
 from loraconsole.pipeline.server.http.bad_request import BadRequest
+from loraconsole.pipeline.server.routes.errors import answer_no_route
 from loraconsole.pipeline.tool_calls.answer_parser import Reading
 
 HI = [{"role": "user", "content": "hi"}]
@@ -217,3 +224,29 @@ def test_a_call_that_a_stop_sequence_cut_does_not_look_complete(
     whole = message_object(answer_of([text], "stop", "a", Reading("hermes")))
     assert [block["type"] for block in whole["content"]] == ["tool_use"]
     assert (whole["stop_reason"], whole["stop_sequence"]) == stop
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [
+        ("GET", "/v1/messages", 405, "invalid_request_error"),
+        ("POST", "/v1/messages/batches", 404, "not_found_error"),
+        ("POST", "/v1/messages_of_others", 404, None),
+    ],
+)
+def test_a_wrong_method_or_path_has_anthropics_error(
+    method: str, path: str, status: int, kind: str | None
+) -> None:
+    async def create(request: HttpRequest) -> Response:
+        return Response()
+
+    app = Starlette(
+        routes=[Route("/v1/messages", create, methods=["POST"])],
+        exception_handlers={HTTPException: answer_no_route},
+    )
+    response = TestClient(app).request(method, path)
+    assert response.status_code == status
+    answer = response.json()
+    assert path in answer["error"]["message"]
+    assert answer.get("type") == ("error" if kind else None)
+    assert not kind or answer["error"]["type"] == kind

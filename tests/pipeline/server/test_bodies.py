@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from loraconsole.pipeline.model_files.generation_config import GenerationDefaults
-from loraconsole.pipeline.server.bodies.body import decode_body
+from loraconsole.pipeline.server.bodies.body import convert_body, decode_body
 from loraconsole.pipeline.server.bodies.generate_body import GenerateBody
 from loraconsole.pipeline.server.bodies.openai_bodies import ChatBody, CompletionBody
 from loraconsole.pipeline.server.bodies.order_bodies import LoadBody, SchedulerBody
@@ -290,3 +290,26 @@ def test_generate_drops_no_sampling_field_for_want_of_do_sample(given: dict[str,
     with pytest.raises(BadRequest, match="needs do_sample: true") as refused:
         decode_body(json.dumps(body).encode(), GenerateBody).parameters.params()
     assert refused.value.param == f"parameters.{next(iter(given))}"
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"json_object": False}, None),
+        ({"disable_any_whitespace": False, "json": None, "_backend_was_auto": True}, None),
+        ({"json_object": True, "disable_any_whitespace": False}, "json_object"),
+        ({"json": False}, "json_schema"),
+    ],
+)
+def test_a_default_object_of_structured_outputs_asks_for_nothing(
+    given: dict[str, Any], kind: str | None
+) -> None:
+    body = convert_body({"prompt": "x", "structured_outputs": given}, CompletionBody)
+    wanted = body.wanted_grammar()
+    assert (wanted.kind if wanted else None) == kind
+
+
+def test_options_without_a_form_are_refused() -> None:
+    given = {"prompt": "x", "structured_outputs": {"disable_any_whitespace": True}}
+    with pytest.raises(BadRequest, match="takes exactly one form, not none"):
+        convert_body(given, CompletionBody).wanted_grammar()

@@ -42,6 +42,8 @@ def text(tokenizer: Tokenizer, messages: list[Any], source: str = CHATML, **more
         ({"role": "", "content": "hi"}, "messages[1]"),
         ({"role": "user"}, "messages[1]"),
         ({"role": "user", "contents": "hi"}, "messages[1]"),
+        ({"role": "user", "content": None}, "messages[1]"),
+        ({"role": "assistant", "content": None, "tool_calls": []}, "messages[1]"),
         ({"role": "user", "content": 3}, "messages[1].content"),
         ({"role": "user", "content": [{"type": "image_url"}]}, "messages[1].content[0]"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0]"),
@@ -147,6 +149,13 @@ def test_a_developers_message_is_one_of_the_system_unless_the_template_knows_it(
     assert text(tokenizer, said, CHATML) == text(tokenizer, as_system, CHATML)
     knows = "{% if messages[0].role == 'developer' %}D:{% endif %}" + CHATML
     assert text(tokenizer, said, knows).startswith("D:")
+
+
+def test_a_message_of_reasoning_alone_has_empty_content(tokenizer: Tokenizer) -> None:
+    said = [USER, {"role": "assistant", "content": None, "reasoning_content": "hm"}]
+    assert text(tokenizer, said).endswith(
+        "<|im_start|>assistant\n<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 CALL = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": '{"a": 1}'}}
