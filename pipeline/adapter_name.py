@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 LONGEST_NAME = 200
 SIGNS = "-_./+"
@@ -13,6 +14,9 @@ BASE = "base"
 """Name of the base model in metrics and on the screen."""
 ORDERS = ("reload", "pin", "merge", "verify")
 """Last parts of routes: DELETE /v1/adapters/NAME/pin is an order about NAME."""
+
+NAMES_SHOWN = 8
+"""Most names listed in the refusal of an unknown name."""
 
 RULE = (
     f"letters, digits and {SIGNS}, at most {LONGEST_NAME} characters, the first a letter, a digit "
@@ -32,6 +36,17 @@ def objection(name: str, base_names: tuple[str, ...] = ()) -> str:
     if ((last := name.rpartition("/")[2]) in ORDERS and "/" in name) or last in ("", ".", ".."):
         return f"{shown} cannot name an adapter: /{last} at its end means something else"
     return ""
+
+
+def not_registered(name: str, served: Sequence[str], base: str) -> str:
+    """The refusal of a request for an adapter that is not registered; `served` are those that it
+    might mean, `base` is the base model's name, if it is known."""
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:60]}…"
+    known = ", ".join(served[:NAMES_SHOWN]) or "none"
+    rest = len(served) - NAMES_SHOWN
+    more = f" and {rest} more" if rest > 0 else ""
+    model = f"; the base model is {base!r}" if base else ""
+    return f"no adapter {shown!r} is registered; known: {known}{more}{model}"
 
 
 def normal(name: str) -> str:

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, TypeAlias
 
-from ..adapter_name import objection
+from ..adapter_name import not_registered, objection
 from ..messages import AdapterInfo, AdapterState, AdapterView, EvictionRule
 from ..runtime.wording import counted
 from .tally import Tally
 
 UNUSABLE = "infinite, NaN or all alike"
-NAMES_SHOWN = 8
-"""Most names listed in the refusal of an unknown name."""
 ANSWER_AWAITED = frozenset({AdapterState.FETCHING, AdapterState.VALIDATING, AdapterState.LOADING})
 """States in which an answer about the adapter is due, from a worker or the hub."""
 
@@ -265,13 +263,8 @@ class AdapterRegistry:
         adapter = self._current.get(name)
         if adapter is None:
             served = [each.name for each in self._current.values() if each.is_usable]
-            known = ", ".join(served[:NAMES_SHOWN]) or "none"
-            rest = len(served) - NAMES_SHOWN
-            more = f" and {rest} more" if rest > 0 else ""
-            base = f"; the base model is {self._base_names[0]!r}" if self._base_names else ""
-            raise AdapterRefused(
-                404, f"no adapter {name!r} is registered; known: {known}{more}{base}"
-            )
+            base = self._base_names[0] if self._base_names else ""
+            raise AdapterRefused(404, not_registered(name, served, base))
         if adapter.state is AdapterState.FAILED:
             raise AdapterRefused(409, f"adapter {name!r} failed to load: {adapter.reason}")
         return adapter

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from ...messages import TextDelta
 from ..http.anthropic_error import anthropic_error_body
 from ..http.bad_request import BadRequest
-from .event_writer import EventWriter, data_lines
+from .event_writer import EventWriter, named_events
 from .pieces import AnswerPiece, CallTracker, make_splitter
 from .streams import AnswerStreams, Stream
 
@@ -30,20 +30,11 @@ def message_object(answer: AnswerStreams) -> dict[str, Any]:
     return message.object()
 
 
-async def anthropic_events(
+def anthropic_events(
     writer: EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
 ) -> AsyncIterator[bytes]:
     """The stream of a message: its start, its blocks part by part, and its end."""
-    message = MessageEvents(writer.reader.answer)
-    events = message.begin()
-    try:
-        async for index, delta in deltas:
-            events += message.put(delta)
-            if writer.advance(index) and events:
-                yield writer.events(events)
-            events = []
-    except BadRequest as error:
-        yield data_lines(anthropic_error_body(error), "error")
+    return named_events(writer, deltas, MessageEvents(writer.reader.answer))
 
 
 class MessageEvents:
@@ -85,6 +76,10 @@ class MessageEvents:
     def begin(self) -> list[Event]:
         """The first event."""
         return [_event("message_start", message=self.object())]
+
+    def fail(self, error: BadRequest) -> list[Event]:
+        """The event of a refusal or of an error after the start."""
+        return [("error", anthropic_error_body(error))]
 
     def put(self, delta: TextDelta) -> list[Event]:
         """The events of one delta, those of the end included."""

@@ -6,10 +6,13 @@ Knows no format of an answer.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 import msgspec
 
+from ...messages import TextDelta
+from ..http.bad_request import BadRequest
 from .event_id import Delivered, write_event_id, write_place
 from .streams import AnswerReader, ReadPlace
 
@@ -42,6 +45,34 @@ class EventWriter:
         *before, (name, data) = named
         first = b"".join(data_lines(other, other_name) for other_name, other in before)
         return first + self.event(data, name=name)
+
+
+class NamedEvents(Protocol):
+    """Makes the events of one answer, by name, from its beginning on."""
+
+    def begin(self) -> list[tuple[str, Any]]: ...
+
+    def put(self, delta: TextDelta) -> list[tuple[str, Any]]:
+        """The events that follow from a delta."""
+
+    def fail(self, error: BadRequest) -> list[tuple[str, Any]]:
+        """The events that end an answer in an error."""
+
+
+async def named_events(
+    writer: EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]], answer: NamedEvents
+) -> AsyncIterator[bytes]:
+    """The stream of an answer, without what the client has."""
+    events = answer.begin()
+    try:
+        async for index, delta in deltas:
+            events += answer.put(delta)
+            if writer.advance(index) and events:
+                yield writer.events(events)
+            events = []
+    except BadRequest as error:
+        for name, data in answer.fail(error):
+            yield data_lines(data, name)
 
 
 def data_lines(data: Any, name: str = "") -> bytes:

@@ -12,7 +12,7 @@ from ...messages import TextDelta, TokenLogprob
 from ...runtime.clock import unix_time
 from ..http.bad_request import BadRequest
 from .answer_format import LogprobQueue, chat_logprobs
-from .event_writer import EventWriter, data_lines
+from .event_writer import EventWriter, named_events
 from .pieces import AnswerPiece, CallTracker, make_splitter
 from .streams import AnswerStreams, Stream
 
@@ -54,21 +54,11 @@ def answer_message(response: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
-async def responses_events(
+def responses_events(
     writer: EventWriter, deltas: AsyncIterator[tuple[int, TextDelta]]
 ) -> AsyncIterator[bytes]:
     """The stream of a response: its creation, its items part by part, and its end."""
-    response = ResponseEvents(writer.reader.answer)
-    events = response.begin()
-    try:
-        async for index, delta in deltas:
-            events += response.put(delta)
-            if writer.advance(index) and events:
-                yield writer.events(events)
-            events = []
-    except BadRequest as error:
-        for name, data in response.fail(error):
-            yield data_lines(data, name)
+    return named_events(writer, deltas, ResponseEvents(writer.reader.answer))
 
 
 class ResponseEvents:

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 from ..http.bad_request import BadRequest, shortened
 from . import anthropic_fields
-from .body import Body, convert_body
+from .body import convert_body
 from .field_table import Table, check_object
+from .model_body import ModelBody
 from .openai_bodies import ChatBody
-from .value_types import Count, Name, Seed, Source, Temperature, TopK, TopP
+from .value_types import Count, Seed, Temperature, TopK, TopP
 
 CHAT_NAMES = {
     "stop": "stop_sequences",
@@ -25,26 +26,17 @@ CHAT_NAMES = {
 THINKING = {"enabled": True, "adaptive": None, "disabled": False}
 
 
-class CountTokensBody(Body, frozen=True, kw_only=True):
+class CountTokensBody(ModelBody, frozen=True, kw_only=True):
     """POST /v1/messages/count_tokens"""
 
     table: ClassVar[Table] = anthropic_fields.COUNT_TOKENS
 
     messages: list[Any]
     system: str | list[Any] | None = None
-    model: Name = ""
-    adapter_id: Name | None = None
-    adapter_source: Source | None = None
-    lora_path: Name | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: dict[str, Any] | None = None
     thinking: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-
-    def adapters(self) -> dict[str, str]:
-        """Adapters named by fields other than `model`, by field."""
-        named = {"adapter_id": self.adapter_id, "lora_path": self.lora_path}
-        return {field: name for field, name in named.items() if name}
 
     def chat(self, messages: list[dict[str, Any]]) -> ChatBody:
         """The chat that answers it. Raises `BadRequest` in the names of a chat's fields, which

@@ -7,24 +7,20 @@ from typing import ClassVar, Literal, TypeAlias
 from ...messages import SamplingParams
 from ..http.bad_request import BadRequest
 from . import embedding_fields
-from .body import Body
 from .field_table import Table
+from .model_body import ModelBody
 from .openai_bodies import several_prompts
-from .value_types import Count, Name, Source, TokenId
+from .value_types import Count, TokenId
 
 Pooling: TypeAlias = Literal["last", "mean"]
 
 
-class EmbeddingBody(Body, frozen=True, kw_only=True):
+class EmbeddingBody(ModelBody, frozen=True, kw_only=True):
     """POST /v1/embeddings"""
 
     table: ClassVar[Table] = embedding_fields.EMBEDDINGS
 
     input: str | list[str | TokenId | list[TokenId]]
-    model: Name = ""
-    adapter_id: Name | None = None
-    adapter_source: Source | None = None
-    lora_path: Name | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Count | None = None
     pooling: Pooling | None = None
@@ -41,11 +37,6 @@ class EmbeddingBody(Body, frozen=True, kw_only=True):
                 "alone say little: it was not trained for that",
                 param="dimensions",
             )
-
-    def adapters(self) -> dict[str, str]:
-        """Adapters named by fields other than `model`, by field."""
-        named = {"adapter_id": self.adapter_id, "lora_path": self.lora_path}
-        return {field: name for field, name in named.items() if name}
 
     def inputs(self) -> list[str] | list[list[int]]:
         """The inputs, as texts or as token ids. Raises `BadRequest` on none or a mixture."""

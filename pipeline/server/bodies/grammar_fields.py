@@ -10,6 +10,7 @@ from ...grammar.wanted_grammar import GrammarKind, WantedGrammar
 from ..http.bad_request import BadRequest
 from .body import Body
 from .field_table import Table, harmless, honoured, refused
+from .model_body import ModelBody
 
 GRAMMAR: Table = {
     "response_format": honoured("the answer's form; its fields are below"),
@@ -185,7 +186,7 @@ STRUCTURED_KINDS: dict[str, GrammarKind] = {
 }
 
 
-class GrammarBody(Body, frozen=True, kw_only=True):
+class GrammarBody(ModelBody, frozen=True, kw_only=True):
     """The fields of OpenAI's routes that constrain the answer. An empty text or list asks for
     nothing."""
 

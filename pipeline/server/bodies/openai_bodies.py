@@ -20,11 +20,9 @@ from .token_fields import TokenFields
 from .tool_fields import ChatTools, read_old_functions, read_tools
 from .value_types import (
     Count,
-    Name,
     Penalty,
     Repetition,
     Seed,
-    Source,
     Temperature,
     TokenId,
     TopK,
@@ -55,10 +53,6 @@ class SamplingBody(TokenFields, frozen=True, kw_only=True):
         **GrammarBody.nested,
     }
 
-    model: Name = ""
-    adapter_id: Name | None = None
-    adapter_source: Source | None = None
-    lora_path: Name | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopK | None = None
@@ -87,11 +81,6 @@ class SamplingBody(TokenFields, frozen=True, kw_only=True):
     def num_candidates(self) -> int:
         """Choices of each prompt that are generated; `n` of them are answered."""
         return self.n
-
-    def adapters(self) -> dict[str, str]:
-        """Adapters named by fields other than `model`, by field."""
-        named = {"adapter_id": self.adapter_id, "lora_path": self.lora_path}
-        return {field: name for field, name in named.items() if name}
 
     def params(
         self,

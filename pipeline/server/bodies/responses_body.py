@@ -10,6 +10,7 @@ from ..http.bad_request import BadRequest, shortened
 from . import responses_fields
 from .body import Body, convert_body
 from .field_table import Table, check_object
+from .model_body import ModelBody
 from .openai_bodies import ChatBody
 from .value_types import (
     Count,
@@ -17,7 +18,6 @@ from .value_types import (
     Penalty,
     Repetition,
     Seed,
-    Source,
     Temperature,
     TopK,
     TopLogprobs,
@@ -81,7 +81,7 @@ class ResponsesReasoning(Body, frozen=True, kw_only=True):
     effort: str | None = None
 
 
-class ResponsesBody(Body, frozen=True, kw_only=True):
+class ResponsesBody(ModelBody, frozen=True, kw_only=True):
     """POST /v1/responses"""
 
     table: ClassVar[Table] = responses_fields.RESPONSES
@@ -94,10 +94,6 @@ class ResponsesBody(Body, frozen=True, kw_only=True):
     instructions: str | None = None
     previous_response_id: Name | None = None
     store: bool = True
-    model: Name = ""
-    adapter_id: Name | None = None
-    adapter_source: Source | None = None
-    lora_path: Name | None = None
     max_output_tokens: Count | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
@@ -127,11 +123,6 @@ class ResponsesBody(Body, frozen=True, kw_only=True):
     def with_logprobs(self) -> bool:
         """Whether the response has logprobs."""
         return bool(self.top_logprobs) or LOGPROBS in (self.include or ())
-
-    def adapters(self) -> dict[str, str]:
-        """Adapters named by fields other than `model`, by field."""
-        named = {"adapter_id": self.adapter_id, "lora_path": self.lora_path}
-        return {field: name for field, name in named.items() if name}
 
     def check(self) -> None:
         """Raises `BadRequest` for what no chat has."""

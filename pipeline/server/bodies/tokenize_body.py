@@ -6,30 +6,17 @@ from typing import Any, ClassVar
 
 from ..http.bad_request import BadRequest
 from . import tokenize_fields
-from .body import Body, convert_body
+from .body import convert_body
 from .field_table import Table
+from .model_body import ModelBody
 from .openai_bodies import ChatBody
-from .value_types import Name, Source, TokenId
+from .value_types import TokenId
 
 MOST_TOKENS = 131_072
 """Most tokens of a body to make text of: 40 ms, in which no stream goes on."""
 
 
-class _ModelBody(Body, frozen=True, kw_only=True):
-    """The fields that name a model."""
-
-    model: Name = ""
-    adapter_id: Name | None = None
-    adapter_source: Source | None = None
-    lora_path: Name | None = None
-
-    def adapters(self) -> dict[str, str]:
-        """Adapters named by fields other than `model`, by field."""
-        named = {"adapter_id": self.adapter_id, "lora_path": self.lora_path}
-        return {field: name for field, name in named.items() if name}
-
-
-class TokenizeBody(_ModelBody, frozen=True, kw_only=True):
+class TokenizeBody(ModelBody, frozen=True, kw_only=True):
     """POST /tokenize"""
 
     table: ClassVar[Table] = tokenize_fields.TOKENIZE
@@ -59,7 +46,7 @@ class TokenizeBody(_ModelBody, frozen=True, kw_only=True):
         return convert_body({name: getattr(self, name) for name in names}, ChatBody)
 
 
-class DetokenizeBody(_ModelBody, frozen=True, kw_only=True):
+class DetokenizeBody(ModelBody, frozen=True, kw_only=True):
     """POST /detokenize"""
 
     table: ClassVar[Table] = tokenize_fields.DETOKENIZE

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ...adapter_name import LONGEST_NAME, normal
+from ...adapter_name import LONGEST_NAME, normal, not_registered
 from ...messages import (
     UNREAD,
     AdapterReply,
@@ -59,10 +59,6 @@ MEND_SECONDS = 30.0
 UNHEARD_SECONDS = 0.5
 """Longest wait for an unknown adapter. One that was just loaded is in the router's next table, a
 tenth of a second later; the first table comes within two seconds."""
-
-
-NAMES_SHOWN = 8
-"""Adapters that a refusal of an unknown name lists."""
 
 
 class OrderUnderWay(NamedTuple):
@@ -325,11 +321,7 @@ class Gateway:
         if any(view.name == adapter for view in table.adapters):
             return
         served = [view.name for view in table.adapters if view.is_served]
-        known = ", ".join(served[:NAMES_SHOWN]) or "none"
-        rest = len(served) - NAMES_SHOWN
-        more = f" and {rest} more" if rest > 0 else ""
-        base = f"the base model is {self.config.model_name!r}"
-        reason = f"no adapter {shortened(adapter)!r} is registered; known: {known}{more}; {base}"
+        reason = not_registered(adapter, served, self.config.model_name)
         field = next(iter(others), "model") if self._adapter_named(model) is None else "model"
         raise BadRequest(reason, status=404, param=field, code=MODEL_NOT_FOUND)
 

@@ -9,8 +9,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ...adapter_name import NAMES_SHOWN
 from ...messages import AdapterView
-from ..gateway.gateway import NAMES_SHOWN, Gateway
+from ..gateway.gateway import Gateway
 from ..http.bad_request import MODEL_NOT_FOUND, BadRequest, shortened
 from .route_guard import RouteGuard
 
