@@ -124,6 +124,19 @@ def start_runner(
     return runner, Started(ready.max_model_len, infos)
 
 
+def start_paged_runner(directory: Path) -> ModelRunner:
+    """A runner whose steps read pages by our kernels: without a GPU in Triton's interpreter, with
+    its steps in buckets as if each had a graph."""
+    runner, _ = start_runner(directory)
+    if not torch.cuda.is_available():
+        runner.loaded.store.tables = runner.loaded.store.make_tables(8)
+        runner.compute.paged = runner.compute.make_paged()
+        assert runner.compute.paged is not None
+        buckets = runner.compute.paged.to_capture(8, with_adapters=True)
+        runner.compute.paged._captured = dict.fromkeys(buckets)
+    return runner
+
+
 class Driver:
     """Sequences of one runner: assigns pages in random order, launches steps."""
 

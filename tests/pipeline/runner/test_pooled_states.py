@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from driver import Driver, save_adapter, save_model, start_runner
+from driver import Driver, save_adapter, save_model, start_paged_runner, start_runner
 from reference_logits import load_reference, prompts_of
 
 from loraconsole.pipeline.messages import Admission, Batch, BatchRow, PromptLogprobs, SamplingParams
@@ -86,13 +86,7 @@ def test_kernels_that_read_pages_pool_alike(tmp_path: Path) -> None:
     """On a CPU in Triton's interpreter."""
     pytest.importorskip("triton")
     model = save_model(tmp_path, "llama", num_hidden_layers=1)
-    runner, _ = start_runner(tmp_path)
-    if not torch.cuda.is_available():
-        runner.loaded.store.tables = runner.loaded.store.make_tables(8)
-        runner.compute.paged = runner.compute.make_paged()
-        assert runner.compute.paged is not None
-        buckets = runner.compute.paged.to_capture(8, with_adapters=True)
-        runner.compute.paged._captured = dict.fromkeys(buckets)
+    runner = start_paged_runner(tmp_path)
     driver = PoolingDriver(runner)
     prompts, pooling = prompts_of((1, 2, 18)), ("mean", "last", "mean")
     numbers = [
