@@ -276,6 +276,16 @@ class Gateway:
                 return
             await asyncio.sleep(0.02)
 
+    async def await_fingerprint(self, adapter: str | None) -> str | None:
+        """The fingerprint of answers by `adapter`. A server that has just started waits for it, as
+        long as for the first table: it comes with a worker's statistics."""
+        started = time.monotonic()
+        while (found := self.pipeline.fingerprint(adapter)) is None:
+            if time.monotonic() - started > 5 * UNHEARD_SECONDS:
+                break
+            await asyncio.sleep(0.02)
+        return found
+
     def find_adapter(self, model: str, others: Mapping[str, str]) -> str | None:
         """The adapter of a request that may name it in several fields; None is the base. `others`
         are the values of fields other than `model`: a name like `model`, or a registered adapter's

@@ -126,7 +126,8 @@ class Answering:
         """The answer to these choices."""
         gateway = self.gateway
         await self._await_ring(request)
-        form = replace(form, fingerprint=gateway.pipeline.fingerprint(asked[0].adapter))
+        fingerprint = gateway.await_fingerprint(asked[0].adapter)
+        form = replace(form, fingerprint=await until_gone(request, fingerprint))
         answer = gateway.open_answer(form, owner_of(request), asked)
         sending = gateway.send_requests(answer)
         return await answer_response(request, gateway.answers, answer, sending)
