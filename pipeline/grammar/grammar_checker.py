@@ -23,6 +23,8 @@ MOST_CHECKED = 256
 MOST_PLACES = 200
 """Most parts of a schema that are tried to find the one at fault: 0.3 ms each."""
 NO_TEXT = "it matches no text"
+UNMATCHED = re.compile(f"Unsatisfiable|without entries|{NO_TEXT}")
+"""In the reasons of schemas that no text matches: that of the whole names the property only."""
 EXCERPT = re.compile(r"(regex parse error:).*\nerror: ", re.DOTALL)
 
 REMEDIES = (
@@ -95,29 +97,34 @@ class GrammarChecker:
         try:
             self.check(json_schema_grammar(schema))
         except GrammarRefused as refused:
-            return refused.reason, refused.place or self.fault_place(schema, refused.reason)
+            if refused.place:
+                return refused.reason, refused.place
+            return self.innermost_fault(schema, refused.reason)
         return None
 
-    def fault_place(self, schema: object, reason: str) -> str:
-        """JSON pointer of the innermost part of a schema that is refused for this reason; "" if it
+    def innermost_fault(self, schema: object, reason: str) -> tuple[str, str]:
+        """The reason and JSON pointer of the innermost part of a schema that is refused for
+        `reason`, or that no text matches if `reason` says so of the whole. The pointer is "" if it
         is the schema as a whole."""
         try:
             parts = json.loads(schema) if isinstance(schema, str) else schema
         except (ValueError, RecursionError):  # which is the reason
-            return ""
+            return reason, ""
         if not isinstance(parts, dict):
-            return ""
+            return reason, ""
         shared = {key: parts[key] for key in ("$defs", "definitions") if key in parts}
-        found = ""
+        found = reason, ""
         for place, part in itertools.islice(subschemas(parts), 1, MOST_PLACES):
-            if not place.startswith(found):
+            if not place.startswith(found[1]):
                 continue
             try:
                 refers = shared if '"$ref"' in json.dumps(part) else {}
                 self.check(json_schema_grammar({**refers, **part}))
             except GrammarRefused as refused:
-                if refused.reason == reason:
-                    found = place
+                if refused.reason == reason or (
+                    UNMATCHED.search(reason) and UNMATCHED.search(refused.reason)
+                ):
+                    found = refused.reason, place
         return found
 
 

@@ -120,7 +120,7 @@ def _merged(schema: dict[str, Any], parts: list[dict[str, Any]]) -> set[int]:
             if id(part) in found:
                 continue
             found.add(id(part))
-            target = _target(schema, part)
+            target = target_of(schema, part)
             if target is None:  # another kind of reference, perhaps to any of them
                 return {id(one) for one in parts}
             waiting.append(target)
@@ -134,7 +134,7 @@ def _merges(part: Mapping[str, Any]) -> bool:
     return together + any(key in part for key in OF_OBJECTS) > 1
 
 
-def _target(schema: dict[str, Any], part: dict[str, Any]) -> dict[str, Any] | None:
+def target_of(schema: dict[str, Any], part: dict[str, Any]) -> dict[str, Any] | None:
     """The schema that a part refers to, or itself; None if it cannot be found."""
     reference = part.get("$ref")
     if reference is None:

@@ -13,6 +13,7 @@ from typing import Any
 from llguidance import StructTag, regex_to_lark
 from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
+from .endless import endless_place
 from .json_schema import close_objects, enforceable, most_optional, subschemas
 
 MOST_CHARACTERS = 64 * 1024
@@ -62,7 +63,7 @@ def json_schema_grammar(
     if not isinstance(schema, dict):
         raise GrammarRefused(f"a schema is a JSON object, not {_short(schema)}")
     usable = enforceable(schema)
-    check_size(usable)
+    check_schema(usable)
     close_objects(usable, all_of_them=is_closed)
     options: dict[str, Any] = {"whitespace_pattern": whitespace or WHITESPACE}
     if is_compact:
@@ -72,8 +73,9 @@ def json_schema_grammar(
     return _checked(f"start: %json {json.dumps(usable, ensure_ascii=False)}")
 
 
-def check_size(schema: Any) -> None:
-    """Raises `GrammarRefused` with the place of an object that has too many optional properties."""
+def check_schema(schema: dict[str, Any]) -> None:
+    """Raises `GrammarRefused` with the place of an object that has too many optional properties, or
+    of a part that makes every value endless."""
     for place, part in subschemas(schema):
         if (count := most_optional(part)) > MOST_OPTIONAL:
             raise GrammarRefused(
@@ -81,6 +83,12 @@ def check_size(schema: Any) -> None:
                 "required, or divide the object",
                 place,
             )
+    if (endless := endless_place(schema)) is not None:
+        raise GrammarRefused(
+            "it matches no text that ends: each value contains another one of the same schema. Let "
+            "it be left out, be null, or its list be empty",
+            endless,
+        )
 
 
 def json_object_grammar(*, whitespace: str | None = None, is_compact: bool = False) -> str:
@@ -179,7 +187,7 @@ def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> s
         if not isinstance(schema, dict):
             raise GrammarRefused("a schema is a JSON object", f"{place}/schema")
         try:
-            check_size(schema)
+            check_schema(schema)
         except GrammarRefused as refused:
             raise GrammarRefused(refused.reason, f"{place}/schema{refused.place}") from refused
         options = {"x-guidance": {"whitespace_pattern": WHITESPACE}}

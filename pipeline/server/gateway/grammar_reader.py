@@ -66,7 +66,7 @@ class GrammarReader:
                     raise _refusal(field, *fault) from refused
             reason, place = refused.reason, refused.place
             if wanted.kind == "json_schema" and not place:
-                place = checker.fault_place(wanted.value, reason)
+                reason, place = checker.innermost_fault(wanted.value, reason)
             raise _refusal(wanted.field, reason, place, wanted.kind == "grammar") from refused
         return text
 

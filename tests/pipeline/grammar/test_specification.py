@@ -231,6 +231,11 @@ def test_what_cannot_be_a_grammar_is_refused(make: Any, value: Any, reason: str)
         make(value)
 
 
+def node(inner: object, **more: object) -> dict[str, Any]:
+    """A schema of objects that have the property "next"."""
+    return {"type": "object", "properties": {"next": inner}, "required": ["next"], **more}
+
+
 @pytest.mark.parametrize(
     ("schema", "reason", "place"),
     [
@@ -249,6 +254,20 @@ def test_what_cannot_be_a_grammar_is_refused(make: Any, value: Any, reason: str)
         ({"enum": []}, "without entries", ""),
         ({"minLength": -1}, "minLength is -1; it must be a whole number from 0", ""),
         ({"anyOf": [many(300, "a"), many(300, "b")]}, "up to 490", ""),
+        (
+            node({"type": "string", "minLength": 2, "maxLength": 1}, type="object"),
+            "required property 'next'",
+            "/properties/next",
+        ),
+        (
+            {
+                "type": "array",
+                "items": {"allOf": [{"type": "null"}, {"type": "integer"}]},
+                "minItems": 1,
+            },
+            "Unsatisfiable",
+            "/items",
+        ),
     ],
 )
 def test_a_schema_at_fault_is_refused_with_its_place(
@@ -256,7 +275,50 @@ def test_a_schema_at_fault_is_refused_with_its_place(
 ) -> None:
     with pytest.raises(GrammarRefused, match=reason) as refused:
         checker.check(json_schema_grammar(schema))
-    assert checker.fault_place(schema, refused.value.reason) == place
+    assert checker.innermost_fault(schema, refused.value.reason)[1] == place
+
+
+ROOT = {"$ref": "#"}
+PAIRS = {"a": node({"$ref": "#/$defs/b"}), "b": node({"anyOf": [ROOT, {"$ref": "#/$defs/a"}]})}
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        (node(ROOT), "/properties/next"),
+        ({"type": "array", "items": ROOT, "minItems": 1}, "/items"),
+        ({"type": "array", "prefixItems": [{}, ROOT], "minItems": 2}, "/prefixItems/1"),
+        (
+            {"type": ["array", "object"], "minItems": 1, "items": ROOT, **node({**ROOT})}
+            | {"type": ["array", "object"]},
+            "/properties/next",
+        ),
+        ({"allOf": [{"$ref": "#/$defs/a"}], "$defs": PAIRS}, "/$defs/b/properties/next/anyOf/0"),
+        ({"anyOf": [ROOT, node(ROOT)]}, "/anyOf/0"),
+        (ROOT, ""),
+    ],
+)
+def test_a_schema_whose_values_never_end_is_refused(schema: dict[str, Any], place: str) -> None:
+    with pytest.raises(GrammarRefused, match="matches no text that ends") as refused:
+        json_schema_grammar(schema)
+    assert refused.value.place == place
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        node({"anyOf": [ROOT, {"type": "null"}]}),
+        node({"type": "array", "items": ROOT}),
+        node({"type": "array", "items": ROOT, "minItems": 1}, required=[]),
+        node(ROOT, type=["object", "string"]),
+        {"type": "array", "prefixItems": [{}, ROOT], "minItems": 1},
+        {"type": "array", "items": {"enum": [1]}, "minItems": 1},
+        node({"type": "object", "enum": [{"next": 1}], **node(ROOT)}),
+        {"$defs": PAIRS, "type": "integer"},
+    ],
+)
+def test_a_schema_that_contains_itself_and_can_end_is_taken(schema: dict[str, Any]) -> None:
+    json_schema_grammar(schema)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +364,7 @@ def test_a_multiple_that_takes_long_to_compile_is_refused(
 ) -> None:
     with pytest.raises(GrammarRefused, match=reason) as refused:
         checker.check(json_schema_grammar(schema))
-    assert checker.fault_place(schema, refused.value.reason).startswith(place)
+    assert checker.innermost_fault(schema, refused.value.reason)[1].startswith(place)
 
 
 def test_a_multiple_is_found_in_every_grammar(checker: GrammarChecker) -> None:
