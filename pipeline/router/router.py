@@ -341,8 +341,10 @@ class Router(Process):
         while True:
             now = self.clock()
             is_idle = not self.core.steps and not scheduler.running
-            # At rest the table is right at once; at work it is two seconds old at most.
+            # At rest table and counts are right at once; at work they are older.
             effects.adapters_changed |= is_idle and not was_idle
+            if is_idle and not was_idle:
+                self.publish_stats()
             was_idle = is_idle
             late = now - published_at >= TABLE_SECONDS
             moved |= effects.batch_changed

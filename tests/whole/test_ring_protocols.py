@@ -13,7 +13,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai.types.responses import Response
 from ring import BASE, Ring
+from waiting import wait_for
 
 pytestmark = pytest.mark.processes
 
@@ -99,8 +101,52 @@ def test_a_request_goes_on_from_a_response(ring: Ring, client: openai.OpenAI) ->
     unkept = client.responses.create(**GREEDY, input=SEA, max_output_tokens=1, store=False)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(unkept.id)
-    with pytest.raises(openai.BadRequestError, match="background"):
+    with pytest.raises(openai.BadRequestError, match="cannot cancel a synchronous response"):
         client.responses.cancel(second.id)
+
+
+def await_end(client: openai.OpenAI, response_id: str) -> Response:
+    def ended() -> Response | None:
+        response = client.responses.retrieve(response_id)
+        return None if response.status in ("queued", "in_progress") else response
+
+    return wait_for(ended, 60)
+
+
+def test_a_response_in_the_background_goes_on_without_a_client(
+    ring: Ring, client: openai.OpenAI
+) -> None:
+    begun = client.responses.create(**GREEDY, input=SEA, max_output_tokens=12, background=True)
+    assert begun.status == "queued" and begun.background and begun.output == []
+    response = await_end(client, begun.id)
+    assert response.status == "incomplete" and response.output_text == chat_text(ring)
+    more = {"extra_body": {"ignore_eos": True}, "background": True, "max_output_tokens": 60}
+    with client.responses.create(**GREEDY, **more, input=SEA, stream=True) as stream:
+        first = next(iter(stream))
+    assert first.type == "response.created"
+    usage = await_end(client, first.response.id).usage
+    assert usage is not None and usage.output_tokens == 60
+    with pytest.raises(openai.BadRequestError, match="background needs store"):
+        client.responses.create(**GREEDY, input=SEA, background=True, store=False)
+
+
+def test_a_response_in_the_background_is_cancelled(ring: Ring, client: openai.OpenAI) -> None:
+    more = {"extra_body": {"ignore_eos": True}, "background": True, "max_output_tokens": 2000}
+    begun = client.responses.create(**GREEDY, **more, input=SEA)
+    wait_for(lambda: client.responses.retrieve(begun.id).status == "in_progress", 60)
+    with pytest.raises(openai.ConflictError, match="still runs"):
+        client.responses.delete(begun.id)
+    for _ in range(2):
+        assert client.responses.cancel(begun.id).status == "cancelled"
+    ring.wait_idle()
+    assert client.responses.retrieve(begun.id).status == "cancelled"
+    client.responses.delete(begun.id)
+    with client.responses.create(**GREEDY, **more, input=SEA, stream=True) as stream:
+        response_id = next(e.response.id for e in stream if e.type == "response.created")
+        assert client.responses.cancel(response_id).status == "cancelled"
+        assert [event.type for event in stream][-1] == "response.failed"
+    with pytest.raises(openai.NotFoundError):
+        client.responses.cancel("resp_unknown")
 
 
 def test_logprobs_of_a_response_are_those_of_its_text(client: openai.OpenAI) -> None:
@@ -449,6 +495,14 @@ def test_what_routers_add_to_a_body_is_taken(ring: Ring) -> None:
     off = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "top_p": 1.0, "priority": 0}
     response = post(ring, "/v1/responses", **GREEDY, **off, input=SEA, stream=None, store=True)
     assert response["status"] == "completed"
+
+
+def test_an_invocation_is_a_chat_or_a_completion(ring: Ring) -> None:
+    chat = post(ring, "/invocations", model="pirate", messages=CHAT, temperature=0, max_tokens=12)
+    assert chat["choices"][0]["message"]["content"] == chat_text(ring)
+    text = post(ring, "/invocations", prompt="The sea", temperature=0, max_tokens=2)
+    assert text["choices"][0]["text"] == completion(ring, BASE, 2)
+    assert ring.http.post("/invocations", json={}).json()["error"]["param"] == "prompt"
 
 
 @pytest.mark.parametrize("name", ["tgi", "dummy"])

@@ -230,6 +230,19 @@ def test_a_restart_of_the_server_alone_breaks_connections_and_no_request(
     finish(ring, "-restarted", readings, undisturbed)
 
 
+def test_a_response_in_the_background_outlives_the_server(ring: Ring) -> None:
+    asked = {"model": BASE, "input": "Tell me about the sea.", "max_output_tokens": 200}
+    more = {"ignore_eos": True, "temperature": 0, "background": True}
+    begun = ring.http.post("/v1/responses", json={**asked, **more}).json()
+    path = f"/v1/responses/{begun['id']}"
+    wait_for(lambda: ring.http.get(path).json()["status"] == "in_progress", 60)
+    ring.kill("server")
+    ring.wait_ready()
+    wait_for(lambda: ring.http.get(path).json()["status"] == "incomplete", 60)
+    assert ring.http.get(path).json()["usage"]["output_tokens"] == 200
+    ring.wait_idle()
+
+
 def test_connections_wait_for_the_next_server(ring: Ring) -> None:
     ring.kill("server")
     for _ in range(5):

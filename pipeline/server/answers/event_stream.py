@@ -83,6 +83,9 @@ async def answer_response(
         reader = stack.enter_context(answers.reading(answer))
         if sending is not None:
             await sending
+        if answer.is_background and not form.is_streamed and delivered is None:
+            body = msgspec.json.encode(WHOLE[form.kind](answer))
+            return WholeAnswer(body, headers, stack.pop_all())
         if not form.is_streamed:
             body = await until_gone(request, _whole_body(reader))
             return WholeAnswer(body, headers, stack.pop_all())

@@ -37,6 +37,7 @@ from .streams import AnswerReader, AnswerStreams, Stream
 GRACE_SECONDS = 30.0
 """After a restart a client may come back for its answer this long; then the work is ended."""
 DISOWNED_KEPT = 1024
+CANCELLED = "the response was cancelled"
 
 
 class OpenAnswers:
@@ -58,7 +59,7 @@ class OpenAnswers:
         self._journal, self._post, self._report = journal, post, report
         self._counters = counters
         self.on_ended: Callable[[AnswerStreams], None] = lambda answer: None
-        """Called when all choices of an answer have finished."""
+        """Called when an answer has ended."""
         self.tokenizer: Tokenizer | None = None
         """The model's, set by the server before it is READY."""
         self.is_sealed = False
@@ -91,7 +92,10 @@ class OpenAnswers:
             self.streams[stream.request.request_id] = stream
 
     def _note_end(self, answer: AnswerStreams) -> None:
+        answer.tokenizer = self.tokenizer
         self.on_ended(answer)
+        if answer.is_background and not answer.readers:
+            self._close(answer)
 
     def find(self, answer_id: str, owner: bytes) -> AnswerStreams:
         """The open answer with this id. Raises `BadRequest` (404), also for that of another
@@ -109,7 +113,7 @@ class OpenAnswers:
     @contextlib.contextmanager
     def reading(self, answer: AnswerStreams) -> Iterator[AnswerReader]:
         """A client reads the answer. When the last one leaves, the answer is closed: it was read,
-        or nothing wants it any more."""
+        or nothing wants it any more. One in the background goes on to its end."""
         reader = AnswerReader(answer)
         answer.tokenizer = self.tokenizer
         answer.readers.append(reader)
@@ -117,8 +121,20 @@ class OpenAnswers:
             yield reader
         finally:
             answer.readers.remove(reader)
-            if not answer.readers:
+            if not answer.readers and not self._needs_no_client(answer):
                 self._close(answer)
+
+    def _needs_no_client(self, answer: AnswerStreams) -> bool:
+        return answer.is_background and not answer.has_ended
+
+    def cancel(self, answer: AnswerStreams) -> None:
+        """Ends an answer, also for the clients that read it."""
+        answer.is_cancelled = True
+        for stream in answer.streams:
+            if not stream.ended:
+                self._counters.ended.note_abandoned()
+                self._disown(stream.request.request_id)
+                stream.refuse(Refused(stream.request.request_id, 409, CANCELLED))
 
     def _close(self, answer: AnswerStreams) -> None:
         """Forgets an answer, and aborts those of its requests that run."""
@@ -155,7 +171,7 @@ class OpenAnswers:
             return None
         is_new = stream.put(delta)
         if delta.finish_reason and stream.ended:
-            if is_new:
+            if is_new and delta.request_id in self.streams:
                 self._journal.write(_ended(stream))
             self._post(AnswerHeard(delta.request_id))
         return stream if is_new else None
@@ -219,13 +235,24 @@ class OpenAnswers:
     @property
     def num_unclaimed(self) -> int:
         """Answers without a client."""
-        return sum(not answer.readers for answer in self._answers.values())
+        return len(self._unclaimed())
+
+    def _unclaimed(self) -> list[AnswerStreams]:
+        return [
+            answer
+            for answer in self._answers.values()
+            if not answer.readers and not self._needs_no_client(answer)
+        ]
 
     def abandon_unclaimed(self) -> None:
         """Gives up the answers whose clients have not come back."""
-        unclaimed = [answer for answer in self._answers.values() if not answer.readers]
+        unclaimed = self._unclaimed()
         for answer in unclaimed:
-            self._close(answer)
+            if answer.is_background:  # it had ended when the last server did
+                self._note_end(answer)
+            else:
+                self._close(answer)
+        unclaimed = [answer for answer in unclaimed if not answer.is_background]
         self._counters.abandoned += len(unclaimed)
         if unclaimed:
             given_up = counted(len(unclaimed), "request", "are")

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..http.bad_request import BadRequest, shortened
-from .responses_answer import answer_message, response_object
+from .responses_answer import answer_messages, response_object
 from .streams import AnswerStreams
 
 MOST_RESPONSES = 10_000
@@ -26,6 +26,7 @@ class StoredResponse(msgspec.Struct, frozen=True):
     conversation: bytes
     """The chat's messages before it, and its own."""
     item_ids: tuple[str, ...]
+    is_background: bool
 
     @property
     def num_bytes(self) -> int:
@@ -57,8 +58,9 @@ class ResponseStore:
         stored = StoredResponse(
             answer.owner,
             msgspec.json.encode(response),
-            msgspec.json.encode([*details.conversation, answer_message(response)]),
+            msgspec.json.encode([*details.conversation, *answer_messages(response)]),
             tuple(item["id"] for item in response["output"]),
+            details.is_background,
         )
         self._forget(answer.form.answer_id)
         self._responses[answer.form.answer_id] = stored

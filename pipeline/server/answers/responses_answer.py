@@ -14,26 +14,36 @@ from ..http.bad_request import BadRequest
 from .answer_format import LogprobQueue, chat_logprobs
 from .event_writer import EventWriter, named_events
 from .pieces import AnswerPiece, CallTracker, make_splitter
-from .streams import AnswerStreams, Stream
+from .streams import AnswerStreams, Stream, refusal_error
 
 Event: TypeAlias = tuple[str, dict[str, Any]]
 """An event's name and its data."""
+QUEUED, RUNNING = "queued", "in_progress"
+"""States of a response that has not ended."""
 INCOMPLETE = {"length": "max_output_tokens"}
 """Reasons of a response that is not whole, by finish reason."""
 
 
 def response_object(answer: AnswerStreams) -> dict[str, Any]:
-    """The whole response; one that still runs has no output."""
+    """The whole response; one that still runs, was cancelled or refused has no output."""
     (stream,) = answer.streams
     response = ResponseEvents(answer)
     if stream.finish_reason is not None:
         for delta in stream.deltas():
             response.put(delta)
+    elif answer.is_cancelled:
+        response.cancel()
+    elif stream.refusal is not None:
+        response.fail(refusal_error(stream.refusal, answer.form))
+    elif answer.is_background and not stream.num_tokens:
+        response.queue()
     return response.object()
 
 
-def answer_message(response: dict[str, Any]) -> dict[str, Any]:
-    """The output of a response as a chat's message."""
+def answer_messages(response: dict[str, Any]) -> list[dict[str, Any]]:
+    """The output of a response as a chat's message; none if it has no output."""
+    if not response["output"]:
+        return []
     text: list[str] = []
     reasoning: list[str] = []
     calls = []
@@ -51,7 +61,7 @@ def answer_message(response: dict[str, Any]) -> dict[str, Any]:
         message["reasoning_content"] = "".join(reasoning)
     if calls:
         message["tool_calls"] = calls
-    return message
+    return [message]
 
 
 def responses_events(
@@ -79,7 +89,7 @@ class ResponseEvents:
         self._open: dict[str, Any] | None = None
         """The last of the output, while more of it comes."""
         self._num_tokens = self._reasoning_tokens = 0
-        self._status = "in_progress"
+        self._status = RUNNING
         self._incomplete: str | None = None
         self._error: dict[str, Any] | None = None
 
@@ -87,7 +97,7 @@ class ResponseEvents:
 
     def object(self) -> dict[str, Any]:
         """The response as it stands."""
-        is_over = self._status != "in_progress"
+        is_over = self._status not in (QUEUED, RUNNING)
         return {
             "id": self._form.answer_id,
             "object": "response",
@@ -143,6 +153,14 @@ class ResponseEvents:
         self._status = "failed"
         self._error = {"code": "server_error", "message": error.reason}
         return [self._event("response.failed", response=self.object())]
+
+    def cancel(self) -> None:
+        """The response was ended by a client."""
+        self._status = "cancelled"
+
+    def queue(self) -> None:
+        """Its first token is still to come."""
+        self._status = QUEUED
 
     def _event(self, name: str, /, **data: Any) -> Event:
         self._number += 1

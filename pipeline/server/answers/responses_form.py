@@ -17,4 +17,6 @@ class ResponsesForm(msgspec.Struct, frozen=True, kw_only=True):
     not kept."""
     is_kept: bool = False
     """Whether a later request may go on from it."""
+    is_background: bool = False
+    """Whether it is made without a client that waits. Then it is kept."""
     with_logprobs: bool = False

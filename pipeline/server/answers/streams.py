@@ -197,9 +197,11 @@ class AnswerStreams:
         self.form, self.owner = form, owner
         self.tokenizer: Tokenizer | None = None
         """The model's, once a client reads it."""
+        self.is_cancelled = False
+        """Whether a client has ended it that need not have read it."""
         self.readers: list[AnswerReader] = []
         self.on_ended: Callable[[AnswerStreams], None] = lambda answer: None
-        """Called when the last choice has finished."""
+        """Called once `has_ended`."""
         self.streams = [
             Stream(request, self._waker(index), is_restored=is_restored)
             for index, request in enumerate(requests)
@@ -235,12 +237,23 @@ class AnswerStreams:
         def wake() -> None:
             for reader in self.readers:
                 reader.wake(index)
-            if self.streams[index].finish_reason is not None and all(
-                stream.finish_reason is not None for stream in self.streams
-            ):
+            if self.streams[index].ended and self.has_ended:
                 self.on_ended(self)
 
         return wake
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it is made without a client that reads it."""
+        return self.form.responses is not None and self.form.responses.is_background
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all choices have finished; if it is made in the background, or were refused."""
+        return all(
+            stream.finish_reason is not None or (self.is_background and stream.ended)
+            for stream in self.streams
+        )
 
     @property
     def prompt_tokens(self) -> int:
@@ -289,7 +302,7 @@ class AnswerReader:
                 if taken % TAKEN_AT_ONCE == 0:  # nothing above waits while there is more
                     await asyncio.sleep(0)
             if stream.refusal is not None:
-                raise _refused(stream.refusal, self.answer.form)
+                raise refusal_error(stream.refusal, self.answer.form)
 
     @property
     def output_tokens(self) -> int:
@@ -297,7 +310,8 @@ class AnswerReader:
         return sum(place.tokens for place in self.places)
 
 
-def _refused(refusal: Refused, form: Format) -> BadRequest:
+def refusal_error(refusal: Refused, form: Format) -> BadRequest:
+    """The router's refusal of a request, as the error of its answer."""
     param = {404: "model", 400: form.prompt_field}.get(refusal.status)
     code = refusal.code or (MODEL_NOT_FOUND if refusal.status == 404 else "")
     return BadRequest(refusal.reason, status=refusal.status, param=param, code=code)

@@ -94,6 +94,7 @@ class ResponsesBody(ModelBody, frozen=True, kw_only=True):
     instructions: str | None = None
     previous_response_id: Name | None = None
     store: bool = True
+    background: bool = False
     max_output_tokens: Count | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
@@ -129,6 +130,9 @@ class ResponsesBody(ModelBody, frozen=True, kw_only=True):
         for name in self.include or ():
             if name not in INCLUDED:
                 raise BadRequest(f"include has no {shortened(name)!r}", param="include")
+        if self.background and not self.store:
+            reason = "background needs store: true, or nobody could read the response"
+            raise BadRequest(reason, param="background")
 
     def chat(self, messages: list[dict[str, Any]]) -> ChatBody:
         """The chat that answers it. Raises `BadRequest` in the names of a chat's fields, which
@@ -173,7 +177,7 @@ class ResponsesBody(ModelBody, frozen=True, kw_only=True):
     def repeated(self) -> dict[str, Any]:
         """The fields of the response that repeat the request's."""
         return {
-            "background": False,
+            "background": self.background,
             "instructions": self.instructions,
             "max_output_tokens": self.max_output_tokens,
             "max_tool_calls": None,

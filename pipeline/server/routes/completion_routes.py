@@ -14,7 +14,7 @@ from ...runtime.clock import unix_time
 from ..answers.answer_format import Format
 from ..answers.event_id import read_event_id
 from ..answers.event_stream import REQUEST_ID, answer_response, until_gone
-from ..bodies.body import decode_body
+from ..bodies.body import decode_body, decode_object
 from ..bodies.openai_bodies import (
     DEFAULT_COMPLETION_TOKENS,
     ChatBody,
@@ -29,7 +29,7 @@ from .route_guard import RouteGuard
 
 
 class CompletionRoutes:
-    """POST /v1/chat/completions, POST /v1/completions, GET /v1/requests/ID."""
+    """POST /v1/chat/completions, /v1/completions and /invocations, GET /v1/requests/ID."""
 
     def __init__(self, answering: Answering, bodies: BodyReader) -> None:
         self._answering, self._gateway, self._bodies = answering, answering.gateway, bodies
@@ -38,31 +38,45 @@ class CompletionRoutes:
         return [
             Route("/v1/chat/completions", guard.user(self.chat), methods=["POST"]),
             Route("/v1/completions", guard.user(self.completions), methods=["POST"]),
+            Route("/invocations", guard.user(self.invoke), methods=["POST"]),
             Route("/v1/requests/{id:path}", guard.user(self.resume)),
         ]
 
     async def chat(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._bodies.read(request), ChatBody)
+        return await self._answer_chat(request, await self._bodies.read(request))
+
+    async def completions(self, request: HttpRequest) -> Response:
+        return await self._answer_completions(request, await self._bodies.read(request))
+
+    async def invoke(self, request: HttpRequest) -> Response:
+        """SageMaker's name of both."""
+        given = await self._bodies.read(request)
+        if "messages" in decode_object(given):
+            return await self._answer_chat(request, given)
+        return await self._answer_completions(request, given)
+
+    async def _answer_chat(self, request: HttpRequest, given: bytes) -> Response:
+        body = decode_body(given, ChatBody)
         form = self._form("chat", request, body)
         if (text := body.echoed_text) is not None:
             form = msgspec.structs.replace(form, echoes=(text,))
         return await self._answering.answer_chat(request, body, form)
 
-    async def completions(self, request: HttpRequest) -> Response:
-        body = decode_body(await self._bodies.read(request), CompletionBody)
+    async def _answer_completions(self, request: HttpRequest, given: bytes) -> Response:
+        body = decode_body(given, CompletionBody)
         body.check()
         answering, gateway = self._answering, self._gateway
         await answering.check_ready(request)
         adapter = await answering.find_adapter(request, body.model, body.adapters())
-        given = body.prompts()
-        answering.prompts.check_number(len(given), body.num_candidates)
+        asked = body.prompts()
+        answering.prompts.check_number(len(asked), body.num_candidates)
         most = body.max_tokens
         if most is None:
             most = gateway.defaults.max_new_tokens or DEFAULT_COMPLETION_TOKENS
         truncation = body.truncation(gateway.max_model_len, most)
         reading = answering.prompts.read(
             request,
-            given,
+            asked,
             "prompt",
             body.add_special_tokens is not False,
             suffix=body.suffix or "",
@@ -79,7 +93,7 @@ class CompletionRoutes:
                 form, num_best=body.n, hides_logprobs=body.logprobs is None
             )
         if body.echo:
-            texts = given if truncation is None else prompts
+            texts = asked if truncation is None else prompts
             echoes = tuple(self._text_of(text, body.skip_special_tokens) for text in texts)
             form = msgspec.structs.replace(form, echoes=echoes)
         return await answering.answer(request, body, form, adapter, prompts, params)

@@ -12,6 +12,7 @@ from ..answers.answer_format import Format
 from ..answers.response_store import ResponseStore
 from ..answers.responses_answer import response_object
 from ..answers.responses_form import ResponsesForm
+from ..answers.streams import AnswerStreams
 from ..bodies.body import decode_body
 from ..bodies.renamed import renamed
 from ..bodies.responses_body import CHAT_NAMES, ResponsesBody
@@ -51,6 +52,9 @@ class ResponsesRoutes:
             conversation = msgspec.json.decode(earlier.conversation)
         conversation += read_input(body.input, lambda given: self._store.find_item(given, owner))
         is_kept = body.store and self._store.is_on
+        if body.background and not is_kept:
+            reason = "background needs room for the response: see --response-store-mib"
+            raise BadRequest(reason, param="background")
         form = Format(
             kind="responses",
             answer_id=answer_id(request, "resp_"),
@@ -61,6 +65,7 @@ class ResponsesRoutes:
                 repeated=body.repeated(),
                 conversation=conversation if is_kept else [],
                 is_kept=is_kept,
+                is_background=body.background,
                 with_logprobs=body.with_logprobs,
             ),
         )
@@ -76,26 +81,39 @@ class ResponsesRoutes:
                 param="stream",
             )
         response_id, owner = request.path_params["id"], owner_of(request)
-        try:
-            stored = self._store.find(response_id, owner, "response_id")
-        except BadRequest as error:
-            try:
-                answer = self._gateway.answers.find(response_id, owner)
-            except BadRequest:
-                raise error from None
-            if answer.form.kind != "responses":
-                raise error from None
+        if (answer := self._running(response_id, owner)) is not None:
             return JSONResponse(response_object(answer))
+        stored = self._store.find(response_id, owner, "response_id")
         return Response(stored.response, media_type="application/json")
 
+    def _running(self, response_id: str, owner: bytes) -> AnswerStreams | None:
+        """A response that has not been answered yet; None if there is none."""
+        try:
+            answer = self._gateway.answers.find(response_id, owner)
+        except BadRequest:
+            return None
+        return answer if answer.form.kind == "responses" else None
+
     async def delete(self, request: HttpRequest) -> Response:
-        response_id = request.path_params["id"]
-        self._store.remove(response_id, owner_of(request))
+        response_id, owner = request.path_params["id"], owner_of(request)
+        if self._running(response_id, owner) is not None:
+            reason = "it still runs: cancel it (POST …/cancel), or close its connection"
+            raise BadRequest(reason, status=409, param="response_id")
+        self._store.remove(response_id, owner)
         return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
     async def cancel(self, request: HttpRequest) -> Response:
+        """Ends a response in the background. One that has ended stays as it is."""
+        response_id, owner = request.path_params["id"], owner_of(request)
+        answer = self._running(response_id, owner)
+        if answer is not None and answer.is_background:
+            self._gateway.answers.cancel(answer)
+        if answer is None or answer.is_background:
+            stored = self._store.find(response_id, owner, "response_id")
+            if stored.is_background:
+                return Response(stored.response, media_type="application/json")
         raise BadRequest(
-            "only a response with background: true can be cancelled, and there is none: close the "
-            "connection of a response to end it",
+            "cannot cancel a synchronous response, one without background: true: close its "
+            "connection to end it",
             param="response_id",
         )

@@ -110,6 +110,7 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("instructions", "previous_response_id", "user", "effort"), "a"),
     **dict.fromkeys(("safety_identifier", "prompt_cache_key"), "a"),
     "store": False,
+    "background": True,
     "max_output_tokens": 3,
     "text": {"format": {"type": "json_object"}},
     "format": {"type": "json_object"},

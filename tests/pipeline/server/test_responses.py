@@ -12,7 +12,7 @@ from loraconsole.pipeline.server.answers.answer_format import Format
 from loraconsole.pipeline.server.answers.response_store import ResponseStore
 from loraconsole.pipeline.server.answers.responses_answer import (
     ResponseEvents,
-    answer_message,
+    answer_messages,
     response_object,
 )
 from loraconsole.pipeline.server.answers.responses_form import ResponsesForm
@@ -232,7 +232,7 @@ def test_events_come_in_order_and_say_what_the_whole_says() -> None:
     assert {**last, "completed_at": 0} == {**whole, "completed_at": 0}
     assert whole["output"][0]["content"][0]["text"] == "Hello"
     assert whole["usage"]["input_tokens"] == 3 and whole["usage"]["output_tokens"] == 3
-    assert answer_message(whole) == {"role": "assistant", "content": "Hello"}
+    assert answer_messages(whole) == [{"role": "assistant", "content": "Hello"}]
 
 
 def test_an_answer_cut_off_is_incomplete() -> None:
