@@ -113,6 +113,9 @@ _started: list[str] = []
 
 
 def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    if event in ("os.kill", "os.killpg") and arguments[0] in (0, 1, -1, os.getpgrp()):
+        # As pid, 0 is the group of all that runs the tests: a test would end the whole run.
+        raise RuntimeError(f"{event} of {arguments[0]}, which is no process of a ring")
     if _is_watched and event in STARTS_A_PROCESS:
         _started.append(f"{event} {arguments[:2]}")
         raise RuntimeError("a test that starts a process needs the marker `processes`")

@@ -169,9 +169,10 @@ class PseudoTerminal:
         self.fd = -1
 
     def close(self) -> None:
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(self.pid, signal.SIGCONT)
-            os.kill(self.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):  # its exit code was read: the pid may be another's now
+            if self.is_alive:
+                os.kill(self.pid, signal.SIGCONT)
+                os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
         if self.fd >= 0:
             os.close(self.fd)

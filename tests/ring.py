@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from waiting import wait_for
 
 import loraconsole.pipeline.adapters
 from loraconsole.console.client.remote import Remote
@@ -128,7 +129,8 @@ class Ring:
         return max((int(pid) for pid in found.split() if start_ticks(int(pid))), default=0)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
-        pid = self.process(name)["pid"]
+        """Sends a signal to a process, once it runs. Returns its pid."""
+        pid = wait_for(lambda: self.process(name)["pid"])
         os.kill(pid, number)
         return pid
 

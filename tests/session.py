@@ -83,7 +83,8 @@ class Session:
         raise AssertionError("it does not end")
 
     def close(self) -> None:
-        with suppress(ProcessLookupError, ChildProcessError):
+        with suppress(ChildProcessError):  # its exit code was read: the pid may be another's now
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
         os.close(self.fd)
