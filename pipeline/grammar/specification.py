@@ -51,9 +51,9 @@ def json_schema_grammar(
 ) -> str:
     """The grammar of the JSON texts that a schema (an object, true, or either as text) describes.
 
-    `whitespace` is a regular expression for the white space between their parts, `is_compact`
-    allows none. Objects have only the properties that their schema lists, unless it says more of
-    others or is merged with other schemas; with `is_closed`, then too, unless it has
+    `whitespace` is a regular expression for the white space between their parts; an empty one, or
+    `is_compact`, allows none. Objects have only the properties that their schema lists, unless it
+    says more of others or is merged with other schemas; with `is_closed`, then too, unless it has
     additionalProperties. Raises `GrammarRefused`.
     """
     if isinstance(schema, str):
@@ -66,7 +66,7 @@ def json_schema_grammar(
     check_schema(usable)
     close_objects(usable, all_of_them=is_closed)
     options: dict[str, Any] = {"whitespace_pattern": whitespace or WHITESPACE}
-    if is_compact:
+    if is_compact or whitespace == "":
         options = {"whitespace_flexible": False}
     own = usable.get("x-guidance")
     usable["x-guidance"] = options | (own if isinstance(own, dict) else {})

@@ -51,7 +51,7 @@ class CompletionRoutes:
     async def invoke(self, request: HttpRequest) -> Response:
         """SageMaker's name of both."""
         given = await self._bodies.read(request)
-        if "messages" in decode_object(given):
+        if decode_object(given).get("messages") is not None:
             return await self._answer_chat(request, given)
         return await self._answer_completions(request, given)
 

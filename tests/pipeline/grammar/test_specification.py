@@ -64,6 +64,7 @@ def test_white_space_is_bounded_or_as_asked() -> None:
     assert matches(compact, '{"name":"A"}') and not matches(compact, '{"name": "A"}')
     own = json_schema_grammar(PERSON, whitespace="_")
     assert matches(own, '{"name":_"A"}') and not matches(own, '{"name": "A"}')
+    assert json_object_grammar(whitespace="") == json_object_grammar(is_compact=True)
     assert not matches(json_object_grammar(is_compact=True), '{"a": 1}')
     assert matches(json_object_grammar(), '{"a": 1}') and not matches(json_object_grammar(), "[1]")
 

@@ -138,7 +138,12 @@ def test_a_stop_token_that_the_model_cannot_say_is_refused(ring: Ring) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v1/absent", 404), ("POST", "/v1/moderations", 404), ("GET", "/v1/completions", 405)],
+    [
+        ("GET", "/v1/absent", 404),
+        ("POST", "/v1/moderations", 404),
+        ("GET", "/v1/completions", 405),
+        ("PUT", "/v1/responses/x", 405),
+    ],
 )
 def test_unknown_routes_and_methods_have_openais_error(
     ring: Ring, method: str, path: str, status: int
@@ -147,7 +152,21 @@ def test_unknown_routes_and_methods_have_openais_error(
     assert response.status_code == status
     error = response.json()["error"]
     assert error["code"] == status and path in error["message"]
-    assert status == 404 or response.headers["allow"] == "POST"
+    allowed = "POST" if path == "/v1/completions" else "DELETE, GET, HEAD"
+    assert status == 404 or response.headers["allow"] == allowed
+    assert status == 404 or error["message"].endswith(f"allowed: {allowed}")
+
+
+def test_null_does_not_choose_whose_body_it_is(ring: Ring) -> None:
+    body = {"prompt": "ab", "messages": None, "max_tokens": 2, "temperature": 0}
+    answer = ring.http.post("/invocations", json=body)
+    assert (
+        answer.json()["choices"][0]["text"]
+        == complete(ring, max_tokens=2).json()["choices"][0]["text"]
+    )
+    parameters = {"max_new_tokens": 2}
+    asked = {"inputs": "ab", "text": None, "sampling_params": None, "parameters": parameters}
+    assert "generated_text" in ring.http.post("/generate", json=asked).text
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/generate"])
@@ -258,6 +277,13 @@ def test_the_admin_key_is_one_of_its_own(tiny: str, tmp_path: Path) -> None:
         for key, status in ((None, 401), ("user", 200), ("operator", 200)):
             headers = {"authorization": f"Bearer {key}"} if key else {}
             assert ring.http.get("/v1/models", headers=headers).status_code == status
+        for path, more, field in (  # a name that is too long is found in its field
+            ("/v1/load_lora_adapter", {"lora_path": "/x"}, "lora_name"),
+            ("/unload_lora_adapter", {}, "lora_name"),
+            ("/v1/adapters", {"path": "/x"}, "name"),
+        ):
+            response = ring.http.post(path, json={**more, field: "x" * 300}, headers=headers)
+            assert response.status_code == 400 and response.json()["error"]["param"] == field
 
 
 def test_a_token_without_an_embedding_is_refused_for_its_request_alone(tmp_path: Path) -> None:
