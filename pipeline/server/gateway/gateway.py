@@ -214,7 +214,7 @@ class Gateway:
         if stream := self.answers.streams.get(refused.request_id):
             self.counters.errors += 1
             self.counters.queue_refusals += refused.status == 429
-            self.counters.ended.note_refused(refused.status)
+            self.counters.ended.note_refused(refused.status, has_begun=stream.num_tokens > 0)
             stream.refuse(refused)
 
     def send_all_again(self) -> None:

@@ -6,12 +6,14 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from ring import Ring
 from tiny_llama import CONFIG
+from waiting import wait_for
 
 from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
@@ -101,6 +103,66 @@ def test_a_full_queue_says_429_and_everybody_else_is_served(ring: Ring) -> None:
     assert set(statuses) == {200, 429}
     assert statuses.count(200) >= 4
     ring.wait_idle()
+
+
+def respond(ring: Ring, answer_id: str, **more: object) -> httpx.Response:
+    """A response in the background."""
+    body = {"input": "ab", "max_output_tokens": 8, "background": True, "ignore_eos": True} | more
+    return ring.http.post("/v1/responses", json=body, headers={"x-request-id": answer_id})
+
+
+def status_of(ring: Ring, answer_id: str) -> str | None:
+    """The state of a response; None if it is not kept."""
+    found = ring.http.get(f"/v1/responses/{answer_id}")
+    assert found.status_code in (200, 404), found.text
+    return found.json()["status"] if found.status_code == 200 else None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_in_the_background_that_is_refused_is_not_kept(ring: Ring, stream: bool) -> None:
+    name = f"long-{stream}"
+    response = respond(ring, name, stream=stream, max_output_tokens=400)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+    assert status_of(ring, name) is None
+    asked: dict[str, int] = {}
+
+    def ask(number: int) -> None:
+        one = f"{name}-{number}"
+        asked[one] = respond(ring, one, stream=stream, max_output_tokens=100).status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(ask, range(12)))
+    ring.wait_idle()
+    assert set(asked.values()) == {200, 429}
+    for one, status in asked.items():
+        assert status_of(ring, one) == ("incomplete" if status == 200 else None)
+
+
+def test_the_id_of_a_kept_response_is_not_given_again(ring: Ring) -> None:
+    assert respond(ring, "mine").status_code == 200
+    wait_for(lambda: status_of(ring, "mine") == "incomplete")
+    kept = ring.http.get("/v1/responses/mine").json()
+    for more in (
+        {},
+        {"background": False},
+        {"stream": True},
+        {"store": False, "background": False},
+    ):
+        again = respond(ring, "mine", **more)
+        assert again.status_code == 409
+        error = again.json()["error"]
+        assert error["param"] == "X-Request-Id" and "is taken" in error["message"]
+    assert ring.http.get("/v1/responses/mine").json() == kept
+    ring.http.delete("/v1/responses/mine")
+    assert respond(ring, "mine").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["a/b", "/", ".", ".."])
+def test_an_id_that_no_path_can_name_is_refused_for_a_response(ring: Ring, name: str) -> None:
+    response = respond(ring, name)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "X-Request-Id"
 
 
 def test_a_body_that_no_queue_would_hold_is_refused_for_good(ring: Ring) -> None:
@@ -268,6 +330,7 @@ def test_the_admin_key_is_one_of_its_own(tiny: str, tmp_path: Path) -> None:
     with Ring(
         tmp_path / "r",
         *("--dummy", "--model", tiny, "--api-key", "user", "--admin-key", "operator"),
+        *("--response-store-mib", "0"),
     ) as ring:
         body = {"name": "x", "path": "/nowhere"}
         for key, status in ((None, 401), ("user", 401), ("operator", 400)):
@@ -284,6 +347,9 @@ def test_the_admin_key_is_one_of_its_own(tiny: str, tmp_path: Path) -> None:
         ):
             response = ring.http.post(path, json={**more, field: "x" * 300}, headers=headers)
             assert response.status_code == 400 and response.json()["error"]["param"] == field
+        body = {"input": "ab", "max_output_tokens": 2}
+        response = ring.http.post("/v1/responses", json=body, headers=headers)
+        assert response.json()["store"] is False  # there is no room for any
 
 
 def test_a_token_without_an_embedding_is_refused_for_its_request_alone(tmp_path: Path) -> None:
