@@ -50,6 +50,10 @@ class ResponseStore:
     def is_on(self) -> bool:
         return self._most_bytes > 0
 
+    def has_room_for(self, *parts: object) -> bool:
+        """Whether a response that has these parts, as JSON, may be kept beside no other."""
+        return self.is_on and sum(map(len, map(msgspec.json.encode, parts))) <= self._most_bytes
+
     def put(self, answer: AnswerStreams) -> None:
         """Keeps an answer that has ended, if it is a response that is to be kept."""
         details = answer.form.responses

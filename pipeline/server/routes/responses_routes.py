@@ -53,7 +53,8 @@ class ResponsesRoutes:
         if body.previous_response_id is not None:
             conversation = self._conversation(body.previous_response_id, owner)
         conversation += read_input(body.input, lambda given: self._store.find_item(given, owner))
-        is_kept = body.store and self._store.is_on
+        repeated = body.repeated()
+        is_kept = body.store and self._store.has_room_for(conversation, repeated)
         if body.background and not is_kept:
             reason = "background needs room for the response: see --response-store-mib"
             raise BadRequest(reason, param="background")
@@ -64,7 +65,7 @@ class ResponsesRoutes:
             created=int(unix_time()),
             is_streamed=body.stream,
             responses=ResponsesForm(
-                repeated=body.repeated() | {"store": is_kept},
+                repeated=repeated | {"store": is_kept},
                 conversation=conversation if is_kept else [],
                 is_kept=is_kept,
                 is_background=body.background,

@@ -328,6 +328,13 @@ def test_a_kept_id_is_taken_for_every_key() -> None:
     assert store.find_item(item_id, b"me") == found[0]
 
 
+def test_what_is_longer_than_all_the_room_is_not_kept() -> None:
+    store = ResponseStore(1000)
+    assert store.has_room_for(["x" * 400], {"a": "x" * 400})
+    assert not store.has_room_for(["x" * 500], {"a": "x" * 500})
+    assert not ResponseStore(0).has_room_for([])
+
+
 def test_nothing_is_kept_without_room() -> None:
     store = ResponseStore(0)
     store.put(answer_of(["x"]))

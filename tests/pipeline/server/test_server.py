@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -120,7 +121,7 @@ def status_of(ring: Ring, answer_id: str) -> str | None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_response_in_the_background_that_is_refused_is_not_kept(ring: Ring, stream: bool) -> None:
-    name = f"long-{stream}"
+    name = f"long-{secrets.token_hex(4)}"
     response = respond(ring, name, stream=stream, max_output_tokens=400)
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "context_length_exceeded"
@@ -129,14 +130,14 @@ def test_a_response_in_the_background_that_is_refused_is_not_kept(ring: Ring, st
 
     def ask(number: int) -> None:
         one = f"{name}-{number}"
-        asked[one] = respond(ring, one, stream=stream, max_output_tokens=100).status_code
+        asked[one] = respond(ring, one, stream=stream, max_output_tokens=150).status_code
 
-    with ThreadPoolExecutor(12) as pool:
-        list(pool.map(ask, range(12)))
-    ring.wait_idle()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(ask, range(16)))
     assert set(asked.values()) == {200, 429}
     for one, status in asked.items():
-        assert status_of(ring, one) == ("incomplete" if status == 200 else None)
+        expected = "incomplete" if status == 200 else None
+        wait_for(lambda one=one, expected=expected: status_of(ring, one) == expected, 60)
 
 
 def test_the_id_of_a_kept_response_is_not_given_again(ring: Ring) -> None:
@@ -226,6 +227,8 @@ def test_null_does_not_choose_whose_body_it_is(ring: Ring) -> None:
         answer.json()["choices"][0]["text"]
         == complete(ring, max_tokens=2).json()["choices"][0]["text"]
     )
+    missing = ring.http.post("/invocations", json={"max_tokens": 2})
+    assert missing.status_code == 400 and "messages" in missing.text and "prompt" in missing.text
     parameters = {"max_new_tokens": 2}
     asked = {"inputs": "ab", "text": None, "sampling_params": None, "parameters": parameters}
     assert "generated_text" in ring.http.post("/generate", json=asked).text
@@ -270,6 +273,23 @@ def test_each_event_has_the_usage_where_that_is_asked_for(ring: Ring) -> None:
 
 def test_an_empty_prompt_is_refused(ring: Ring) -> None:
     assert complete(ring, prompt="").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "reason"),
+    [
+        ("/v1/embeddings", {"input": ["a"] * 2049}, "input", "input has 2049 prompts; a body"),
+        ("/v1/completions", {"prompt": ["a"] * 99, "n": 99}, "n", "99 prompts and n is 99; a body"),
+        ("/generate", {"text": ["a"] * 2000}, "text", "text has 2000 prompts; a body"),
+    ],
+)
+def test_too_many_requests_in_a_body_are_counted_by_their_fields(
+    ring: Ring, path: str, body: dict[str, object], param: str, reason: str
+) -> None:
+    response = ring.http.post(path, json=body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == param and reason in error["message"]
 
 
 def test_adapters_of_a_model_without_any_are_unknown(ring: Ring) -> None:
