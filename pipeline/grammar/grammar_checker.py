@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher
@@ -13,9 +14,9 @@ from llguidance.numpy import fill_next_token_bitmask
 from numpy.typing import NDArray
 
 from .compile_cost import cost_fault
-from .json_schema import subschemas
+from .json_schema import References, subschemas
 from .matcher import DEAD_END, compile_grammar, reason_of
-from .specification import GrammarRefused, json_schema_grammar
+from .specification import GrammarRefused, TooLong, json_schema_grammar
 from .vocabulary import Vocabulary
 
 MOST_CHECKED = 256
@@ -23,18 +24,35 @@ MOST_CHECKED = 256
 MOST_PLACES = 200
 """Most parts of a schema that are tried to find the one at fault: 0.3 ms each."""
 NO_TEXT = "it matches no text"
+SHARED = ("$defs", "definitions")
+"""Keywords of schemas that are used by references."""
 UNMATCHED = re.compile(f"Unsatisfiable|without entries|{NO_TEXT}")
 """In the reasons of schemas that no text matches: that of the whole names the property only."""
 EXCERPT = re.compile(r"(regex parse error:).*\nerror: ", re.DOTALL)
 
 REMEDIES = (
+    (re.compile(r" while processing json-schema:\S*"), ""),
+    (
+        re.compile(r"regex parse error: exceed the maximum number of nested.*"),
+        "a pattern is nested more than 250 deep, or minimum or maximum has about as many decimal "
+        "places",
+    ),
+    (
+        re.compile(r"Failed to generate regex for (float|integer) range.*"),
+        "minimum or maximum is too large or too small to be enforced",
+    ),
+    (
+        re.compile(r"Resource '(.*?)' is not present in a registry.*"),
+        r" is another document, and references to others are not followed",
+    ),
+    (re.compile(r"Regex is empty.*"), NO_TEXT),
     (
         re.compile(r"oneOf constraints are not supported.*"),
         "oneOf cannot be enforced where its parts may overlap: use anyOf",
     ),
     (
         re.compile(r"Unimplemented keys: \[(.*)\]"),
-        r"\1 cannot be enforced: leave it out, or describe with other keywords what may come",
+        r"\1 cannot be enforced: describe with other keywords what may come",
     ),
     (re.compile(r"anyOf is empty"), "an enum or anyOf without entries allows no value"),
     (
@@ -97,7 +115,7 @@ class GrammarChecker:
         try:
             self.check(json_schema_grammar(schema))
         except GrammarRefused as refused:
-            if refused.place:
+            if refused.place or isinstance(refused, TooLong):
                 return refused.reason, refused.place
             return self.innermost_fault(schema, refused.reason)
         return None
@@ -112,20 +130,44 @@ class GrammarChecker:
             return reason, ""
         if not isinstance(parts, dict):
             return reason, ""
-        shared = {key: parts[key] for key in ("$defs", "definitions") if key in parts}
-        found = reason, ""
-        for place, part in itertools.islice(subschemas(parts), 1, MOST_PLACES):
-            if not place.startswith(found[1]):
-                continue
-            try:
-                refers = shared if '"$ref"' in json.dumps(part) else {}
-                self.check(json_schema_grammar({**refers, **part}))
-            except GrammarRefused as refused:
-                if refused.reason == reason or (
-                    UNMATCHED.search(reason) and UNMATCHED.search(refused.reason)
-                ):
-                    found = refused.reason, place
-        return found
+        references = References(parts)
+        places = dict(itertools.islice(subschemas(parts), MOST_PLACES))
+        place_of = {id(part): place for place, part in places.items()}
+        shared = {key: parts[key] for key in SHARED if key in parts}
+        found, tried = (reason, ""), {""}
+        while True:
+            for place, part in places.items():
+                if place not in tried and _is_inside(place, found[1]):
+                    tried.add(place)
+                    if fault := self._fault_like(reason, shared, part):
+                        found = fault, place
+            # What several parts share is at fault where a reference leads to it.
+            target = references.target_of(places[found[1]])
+            place = place_of.get(id(target), found[1])
+            if target is None or place in tried:
+                return found
+            tried.add(place)
+            fault = self._fault_like(reason, shared, target)
+            if not fault:
+                return found
+            found = fault, place
+
+    def _fault_like(self, reason: str, shared: dict[str, Any], part: dict[str, Any]) -> str:
+        """Why a part of a schema is refused, if for `reason`, or if no text matches it as well; ""
+        otherwise."""
+        refers = shared if '"$ref"' in json.dumps(part) else {}
+        try:
+            self.check(json_schema_grammar({**refers, **part}))
+        except GrammarRefused as refused:
+            are_unmatched = UNMATCHED.search(reason) and UNMATCHED.search(refused.reason)
+            return refused.reason if are_unmatched or refused.reason == reason else ""
+        return ""
+
+
+def _is_inside(place: str, outer: str) -> bool:
+    """Whether a part of a schema is in another one, and not among those that it shares."""
+    step = place.removeprefix(outer).split("/")
+    return place.startswith(f"{outer}/") and step[1] not in SHARED
 
 
 def readable(reason: str) -> str:

@@ -114,13 +114,14 @@ def close_objects(schema: dict[str, Any], *, all_of_them: bool = False) -> None:
 def _merged(schema: dict[str, Any], parts: list[dict[str, Any]]) -> set[int]:
     """The ids of schemas that describe one value together with others, and of all in them."""
     found: set[int] = set()
+    references = References(schema)
     waiting = [part for part in parts if _merges(part)]
     while waiting:
         for _, part in subschemas(waiting.pop()):
             if id(part) in found:
                 continue
             found.add(id(part))
-            target = target_of(schema, part)
+            target = references.target_of(part)
             if target is None:  # another kind of reference, perhaps to any of them
                 return {id(one) for one in parts}
             waiting.append(target)
@@ -134,18 +135,34 @@ def _merges(part: Mapping[str, Any]) -> bool:
     return together + any(key in part for key in OF_OBJECTS) > 1
 
 
-def target_of(schema: dict[str, Any], part: dict[str, Any]) -> dict[str, Any] | None:
-    """The schema that a part refers to, or itself; None if it cannot be found."""
-    reference = part.get("$ref")
-    if reference is None:
-        return part
-    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
-        return None
-    found: Any = schema
-    for step in reference.split("/")[1:]:
-        name = unquote(step).replace("~1", "/").replace("~0", "~")
-        if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
-            found = found[int(name)]
-        else:
-            found = found.get(name) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else None
+class References:
+    """What the references in a schema lead to."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
+        named = ((part.get("$anchor"), part) for _, part in subschemas(schema))
+        self._anchors = {f"#{name}": part for name, part in named if isinstance(name, str)}
+        own = schema.get("$id")
+        self._id = own.removesuffix("#") if isinstance(own, str) else ""
+
+    def target_of(self, part: dict[str, Any]) -> dict[str, Any] | None:
+        """The schema that a part refers to, or itself; None if it cannot be found."""
+        reference = part.get("$ref")
+        if reference is None:
+            return part
+        if not isinstance(reference, str):
+            return None
+        if self._id:
+            reference = reference.removeprefix(self._id) or "#"
+        if reference in self._anchors:
+            return self._anchors[reference]
+        if reference != "#" and not reference.startswith("#/"):
+            return None
+        found: Any = self._schema
+        for step in reference.split("/")[1:]:
+            name = unquote(step).replace("~1", "/").replace("~0", "~")
+            if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+                found = found[int(name)]
+            else:
+                found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else None

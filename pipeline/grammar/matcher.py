@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +24,35 @@ LIMITS = LLParserLimits(
 llguidance's own limits, at which an ambiguous grammar took 50 ms."""
 
 
+SHALLOW_CHARACTERS = 2048
+"""Longest grammar that is compiled on any thread's stack."""
+STACK_BYTES = 256 << 20
+"""Stack for longer ones: llguidance compiles by recursion, a level for each rule or reference and
+each bracket, with up to 10 KB of stack. Most of it is never used, and is no memory then."""
+
+
 def compile_grammar(text: str, vocabulary: Vocabulary) -> LLMatcher:
     """A matcher at the grammar's beginning. If the grammar cannot be compiled, its `get_error` has
     the reason, and it allows only the end."""
-    return LLMatcher(vocabulary.library, text, log_level=0, limits=LIMITS)
+    compile_it = functools.partial(LLMatcher, vocabulary.library, text, log_level=0, limits=LIMITS)
+    return compile_it() if len(text) <= SHALLOW_CHARACTERS else _on_large_stack(compile_it)
+
+
+def _on_large_stack(work: Callable[[], LLMatcher]) -> LLMatcher:
+    """The result of `work`, in a thread that is made for it."""
+    with ONE_SIZE:
+        usual = threading.stack_size(STACK_BYTES)
+        try:
+            pool = ThreadPoolExecutor(1, "compile")
+            done = pool.submit(work)  # which starts the thread
+        finally:
+            threading.stack_size(usual)
+    with pool:
+        return done.result()
+
+
+ONE_SIZE = threading.Lock()
+"""Held while the stack of new threads has another size."""
 
 
 DEAD_END = "no token of the model continues the text"

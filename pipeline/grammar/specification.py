@@ -13,13 +13,16 @@ from typing import Any
 from llguidance import StructTag, regex_to_lark
 from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
-from .endless import endless_place
+from .endless import circular_place, endless_place
 from .json_schema import close_objects, enforceable, most_optional, subschemas
 
 MOST_CHARACTERS = 64 * 1024
-"""Longest schema or grammar: 60 ms to compile for ordinary ones of this length."""
+"""Longest schema, expression or grammar, as JSON without blanks, and longest choices together:
+60 ms to compile for ordinary ones of this length."""
 MOST_FRAMED = 4 * MOST_CHARACTERS
-"""Longest grammar with what is written here around the schemas of tools."""
+"""Longest grammar with what is written here around them."""
+MOST_NESTED = 100
+"""Most objects and lists inside one another in a schema that comes as text; 128 in llguidance."""
 MOST_OPTIONAL = 490
 """Most properties in a row that may be left out: four items of a parser that has 2 000."""
 WHITESPACE = r"( |\r?\n[ \t]{0,32})"
@@ -39,6 +42,10 @@ class GrammarRefused(ValueError):
         self.reason, self.place = reason, place
 
 
+class TooLong(GrammarRefused):
+    """The request's form is too long as a whole."""
+
+
 # --- JSON ---------------------------------------------------------------------------------------
 
 
@@ -51,9 +58,9 @@ def json_schema_grammar(
 ) -> str:
     """The grammar of the JSON texts that a schema (an object, true, or either as text) describes.
 
-    `whitespace` is a regular expression for the white space between their parts, `is_compact`
-    allows none. Objects have only the properties that their schema lists, unless it says more of
-    others or is merged with other schemas; with `is_closed`, then too, unless it has
+    `whitespace` is a regular expression for the white space between their parts; an empty one, or
+    `is_compact`, allows none. Objects have only the properties that their schema lists, unless it
+    says more of others or is merged with other schemas; with `is_closed`, then too, unless it has
     additionalProperties. Raises `GrammarRefused`.
     """
     if isinstance(schema, str):
@@ -62,20 +69,21 @@ def json_schema_grammar(
         schema = {}
     if not isinstance(schema, dict):
         raise GrammarRefused(f"a schema is a JSON object, not {_short(schema)}")
+    check_together([schema])
     usable = enforceable(schema)
     check_schema(usable)
     close_objects(usable, all_of_them=is_closed)
     options: dict[str, Any] = {"whitespace_pattern": whitespace or WHITESPACE}
-    if is_compact:
+    if is_compact or whitespace == "":
         options = {"whitespace_flexible": False}
     own = usable.get("x-guidance")
     usable["x-guidance"] = options | (own if isinstance(own, dict) else {})
-    return _checked(f"start: %json {json.dumps(usable, ensure_ascii=False)}")
+    return framed_grammar(f"start: %json {json.dumps(usable, ensure_ascii=False)}")
 
 
 def check_schema(schema: dict[str, Any]) -> None:
-    """Raises `GrammarRefused` with the place of an object that has too many optional properties, or
-    of a part that makes every value endless."""
+    """Raises `GrammarRefused` with the place of an object that has too many optional properties, of
+    a part that refers to itself, or of one that makes every value endless."""
     for place, part in subschemas(schema):
         if (count := most_optional(part)) > MOST_OPTIONAL:
             raise GrammarRefused(
@@ -83,6 +91,10 @@ def check_schema(schema: dict[str, Any]) -> None:
                 "required, or divide the object",
                 place,
             )
+    if (circular := circular_place(schema)) is not None:
+        raise GrammarRefused(
+            "its references lead back to itself, so that they describe no value", circular
+        )
     if (endless := endless_place(schema)) is not None:
         raise GrammarRefused(
             "it matches no text that ends: each value contains another one of the same schema. Let "
@@ -97,10 +109,19 @@ def json_object_grammar(*, whitespace: str | None = None, is_compact: bool = Fal
 
 
 def _parsed(schema: str) -> Any:
+    if len(schema) > MOST_FRAMED:  # blanks do not count below
+        raise _too_long(len(schema))
     try:
-        return json.loads(schema)
+        found = json.loads(schema)
     except (ValueError, RecursionError) as error:
         raise GrammarRefused(f"it is not JSON: {error}") from error
+    level = [found]
+    for _ in range(MOST_NESTED):
+        lists = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for each in lists for one in each if isinstance(one, (dict, list))]
+        if not level:
+            return found
+    raise GrammarRefused(f"more than {MOST_NESTED} objects and lists inside one another")
 
 
 # --- others -------------------------------------------------------------------------------------
@@ -111,15 +132,19 @@ def regex_grammar(pattern: str) -> str:
     digit. Raises `GrammarRefused`."""
     if not pattern:
         raise GrammarRefused("the regular expression is empty")
-    return _checked(f"start: /{regex_to_lark(pattern, 'd')}/")
+    if len(pattern) > MOST_CHARACTERS:
+        raise _too_long(len(pattern))
+    return framed_grammar(f"start: /{regex_to_lark(pattern, 'd')}/")
 
 
 def choice_grammar(choices: Sequence[str]) -> str:
     """The grammar of exactly these texts. Raises `GrammarRefused`."""
     if not choices or not all(choices):
         raise GrammarRefused("a choice takes at least one text, none of them empty")
+    if (total := sum(map(len, choices))) > MOST_CHARACTERS:
+        raise _too_long(total)
     texts = "\n  | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
-    return _checked(f"start: CHOICE\nCHOICE: {texts}")
+    return framed_grammar(f"start: CHOICE\nCHOICE: {texts}")
 
 
 def own_grammar(text: str) -> str:
@@ -128,11 +153,11 @@ def own_grammar(text: str) -> str:
     if not text.strip():
         raise GrammarRefused("the grammar is empty")
     if len(text) > MOST_CHARACTERS:  # converting takes time, too
-        raise _too_long(text)
+        raise _too_long(len(text))
     if "::=" not in text:
-        return _checked(text)
+        return framed_grammar(text)
     try:
-        return _checked(any_to_lark(text))
+        return framed_grammar(any_to_lark(text))
     except GrammarRefused:
         raise
     except (GbnfToLarkError, RecursionError) as error:
@@ -142,22 +167,25 @@ def own_grammar(text: str) -> str:
 
 
 def framed_grammar(text: str) -> str:
-    """The same of a text that is written here around schemas, in Lark. Raises `GrammarRefused` if
-    it is too long."""
+    """The grammar of a text in Lark, in which is written here what belongs around the request's
+    own. Raises `GrammarRefused` if it is too long."""
     if len(text) > MOST_FRAMED:
-        raise GrammarRefused(
-            f"the grammar of all calls has {len(text)} characters; at most {MOST_FRAMED}: give "
-            "fewer tools, or smaller schemas"
+        raise TooLong(
+            f"the grammar that is made of it has {len(text)} characters; at most {MOST_FRAMED}: "
+            "give fewer tools, choices or properties"
         )
     return text + TAIL
 
 
 def check_together(schemas: Iterable[Mapping[str, Any]]) -> None:
-    """Raises `GrammarRefused` if the schemas of one request are too long together."""
-    if (total := sum(len(json.dumps(schema)) for schema in schemas)) > MOST_CHARACTERS:
-        raise GrammarRefused(
-            f"their schemas have {total} characters together; at most {MOST_CHARACTERS}"
-        )
+    """Raises `TooLong` if the schemas of one request are, together."""
+    lengths = [
+        len(json.dumps(schema, ensure_ascii=False, separators=(",", ":"))) for schema in schemas
+    ]
+    if (total := sum(lengths)) > MOST_CHARACTERS:
+        if len(lengths) == 1:
+            raise _too_long(total)
+        raise TooLong(f"their schemas have {total} characters together; at most {MOST_CHARACTERS}")
 
 
 def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> str:
@@ -168,6 +196,7 @@ def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> s
         tag = _parsed(tag)
     if not isinstance(tag, dict):
         raise GrammarRefused(f"a structural tag is a JSON object, not {_short(tag)}")
+    check_together([tag])
     _check_names(tag, ("type", "triggers", "structures"), "")
     triggers, structures = tag.get("triggers"), tag.get("structures")
     if not isinstance(triggers, list) or not isinstance(structures, list) or not structures:
@@ -196,7 +225,7 @@ def structural_tag_grammar(tag: Any, special: frozenset[str] = frozenset()) -> s
         grammar = options | usable
         tags.append(StructTag(trigger=trigger, begin=begin, grammar=grammar, end=end))
     uses_special = any(one.trigger in special for one in tags)
-    return _checked(StructTag.to_grammar(tags, assume_special=uses_special))
+    return framed_grammar(StructTag.to_grammar(tags, assume_special=uses_special))
 
 
 def _check_names(given: dict[str, Any], known: tuple[str, ...], place: str) -> None:
@@ -210,14 +239,8 @@ def _are_texts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
-def _checked(text: str) -> str:
-    if len(text) > MOST_CHARACTERS:
-        raise _too_long(text)
-    return text + TAIL
-
-
-def _too_long(text: str) -> GrammarRefused:
-    return GrammarRefused(f"{len(text)} characters; at most {MOST_CHARACTERS} are allowed")
+def _too_long(length: int) -> TooLong:
+    return TooLong(f"{length} characters; at most {MOST_CHARACTERS} are allowed")
 
 
 def _short(value: Any) -> str:

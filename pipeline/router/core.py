@@ -326,15 +326,15 @@ class RouterCore:
             self._send_times([sequence], now)
         self._streams.forget_ended(request_id)
 
-    def _refuse(self, request_id: str, status: int, reason: str) -> None:
+    def _refuse(self, request_id: str, status: int, reason: str, code: str = "") -> None:
         """Ends a live request without its full answer; its client gets the reason."""
         self._finish(request_id)
         self._streams.forget_ended(request_id)
         self._streams.close_stream(request_id)
-        self._send_refusal(request_id, status, reason)
+        self._send_refusal(request_id, status, reason, code)
 
-    def _send_refusal(self, request_id: str, status: int, reason: str) -> None:
-        self.effects.send("server", Refused(request_id, status, reason))
+    def _send_refusal(self, request_id: str, status: int, reason: str, code: str = "") -> None:
+        self.effects.send("server", Refused(request_id, status, reason, code))
 
     def _refuse_hopeless(self, adapter: AdapterRecord) -> None:
         """Refuses requests that can never be served now that `adapter` was read, was pinned or has
@@ -348,7 +348,7 @@ class RouterCore:
                 self._refuse(request_id, 409, reason)
             elif not self.scheduler.can_ever_fit(total, sequence.adapter):
                 reason = f"no room for {total} tokens beside its adapter and those pinned"
-                self._refuse(request_id, 400, reason)
+                self._refuse(request_id, 400, reason, CONTEXT_LENGTH_EXCEEDED)
 
     # -- workers
 

@@ -136,15 +136,21 @@ def test_a_response_in_the_background_is_cancelled(ring: Ring, client: openai.Op
     wait_for(lambda: client.responses.retrieve(begun.id).status == "in_progress", 60)
     with pytest.raises(openai.ConflictError, match="still runs"):
         client.responses.delete(begun.id)
-    for _ in range(2):
-        assert client.responses.cancel(begun.id).status == "cancelled"
+    with pytest.raises(openai.BadRequestError, match="still runs"):
+        client.responses.create(**GREEDY, input="x", previous_response_id=begun.id)
+    cancelled = client.responses.cancel(begun.id)
+    assert (cancelled.status, cancelled.error) == ("cancelled", None)
+    assert cancelled.output_text and cancelled.usage and cancelled.usage.output_tokens
     ring.wait_idle()
-    assert client.responses.retrieve(begun.id).status == "cancelled"
+    for again in (client.responses.retrieve(begun.id), client.responses.cancel(begun.id)):
+        assert again == cancelled
     client.responses.delete(begun.id)
     with client.responses.create(**GREEDY, **more, input=SEA, stream=True) as stream:
         response_id = next(e.response.id for e in stream if e.type == "response.created")
-        assert client.responses.cancel(response_id).status == "cancelled"
-        assert [event.type for event in stream][-1] == "response.failed"
+        cancelled = client.responses.cancel(response_id)
+        last = list(stream)[-1]
+    assert last.type == "response.failed" and last.response == cancelled
+    assert cancelled.status == "cancelled" and cancelled.output_text
     with pytest.raises(openai.NotFoundError):
         client.responses.cancel("resp_unknown")
 

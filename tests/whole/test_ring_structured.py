@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -139,6 +140,31 @@ def test_without_end_tokens_an_answer_ends_where_its_form_does(ring: Ring) -> No
     events = [json.loads(line[5:]) for line in streamed.text.splitlines() if line]
     assert "".join(event["token"]["text"] for event in events).isdecimal()
     assert events[-1]["finished"]
+
+
+def test_a_form_without_a_next_token_is_no_fault_of_the_prompt(ring: Ring) -> None:
+    """At the first token it is a refusal; later the request has failed, and counts."""
+
+    def failures() -> int:
+        found = re.search(
+            r'^vllm:request_success_total.*"error".* (\d+)\.0$',
+            ring.http.get("/metrics").text,
+            re.M,
+        )
+        assert found
+        return int(found[1])
+
+    (letter,) = ring.http.post(
+        "/tokenize", json={"prompt": "a", "add_special_tokens": False}
+    ).json()["tokens"]
+    before = failures()
+    for form, more in (("1", 0), ("a{8}1", 1)):
+        body = {"prompt": "x", "regex": form, "allowed_token_ids": [letter], "max_tokens": 20}
+        refused = ring.http.post("/v1/completions", json=body)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["param"]) == (400, None)
+        assert "allowed_token_ids" in error["message"]
+        assert failures() == before + more
 
 
 @pytest.mark.parametrize("name", ["worker-0", "router", "detokenizer"])

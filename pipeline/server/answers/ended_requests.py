@@ -76,12 +76,12 @@ class EndedRequests:
         self.inference.observe((times.prefill_s + times.decode_s) * 1e3)
         self.preemptions.observe(times.preemptions)
 
-    def note_refused(self, status: int) -> None:
-        """Counts a request that the router has refused or ended; one that is wrong itself (4xx)
-        does not count."""
+    def note_refused(self, status: int, *, has_begun: bool) -> None:
+        """Counts a request that the router has refused or ended. One that is wrong itself (4xx)
+        counts only if its answer `has_begun`: it was not refused, and has failed."""
         if status == 499:
             self.reasons[ABORT] += 1
-        elif status >= 500:
+        elif status >= 500 or has_begun:
             self.reasons[ERROR] += 1
 
     def note_abandoned(self) -> None:

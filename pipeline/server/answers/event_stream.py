@@ -33,6 +33,9 @@ from .sglang_answer import sglang_events, sglang_object
 from .streams import LOGPROBS_AT_ONCE, AnswerReader, AnswerStreams
 
 T = TypeVar("T")
+REFUSAL_SECONDS = 0.2
+"""Longest wait for the router's refusal of an answer in the background: it takes a few
+milliseconds."""
 REQUEST_ID = "x-request-id"
 """The header with an answer's id: the client's own, or the server's."""
 
@@ -85,13 +88,14 @@ async def answer_response(
             await sending
         if answer.is_background and not form.is_streamed and delivered is None:
             body = msgspec.json.encode(WHOLE[form.kind](answer))
+            await until_gone(request, _await_refusal(reader))
             return WholeAnswer(body, headers, stack.pop_all())
         if not form.is_streamed:
             body = await until_gone(request, _whole_body(reader))
             return WholeAnswer(body, headers, stack.pop_all())
         # Waits for the first delta, since a refusal must not have status 200.
         deltas = reader.deltas()
-        first = await until_gone(request, anext(deltas))
+        first = await until_gone(request, _first_delta(answer, deltas))
         write = EVENTS[form.kind]
         writer = EventWriter(reader, delivered or nothing_of(answer), has_ids=has_ids)
         events = write(writer, chain(first, deltas))
@@ -115,6 +119,30 @@ async def until_gone(request: HttpRequest, answer: Awaitable[T]) -> T:
     finally:
         answering.cancel()
         leaving.cancel()
+
+
+async def _first_delta(
+    answer: AnswerStreams, deltas: AsyncIterator[tuple[int, TextDelta]]
+) -> tuple[int, TextDelta]:
+    """The first of `deltas`. Raises `BadRequest` if the router refuses the answer before."""
+    try:
+        return await anext(deltas)
+    finally:
+        answer.is_known = True  # or its client has left: what it comes to is kept
+
+
+async def _await_refusal(reader: AnswerReader) -> None:
+    """Waits until the answer has begun, at most `REFUSAL_SECONDS`. Raises `BadRequest` if the
+    router has refused it."""
+    answer = reader.answer
+    try:
+        async with asyncio.timeout(REFUSAL_SECONDS):
+            await _first_delta(answer, reader.deltas())
+    except TimeoutError:
+        pass
+    except BadRequest:
+        if not answer.is_cancelled:
+            raise
 
 
 async def chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:

@@ -59,7 +59,9 @@ class OpenAnswers:
         self._journal, self._post, self._report = journal, post, report
         self._counters = counters
         self.on_ended: Callable[[AnswerStreams], None] = lambda answer: None
-        """Called when an answer has ended."""
+        """Called when an answer has ended that was not refused at once."""
+        self.check_new: Callable[[Format], None] = lambda form: None
+        """Called before an answer is registered; raises `BadRequest` if its id is taken."""
         self.tokenizer: Tokenizer | None = None
         """The model's, set by the server before it is READY."""
         self.is_sealed = False
@@ -78,6 +80,7 @@ class OpenAnswers:
                 status=409,
                 param="X-Request-Id",
             )
+        self.check_new(form)
         answer = AnswerStreams(form, owner, requests)
         self._register(answer)
         self._journal.write(AnswerAccepted.of(form, owner, requests))
@@ -93,7 +96,8 @@ class OpenAnswers:
 
     def _note_end(self, answer: AnswerStreams) -> None:
         answer.tokenizer = self.tokenizer
-        self.on_ended(answer)
+        if not answer.is_refused:
+            self.on_ended(answer)
         if answer.is_background and not answer.readers:
             self._close(answer)
 
@@ -186,7 +190,7 @@ class OpenAnswers:
         for request_id, stream in self.streams.items():
             if not stream.ended:
                 self._counters.errors += 1
-                self._counters.ended.note_refused(503)
+                self._counters.ended.note_refused(503, has_begun=stream.num_tokens > 0)
                 stream.refuse(Refused(request_id, 503, reason))
 
     # -- over a change of server

@@ -25,16 +25,15 @@ INCOMPLETE = {"length": "max_output_tokens"}
 
 
 def response_object(answer: AnswerStreams) -> dict[str, Any]:
-    """The whole response; one that still runs, was cancelled or refused has no output."""
+    """The whole response; one that was cancelled or failed has what came before, and one that still
+    runs has no output."""
     (stream,) = answer.streams
     response = ResponseEvents(answer)
-    if stream.finish_reason is not None:
+    if stream.ended:
         for delta in stream.deltas():
             response.put(delta)
-    elif answer.is_cancelled:
-        response.cancel()
-    elif stream.refusal is not None:
-        response.fail(refusal_error(stream.refusal, answer.form))
+        if stream.refusal is not None:
+            response.fail(refusal_error(stream.refusal, answer.form))
     elif answer.is_background and not stream.num_tokens:
         response.queue()
     return response.object()
@@ -77,7 +76,7 @@ class ResponseEvents:
     def __init__(self, answer: AnswerStreams) -> None:
         form = answer.form
         assert form.responses is not None
-        self._form, self._details = form, form.responses
+        self._answer, self._form, self._details = answer, form, form.responses
         self._stream: Stream = answer.streams[0]
         self._splitter = make_splitter(form)
         self._calls = CallTracker()
@@ -149,14 +148,18 @@ class ResponseEvents:
         return events + self._end(delta.finish_reason) if delta.finish_reason else events
 
     def fail(self, error: BadRequest) -> list[Event]:
-        """The last event of a response that was refused on the way."""
-        self._status = "failed"
-        self._error = {"code": "server_error", "message": error.reason}
-        return [self._event("response.failed", response=self.object())]
-
-    def cancel(self) -> None:
-        """The response was ended by a client."""
-        self._status = "cancelled"
+        """The last events of a response that failed on the way, or that a client has cancelled, for
+        which OpenAI has no event of its own."""
+        events: list[Event] = []
+        for piece in self._splitter.put("", True):  # text that might have begun something else
+            events += self._put_piece(piece, [])
+        events += self._close("incomplete")
+        if self._answer.is_cancelled:
+            self._status = "cancelled"
+        else:
+            self._status = "failed"
+            self._error = {"code": "server_error", "message": error.reason}
+        return [*events, self._event("response.failed", response=self.object())]
 
     def queue(self) -> None:
         """Its first token is still to come."""

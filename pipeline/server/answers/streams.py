@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ...messages import (
+    CONTEXT_LENGTH_EXCEEDED,
     Logprob,
     PromptLogprobs,
     Refused,
@@ -199,6 +200,8 @@ class AnswerStreams:
         """The model's, once a client reads it."""
         self.is_cancelled = False
         """Whether a client has ended it that need not have read it."""
+        self.is_known = is_restored
+        """Whether its client may know that it was accepted."""
         self.readers: list[AnswerReader] = []
         self.on_ended: Callable[[AnswerStreams], None] = lambda answer: None
         """Called once `has_ended`."""
@@ -246,6 +249,13 @@ class AnswerStreams:
     def is_background(self) -> bool:
         """Whether it is made without a client that reads it."""
         return self.form.responses is not None and self.form.responses.is_background
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the router refused it before its client knew of it: the client gets an error."""
+        has_refusal = any(stream.refusal is not None for stream in self.streams)
+        is_known = self.is_known or self.is_cancelled or self.output_tokens > 0
+        return has_refusal and not is_known
 
     @property
     def has_ended(self) -> bool:
@@ -311,7 +321,10 @@ class AnswerReader:
 
 
 def refusal_error(refusal: Refused, form: Format) -> BadRequest:
-    """The router's refusal of a request, as the error of its answer."""
-    param = {404: "model", 400: form.prompt_field}.get(refusal.status)
+    """The router's refusal of a request, as the error of its answer. It names the prompt only if
+    that is too long: a grammar without a next token, for one, is no fault of the prompt."""
+    param = "model" if refusal.status == 404 else None
+    if refusal.code == CONTEXT_LENGTH_EXCEEDED:
+        param = form.prompt_field
     code = refusal.code or (MODEL_NOT_FOUND if refusal.status == 404 else "")
     return BadRequest(refusal.reason, status=refusal.status, param=param, code=code)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import msgspec
 
@@ -21,6 +22,11 @@ MOST_REASON = 200
 """Most characters of a decoder's reason that a refusal repeats."""
 
 MISSING = re.compile(r"missing required field `(\w+)`")
+IN_MAP = re.compile(r"`(?:key` in `\$\.(\w+)|\$\.(\w+)\[\.\.\.\])`")
+"""A decoder's path that does not say which entry of an object is wrong."""
+UNPAIRED = re.compile(rb"\\u[dD][89a-fA-F][\da-fA-F]{2}")
+PAIRED = re.compile(rb"\\\\|\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}")
+"""What holds no unpaired surrogate: an escaped backslash, and the escape of a whole character."""
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +47,11 @@ def decode_object(body: bytes) -> dict[str, Any]:
     try:
         raw = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if half := UNPAIRED.search(PAIRED.sub(b"", body)):
+            raise BadRequest(
+                f"the body is not JSON: {half[0].decode()} is half of a character: escapes of "
+                "surrogates come in pairs"
+            ) from error
         raise BadRequest(f"the body is not JSON: {error}") from error
     except RecursionError as error:
         raise BadRequest("the body is nested too deeply") from error
@@ -71,13 +82,30 @@ def _convert(raw: dict[str, Any], kind: type[BodyT], at: str) -> BodyT:
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at ")
         reason = shortened(reason, MOST_REASON)  # it may quote the value
-        field = path.strip("`$.")
+        field = _wrong_entry(path, given, kind) or path.strip("`$.")
         if missing := MISSING.search(reason):
             name = at + missing.group(1)
             raise BadRequest(f"{name} is missing", param=name) from error
         if not field:
             raise BadRequest(reason) from error
         raise BadRequest(f"{reason} (in {at}{field})", param=at + field) from error
+
+
+def _wrong_entry(path: str, given: Mapping[str, Any], kind: type[Body]) -> str:
+    """The path of the entry of an object that does not fit, where the decoder's says only that some
+    does; "" otherwise."""
+    found = IN_MAP.fullmatch(path)
+    field = (found[1] or found[2]) if found else ""
+    entries = given.get(field)
+    if not isinstance(entries, dict):
+        return ""
+    field_type = get_type_hints(kind, include_extras=True)[field]
+    for name, value in entries.items():
+        try:
+            msgspec.convert({name: value}, field_type)
+        except msgspec.ValidationError:
+            return f"{field}.{shortened(name)}"
+    return ""
 
 
 @functools.cache

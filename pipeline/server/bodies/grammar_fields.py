@@ -160,7 +160,7 @@ class StructuredOutputs(Body, frozen=True, kw_only=True):
         if len(given) != 1:
             named = " and ".join(name for _, name, _ in given) or "none"
             raise BadRequest(f"{at} takes exactly one form, not {named}", param=at)
-        if self.disable_any_whitespace and self.whitespace_pattern:
+        if self.disable_any_whitespace and self.whitespace_pattern is not None:
             raise BadRequest(
                 f"{at}.disable_any_whitespace and whitespace_pattern exclude each other",
                 param=f"{at}.whitespace_pattern",
@@ -187,8 +187,8 @@ STRUCTURED_KINDS: dict[str, GrammarKind] = {
 
 
 class GrammarBody(ModelBody, frozen=True, kw_only=True):
-    """The fields of OpenAI's routes that constrain the answer. An empty text or list asks for
-    nothing."""
+    """The fields of OpenAI's routes that constrain the answer. An empty value is no form, and is
+    refused where the grammar is made; only null is absent."""
 
     nested: ClassVar[dict[str, type[Body]]] = {
         "response_format": ResponseFormat,
@@ -212,6 +212,9 @@ class GrammarBody(ModelBody, frozen=True, kw_only=True):
     def wanted_grammar(self) -> WantedGrammar | None:
         """The form that the body asks for; None: any text. Raises `BadRequest` if it asks for two,
         or if a form lacks its value."""
+        if self.guided_whitespace_pattern is not None and self.guided_json is None:
+            field = "guided_whitespace_pattern"
+            raise BadRequest(f"{field} needs guided_json", param=field)
         found = [
             one.wanted(name)
             for name, one in (
@@ -233,7 +236,7 @@ class GrammarBody(ModelBody, frozen=True, kw_only=True):
         ]
         for name, kind in plain:
             value = getattr(self, name)
-            if value is not None and value not in ("", []):
+            if value is not None:
                 whitespace = self.guided_whitespace_pattern if name == "guided_json" else None
                 found.append(WantedGrammar(kind, value, name, whitespace))
         return only_one(found)

@@ -131,7 +131,7 @@ class ResponsesBody(ModelBody, frozen=True, kw_only=True):
             if name not in INCLUDED:
                 raise BadRequest(f"include has no {shortened(name)!r}", param="include")
         if self.background and not self.store:
-            reason = "background needs store: true, or nobody could read the response"
+            reason = "background needs store: true: the response is read later"
             raise BadRequest(reason, param="background")
 
     def chat(self, messages: list[dict[str, Any]]) -> ChatBody:

@@ -78,7 +78,7 @@ class SglangSampling(Body, frozen=True, kw_only=True):
         return only_one(
             WantedGrammar(kinds[name], value, f"sampling_params.{name}")
             for name, value in given.items()
-            if value not in (None, "")
+            if value is not None
         )
 
     def params(

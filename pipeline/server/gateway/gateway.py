@@ -40,7 +40,7 @@ from ..answers.request_counters import RequestCounters
 from ..answers.request_journal import RequestJournal
 from ..answers.streams import AnswerStreams, Stream
 from ..chat.adapter_chat import AdapterChat, AdapterChats
-from ..http.bad_request import MODEL_NOT_FOUND, BadRequest, shortened
+from ..http.bad_request import MODEL_NOT_FOUND, BadRequest
 from .pipeline_state import PipelineState
 
 ORDER_SECONDS = 600.0
@@ -214,7 +214,7 @@ class Gateway:
         if stream := self.answers.streams.get(refused.request_id):
             self.counters.errors += 1
             self.counters.queue_refusals += refused.status == 429
-            self.counters.ended.note_refused(refused.status)
+            self.counters.ended.note_refused(refused.status, has_begun=stream.num_tokens > 0)
             stream.refuse(refused)
 
     def send_all_again(self) -> None:
@@ -298,7 +298,7 @@ class Gateway:
         paths = {view.path.rstrip("/"): view.name for view in (table.adapters if table else ())}
         found, first = self._adapter_named(model), "model"
         for field, name in others.items():
-            adapter = self._adapter_named(paths.get(name.rstrip("/"), name))
+            adapter = self._adapter_named(paths.get(name.rstrip("/"), name), field)
             if first == "model" and found is None:
                 found, first = adapter, field
             elif adapter != found:
@@ -307,9 +307,9 @@ class Gateway:
                 )
         return found
 
-    def _adapter_named(self, model: str) -> str | None:
-        """The adapter named as `base`, `adapter` or `base:adapter`; None is the base. Raises
-        `BadRequest` for a name that no adapter can have."""
+    def _adapter_named(self, model: str, field: str = "model") -> str | None:
+        """The adapter that `field` names as `base`, `adapter` or `base:adapter`; None is the base.
+        Raises `BadRequest` for a name that no adapter can have."""
         name = model
         for base in self._base_names():
             if model == base:
@@ -318,8 +318,7 @@ class Gateway:
                 name = model.removeprefix(f"{base}:")
                 break
         if len(name) > LONGEST_NAME:
-            reason = f"no adapter {shortened(name)!r} is registered"
-            raise BadRequest(reason, status=404, param="model", code=MODEL_NOT_FOUND)
+            raise self._not_registered(name, field)
         return normal(name) or None
 
     def check_registered(self, adapter: str | None, model: str, others: Mapping[str, str]) -> None:
@@ -330,10 +329,14 @@ class Gateway:
             return
         if any(view.name == adapter for view in table.adapters):
             return
-        served = [view.name for view in table.adapters if view.is_served]
-        reason = not_registered(adapter, served, self.config.model_name)
         field = next(iter(others), "model") if self._adapter_named(model) is None else "model"
-        raise BadRequest(reason, status=404, param=field, code=MODEL_NOT_FOUND)
+        raise self._not_registered(adapter, field)
+
+    def _not_registered(self, name: str, field: str) -> BadRequest:
+        table = self.pipeline.adapters
+        served = [view.name for view in (table.adapters if table else ()) if view.is_served]
+        reason = not_registered(name, served, self.config.model_name)
+        return BadRequest(reason, status=404, param=field, code=MODEL_NOT_FOUND)
 
     def _base_names(self) -> Iterator[str]:
         """All names of the base model in requests."""

@@ -20,6 +20,8 @@ from .text_workers import TextWorkers
 if TYPE_CHECKING:
     from ...grammar.grammar_checker import GrammarChecker
 
+MOST_PLACE = 400
+"""Most characters of a JSON pointer that a refusal repeats."""
 OUR_PLACE = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
 """The place in a grammar that the request has not written."""
 
@@ -65,7 +67,7 @@ class GrammarReader:
                 if fault := checker.schema_fault(schema):
                     raise _refusal(field, *fault) from refused
             reason, place = refused.reason, refused.place
-            if wanted.kind == "json_schema" and not place:
+            if wanted.kind == "json_schema" and not place and not isinstance(refused, spec.TooLong):
                 reason, place = checker.innermost_fault(wanted.value, reason)
             raise _refusal(wanted.field, reason, place, wanted.kind == "grammar") from refused
         return text
@@ -98,5 +100,5 @@ def _refusal(field: str, reason: str, place: str, is_own: bool = False) -> BadRe
     the reason may name a place, too."""
     if not is_own:
         reason = OUR_PLACE.sub("", reason)
-    at = f" (at {shortened(place)})" if place else ""
+    at = f" (at {shortened(place, MOST_PLACE)})" if place else ""
     return BadRequest(f"{field}: {shortened(reason, 400)}{at}", param=field)

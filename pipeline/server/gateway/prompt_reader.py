@@ -48,14 +48,16 @@ class PromptReader:
         self._gateway = gateway
         self.workers = TextWorkers()
 
-    def check_number(self, prompts: int, n: int, least: int = 0) -> None:
-        """Refuses a body of too many requests: of more than `least` and than --max-choices."""
+    def check_number(self, field: str, prompts: int, n: int = 1, least: int = 0) -> None:
+        """Refuses a body of too many requests: of more than `least` and than --max-choices. `field`
+        has the prompts, each of which has `n` choices."""
         most = max(least, self._gateway.config.max_choices)
         if prompts * n > most:
+            made = [f"{field} has {prompts} prompts"] if prompts > 1 else []
+            made += [f"n is {n}"] if n > 1 else []
             raise BadRequest(
-                f"{prompts} prompts with n {n} make {prompts * n} requests; a body may have {most} "
-                "(see --max-choices)",
-                param="prompt" if prompts > most else "n",
+                f"{' and '.join(made)}; a body may have {most} requests (see --max-choices)",
+                param=field if prompts > most else "n",
             )
 
     async def read(

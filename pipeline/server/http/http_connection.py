@@ -125,13 +125,18 @@ class HttpParser(h11.Connection):
 
 
 class GentleTransport:
-    """A transport whose `close` its connection decides about; all else is the transport's own."""
+    """A transport whose `close` its connection decides about, and which drops what is written after
+    its connection broke, of which asyncio warns each time; all else is the transport's own."""
 
     def __init__(self, transport: asyncio.Transport, connection: HttpConnection) -> None:
         self._transport, self._connection = transport, connection
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def close(self) -> None:
         self._connection.close_gently(self._transport)

@@ -58,7 +58,7 @@ class Answering:
         body.check()
         await self.check_ready(request)
         adapter = await self.find_adapter(request, body.model, body.adapters())
-        self.prompts.check_number(1, body.n)
+        self.prompts.check_number(form.prompt_field, 1, body.n)
         defaults, longest = self.gateway.defaults, self.gateway.max_model_len
         default = defaults.max_new_tokens or DEFAULT_CHAT_TOKENS
         most = body.max_completion_tokens or body.max_tokens

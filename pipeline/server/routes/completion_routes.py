@@ -23,6 +23,7 @@ from ..bodies.openai_bodies import (
     StreamOptions,
 )
 from ..http.access import owner_of
+from ..http.bad_request import BadRequest
 from ..http.body_reader import BodyReader
 from .answering import Answering, answer_id
 from .route_guard import RouteGuard
@@ -51,8 +52,11 @@ class CompletionRoutes:
     async def invoke(self, request: HttpRequest) -> Response:
         """SageMaker's name of both."""
         given = await self._bodies.read(request)
-        if "messages" in decode_object(given):
+        raw = decode_object(given)
+        if raw.get("messages") is not None:
             return await self._answer_chat(request, given)
+        if raw.get("prompt") is None:
+            raise BadRequest("messages, of a chat, or prompt is missing", param="messages")
         return await self._answer_completions(request, given)
 
     async def _answer_chat(self, request: HttpRequest, given: bytes) -> Response:
@@ -69,7 +73,7 @@ class CompletionRoutes:
         await answering.check_ready(request)
         adapter = await answering.find_adapter(request, body.model, body.adapters())
         asked = body.prompts()
-        answering.prompts.check_number(len(asked), body.num_candidates)
+        answering.prompts.check_number("prompt", len(asked), body.num_candidates)
         most = body.max_tokens
         if most is None:
             most = gateway.defaults.max_new_tokens or DEFAULT_COMPLETION_TOKENS

@@ -36,7 +36,7 @@ class EmbeddingRoutes:
         body.check(gateway.hidden_size)
         adapter = await answering.find_adapter(request, body.model, body.adapters())
         prompts, given = answering.prompts, body.inputs()
-        prompts.check_number(len(given), 1, least=MOST_INPUTS)
+        prompts.check_number("input", len(given), least=MOST_INPUTS)
         adds = body.add_special_tokens is not False
         kept = body.truncate_prompt_tokens
         truncation = None if kept is None else Truncation(kept, "left")

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
 from ..http.anthropic_error import anthropic_error_body
 from ..http.bad_request import BadRequest, shortened
@@ -32,15 +33,27 @@ async def answer_no_route(request: HttpRequest, error: Exception) -> Response:
     """Answers an unknown path or a wrong method, in Anthropic's shape below its routes."""
     assert isinstance(error, HTTPException)
     path = shortened(request.scope["path"])  # `request.url` fails on some Host headers
+    headers = error.headers
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(_methods_of(request))
         reason = f"{request.method} {path} is not served; allowed: {allowed}"
+        headers = {"Allow": allowed}
     else:
         reason = f"no route {path}: docs/http.md lists the routes"
     refusal = BadRequest(reason, status=error.status_code)
     is_anthropic = re.match(r"/v1/messages(/|$)", request.scope["path"])
     body = anthropic_error_body(refusal) if is_anthropic else refusal.body()
-    return JSONResponse(body, error.status_code, error.headers)
+    return JSONResponse(body, error.status_code, headers)
+
+
+def _methods_of(request: HttpRequest) -> list[str]:
+    """The methods of all routes with the request's path; Starlette's refusal has the first's."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE and isinstance(route, Route):
+            found |= route.methods or set()
+    return sorted(found)
 
 
 async def answer_bug(

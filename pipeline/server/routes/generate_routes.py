@@ -45,7 +45,7 @@ class GenerateRoutes:
     async def generate(self, request: HttpRequest) -> Response:
         """SGLang's body or S-LoRA's, TGI's and LoRAX's, which their fields tell apart."""
         raw = decode_object(await self._bodies.read(request))
-        if PROMPT_FIELDS & raw.keys():
+        if any(raw.get(name) is not None for name in PROMPT_FIELDS):
             return await self._sglang.generate(request, raw)
         body = convert_body(raw, GenerateBody)
         return await self._generate(request, raw, body, is_streamed=body.stream or False)

@@ -18,10 +18,11 @@ def order_ticket() -> dict[str, str]:
     return {"order": make_order_id(), "reply_to": "server"}
 
 
-def adapter_ticket(name: str) -> dict[str, Any]:
-    """Fields of every order about an adapter. Raises `BadRequest` for a name that none has."""
+def adapter_ticket(name: str, field: str = "name") -> dict[str, Any]:
+    """Fields of every order about an adapter, which `field` of the request names. Raises
+    `BadRequest` for a name that none has."""
     if len(name) > LONGEST_NAME:
-        raise BadRequest(objection(name), param="name")
+        raise BadRequest(objection(name), param=field)
     return {**order_ticket(), "name": name}
 
 

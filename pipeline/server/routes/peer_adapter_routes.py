@@ -61,7 +61,7 @@ class PeerAdapterRoutes:
         body = decode_body(await self._bodies.read(request), LoadBody)
         check_path(body.lora_path, "lora_path")
         order = LoadAdapter(
-            **adapter_ticket(body.lora_name),
+            **adapter_ticket(body.lora_name, "lora_name"),
             path=body.lora_path,
             pinned=body.pinned,
             replaces=body.load_inplace,
@@ -88,7 +88,9 @@ class PeerAdapterRoutes:
 
     async def _unload(self, request: HttpRequest) -> str:
         body = decode_body(await self._bodies.read(request), UnloadBody)
-        await carry(self._gateway, UnloadAdapter(**adapter_ticket(body.lora_name)), "lora_name")
+        await carry(
+            self._gateway, UnloadAdapter(**adapter_ticket(body.lora_name, "lora_name")), "lora_name"
+        )
         return f"Success: LoRA adapter '{body.lora_name}' removed successfully."
 
     async def _answer(self, work: Awaitable[str], not_found: int) -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -19,7 +21,7 @@ from ..bodies.responses_body import CHAT_NAMES, ResponsesBody
 from ..chat.instructions import with_instructions
 from ..chat.responses_input import read_input
 from ..http.access import owner_of
-from ..http.bad_request import BadRequest
+from ..http.bad_request import BadRequest, shortened
 from ..http.body_reader import BodyReader
 from .answering import Answering, answer_id
 from .route_guard import RouteGuard
@@ -32,6 +34,7 @@ class ResponsesRoutes:
         self._answering, self._gateway, self._bodies = answering, answering.gateway, bodies
         self._store = ResponseStore(self._gateway.config.response_store_mib << 20)
         self._gateway.answers.on_ended = self._store.put
+        self._gateway.answers.check_new = self._store.check_new
 
     def routes(self, guard: RouteGuard) -> list[Route]:
         one = "/v1/responses/{id}"
@@ -46,23 +49,23 @@ class ResponsesRoutes:
         body = decode_body(await self._bodies.read(request), ResponsesBody)
         body.check()
         owner = owner_of(request)
-        conversation = []
+        conversation: list[dict[str, Any]] = []
         if body.previous_response_id is not None:
-            earlier = self._store.find(body.previous_response_id, owner, "previous_response_id")
-            conversation = msgspec.json.decode(earlier.conversation)
+            conversation = self._conversation(body.previous_response_id, owner)
         conversation += read_input(body.input, lambda given: self._store.find_item(given, owner))
-        is_kept = body.store and self._store.is_on
+        repeated = body.repeated()
+        is_kept = body.store and self._store.has_room_for(conversation, repeated)
         if body.background and not is_kept:
             reason = "background needs room for the response: see --response-store-mib"
             raise BadRequest(reason, param="background")
         form = Format(
             kind="responses",
-            answer_id=answer_id(request, "resp_"),
+            answer_id=_response_id(request),
             model=self._answering.model_named(body.model, body.adapters()),
             created=int(unix_time()),
             is_streamed=body.stream,
             responses=ResponsesForm(
-                repeated=body.repeated(),
+                repeated=repeated | {"store": is_kept},
                 conversation=conversation if is_kept else [],
                 is_kept=is_kept,
                 is_background=body.background,
@@ -72,6 +75,19 @@ class ResponsesRoutes:
         with renamed(CHAT_NAMES):
             chat = body.chat(with_instructions(body.instructions, conversation))
             return await self._answering.answer_chat(request, chat, form)
+
+    def _conversation(self, response_id: str, owner: bytes) -> list[dict[str, Any]]:
+        """The messages up to the end of a kept response, from which another one goes on."""
+        param = "previous_response_id"
+        if self._running(response_id, owner) is not None:
+            reason = (
+                f"response {shortened(response_id)!r} still runs: go on from it when it has ended"
+            )
+            raise BadRequest(reason, param=param)
+        found: list[dict[str, Any]] = msgspec.json.decode(
+            self._store.find(response_id, owner, param).conversation
+        )
+        return found
 
     async def retrieve(self, request: HttpRequest) -> Response:
         """A response that was kept, or one that still runs."""
@@ -117,3 +133,16 @@ class ResponsesRoutes:
             "connection to end it",
             param="response_id",
         )
+
+
+def _response_id(request: HttpRequest) -> str:
+    """The id of a new response. Raises `BadRequest` for one that no later request could name: it is
+    a part of their path."""
+    found = answer_id(request, "resp_")
+    if "/" in found or found in (".", ".."):
+        raise BadRequest(
+            f"X-Request-Id {shortened(found)!r} cannot name a response: no / may be in it, and it "
+            "may not be . or ..",
+            param="X-Request-Id",
+        )
+    return found

@@ -30,12 +30,12 @@ class SglangGenerate:
         body = convert_body(raw, SglangBody)
         asked = body.prompts()
         answering, prompts = self._answering, self._answering.prompts
-        prompts.check_number(len(asked), max(each.sampling.n for each in asked))
+        field = "input_ids" if body.text is None else "text"
+        prompts.check_number(field, len(asked), max(each.sampling.n for each in asked))
         await answering.check_ready(request)
         choices: list[AskedChoice] = []
         ids: list[str] = []
         starts: list[int | None] = []
-        field = "input_ids" if body.text is None else "text"
         for each in asked:
             prompts.check_ids(each.sampling.stop_token_ids or [], "sampling_params.stop_token_ids")
             adapter = await answering.find_adapter(request, body.model, _adapters(each))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from token_tables import matches, vocabulary
 from loraconsole.pipeline.grammar.compile_cost import MOST_MULTIPLES, cost_fault
 from loraconsole.pipeline.grammar.grammar_checker import GrammarChecker
 from loraconsole.pipeline.grammar.json_schema import enforceable, subschemas
+from loraconsole.pipeline.grammar.matcher import ONE_SIZE, compile_grammar
 from loraconsole.pipeline.grammar.specification import (
     MOST_CHARACTERS,
     MOST_OPTIONAL,
@@ -64,6 +66,7 @@ def test_white_space_is_bounded_or_as_asked() -> None:
     assert matches(compact, '{"name":"A"}') and not matches(compact, '{"name": "A"}')
     own = json_schema_grammar(PERSON, whitespace="_")
     assert matches(own, '{"name":_"A"}') and not matches(own, '{"name": "A"}')
+    assert json_object_grammar(whitespace="") == json_object_grammar(is_compact=True)
     assert not matches(json_object_grammar(is_compact=True), '{"a": 1}')
     assert matches(json_object_grammar(), '{"a": 1}') and not matches(json_object_grammar(), "[1]")
 
@@ -171,6 +174,15 @@ def test_a_regular_expression_matches_the_whole_answer(
     assert matches(regex_grammar(pattern), text) is is_match
 
 
+def test_a_limit_counts_what_the_request_has() -> None:
+    """Not what is written around it."""
+    regex_grammar("a" * MOST_CHARACTERS)
+    choice_grammar(["abcdef"] * (MOST_CHARACTERS // 6))
+    item = json.dumps({"properties": {"a": {}}}, separators=(",", ":"))
+    count = (MOST_CHARACTERS - 12) // (len(item) + 1)
+    assert len(json_schema_grammar(f'{{"anyOf":[{",".join([item] * count)}]}}')) > MOST_CHARACTERS
+
+
 def test_choices_are_exactly_their_texts() -> None:
     texts = ["yes", "no", 'say "no"\n', "a\\b", "\U0001f600 ü", "yes!"]
     grammar = choice_grammar(texts)
@@ -203,7 +215,17 @@ def test_a_structural_tag_constrains_what_follows_its_trigger() -> None:
         (json_schema_grammar, 7, "a schema is a JSON object"),
         (json_schema_grammar, False, "a schema is a JSON object"),
         (json_schema_grammar, "{", "not JSON"),
-        (json_schema_grammar, {"enum": ["x" * MOST_CHARACTERS]}, "at most 65536"),
+        (
+            json_schema_grammar,
+            {"enum": ["x" * MOST_CHARACTERS]},
+            "^65549 characters; at most 65536",
+        ),
+        (json_schema_grammar, '{"items":' * 101 + "{}" + "}" * 101, "more than 100 objects"),
+        (json_schema_grammar, '{"items":' * 900 + "{}" + "}" * 900, "more than 100 objects"),
+        (json_schema_grammar, " " * 300_000, "^300000 characters"),
+        (regex_grammar, "a" * (MOST_CHARACTERS + 1), "^65537 characters; at most 65536"),
+        (choice_grammar, ["ab"] * 40_000, "^80000 characters; at most 65536"),
+        (choice_grammar, [chr(n) for n in range(256, 40_000)], "the grammar that is made of it"),
         (regex_grammar, "", "empty"),
         (choice_grammar, [], "at least one text"),
         (choice_grammar, ["a", ""], "at least one text"),
@@ -247,8 +269,7 @@ def node(inner: object, **more: object) -> dict[str, Any]:
         ),
         ({"$defs": {"x": {"not": {}}}, "items": {"$ref": "#/$defs/x"}}, "not", "/$defs/x"),
         ({"properties": {"a": {"pattern": "(?=x)"}}}, "look-ahead", "/properties/a"),
-        ({"$ref": "#"}, "matches no text", ""),
-        ({"$ref": "https://example.com/a"}, "not present", ""),
+        ({"$ref": "https://example.com/a"}, "references to others are not followed", ""),
         ({"type": "string", "minLength": 2, "maxLength": 1}, "Unsatisfiable", ""),
         ({"items": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}, "use anyOf", "/items"),
         ({"enum": []}, "without entries", ""),
@@ -268,6 +289,26 @@ def node(inner: object, **more: object) -> dict[str, Any]:
             "Unsatisfiable",
             "/items",
         ),
+        (
+            node({"$ref": "#/$defs/z"}) | {"$defs": {"z": node({"enum": []})}},
+            "required property 'next' is unsatisfiable$",
+            "/$defs/z/properties/next",
+        ),
+        (
+            # only what is used is at fault
+            {"$defs": {"b": {"enum": []}, "c": {"enum": []}}, **node({"$ref": "#/$defs/c"})},
+            "without entries",
+            "/$defs/c",
+        ),
+        (
+            {"properties": {"a": {"$ref": "#/$defs/y"}, "ab": {"not": {}}}}
+            | {"$defs": {"y": {"items": {"$ref": "#/$defs/z"}}, "z": {"items": {"not": {}}}}},
+            '"not" cannot be enforced',
+            "/$defs/z/items",
+        ),
+        ({"type": "number", "minimum": 1e-300}, "as many decimal places", ""),
+        ({"items": {"type": "number", "minimum": 1e300}}, "too large or too small", "/items"),
+        (node({"pattern": "^y$", "const": "z"}), "no text|unsatisfiable", "/properties/next"),
     ],
 )
 def test_a_schema_at_fault_is_refused_with_its_place(
@@ -276,6 +317,11 @@ def test_a_schema_at_fault_is_refused_with_its_place(
     with pytest.raises(GrammarRefused, match=reason) as refused:
         checker.check(json_schema_grammar(schema))
     assert checker.innermost_fault(schema, refused.value.reason)[1] == place
+
+
+def open_node(**more: object) -> dict[str, Any]:
+    """A schema of objects that require the property "next" and do not list it."""
+    return {"type": "object", "required": ["next"], **more}
 
 
 ROOT = {"$ref": "#"}
@@ -295,7 +341,39 @@ PAIRS = {"a": node({"$ref": "#/$defs/b"}), "b": node({"anyOf": [ROOT, {"$ref": "
         ),
         ({"allOf": [{"$ref": "#/$defs/a"}], "$defs": PAIRS}, "/$defs/b/properties/next/anyOf/0"),
         ({"anyOf": [ROOT, node(ROOT)]}, "/anyOf/0"),
-        (ROOT, ""),
+        (open_node(additionalProperties=ROOT), "/additionalProperties"),
+        (
+            open_node(additionalProperties=ROOT, patternProperties={"^x": {"type": "null"}}),
+            "/additionalProperties",
+        ),
+        *(
+            (open_node(patternProperties={pattern: ROOT}), f"/patternProperties/{pattern}")
+            for pattern in ("^ne", "^next$", "xt$", "e", "", "^.*$", "^n.*")
+        ),
+        (
+            {"type": "object", "minProperties": 1, "additionalProperties": ROOT},
+            "/additionalProperties",
+        ),
+        (
+            {**node(ROOT), "required": [], "minProperties": 1, "additionalProperties": False},
+            "/properties/next",
+        ),
+        (
+            {"allOf": [node(ROOT, required=[]), {"required": ["next"]}]},
+            "/allOf/0/properties/next",
+        ),
+        (
+            {"allOf": [{"properties": {"next": ROOT}}, {"$ref": "#/$defs/r"}]}
+            | {"$defs": {"r": {"type": "object", "required": ["next"]}}},
+            "/allOf/0/properties/next",
+        ),
+        (
+            {"allOf": [{"items": ROOT}, {"minItems": 1}], "type": ["array"]},
+            "/allOf/0/items",
+        ),
+        ({"$id": "http://e/x", **node({"$ref": "http://e/x"})}, "/properties/next"),
+        ({"$id": "http://e/x", **node({"$ref": "http://e/x#"})}, "/properties/next"),
+        ({"$anchor": "n", **node({"$ref": "#n"})}, "/properties/next"),
     ],
 )
 def test_a_schema_whose_values_never_end_is_refused(schema: dict[str, Any], place: str) -> None:
@@ -315,10 +393,81 @@ def test_a_schema_whose_values_never_end_is_refused(schema: dict[str, Any], plac
         {"type": "array", "items": {"enum": [1]}, "minItems": 1},
         node({"type": "object", "enum": [{"next": 1}], **node(ROOT)}),
         {"$defs": PAIRS, "type": "integer"},
+        open_node(patternProperties={"^x": ROOT}),
+        open_node(patternProperties={"^(n|x)": ROOT}),  # it is not looked at
+        open_node(additionalProperties=ROOT, properties={"next": {"type": "null"}}),
+        open_node(additionalProperties=ROOT, patternProperties={"^n": {"type": "null"}}),
+        open_node(),
+        {"type": "object", "minProperties": 1, "additionalProperties": {"anyOf": [ROOT, {}]}},
+        {"type": "object", "minProperties": 0, "additionalProperties": ROOT},
+        node(ROOT, required=[], minProperties=1, additionalProperties={"type": "null"}),
+        {"allOf": [node(ROOT, required=[]), {"required": ["other"]}]},
+        {"allOf": [{"properties": {"next": ROOT}}, {"required": ["next"]}]},  # or a number
+        {"allOf": [{"type": ["object", "null"]}, {"properties": {"next": ROOT}}]}
+        | {"type": ["null", "object"], "required": ["next"]},
+        {"$id": "http://e/x", **node({"anyOf": [{"$ref": "http://e/x"}, {"type": "null"}]})},
     ],
 )
 def test_a_schema_that_contains_itself_and_can_end_is_taken(schema: dict[str, Any]) -> None:
     json_schema_grammar(schema)
+
+
+SELF = {"$ref": "#/properties/a"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        (ROOT, ""),
+        ({"properties": {"a": SELF}}, "/properties/a"),
+        ({"properties": {"a": {"allOf": [{"type": "null"}, SELF]}}}, "/properties/a"),
+        (
+            {"properties": {"b": {"$ref": "#/$defs/c"}, "a": {"$ref": "#/$defs/c"}}}
+            | {"$defs": {"c": SELF}},
+            "/properties/a",
+        ),
+        ({"$anchor": "n", "$ref": "#n"}, ""),
+    ],
+)
+def test_a_schema_that_refers_to_itself_is_refused(schema: dict[str, Any], place: str) -> None:
+    with pytest.raises(GrammarRefused, match="lead back to itself") as refused:
+        json_schema_grammar(schema)
+    assert refused.value.place == place
+    json_schema_grammar({"properties": {"a": {"anyOf": [SELF, {"type": "null"}]}}})
+
+
+def row(count: int, last: dict[str, Any]) -> dict[str, Any]:
+    """A schema that refers to another one, which refers to the next, and so on to the last."""
+    schemas = {str(n): {"items": {"$ref": f"#/$defs/{n + 1}"}} for n in range(count)}
+    return {"$ref": "#/$defs/0", "$defs": {**schemas, str(count): last}}
+
+
+def test_a_long_row_of_references_is_compiled_on_any_stack() -> None:
+    compiled: list[str] = []
+
+    def compile_it() -> None:
+        library = compile_grammar(json_schema_grammar(row(300, {"type": "null"})), vocabulary())
+        compiled.append(library.get_error())
+
+    with ONE_SIZE:
+        usual = threading.stack_size(1 << 20)  # an eighth of what threads usually have
+        try:
+            thread = threading.Thread(target=compile_it)
+            thread.start()
+        finally:
+            threading.stack_size(usual)
+    thread.join()
+    assert compiled == [""]
+    assert threading.stack_size() == usual
+
+
+def test_a_circle_of_many_references_is_found() -> None:
+    count = 1000
+    schemas = {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(count)}
+    schemas[str(count)] = {"$ref": "#/$defs/1"}
+    with pytest.raises(GrammarRefused, match="lead back to itself") as refused:
+        json_schema_grammar({"properties": {"a": {"$ref": "#/$defs/0"}}, "$defs": schemas})
+    assert refused.value.place == "/$defs/1"
 
 
 @pytest.mark.parametrize(
@@ -353,7 +502,7 @@ ABOVE = MOST_MULTIPLES + 1
                 "$defs": {"x": {"multipleOf": ABOVE}},
             },
             "too long",
-            "/properties/b",
+            "/$defs/x",
         ),
         ({"items": {"prefixItems": [{"multipleOf": n} for n in (5003, 5009)]}}, "are 10012", ""),
         ({"items": {"allOf": [{"multipleOf": n} for n in (101, 103)]}}, "is 10403", "/items"),

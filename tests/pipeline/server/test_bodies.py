@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from loraconsole.pipeline.grammar.specification import GrammarRefused
 from loraconsole.pipeline.model_files.generation_config import GenerationDefaults
-from loraconsole.pipeline.server.bodies.body import convert_body, decode_body
+from loraconsole.pipeline.server.bodies.body import Body, convert_body, decode_body
 from loraconsole.pipeline.server.bodies.generate_body import GenerateBody
 from loraconsole.pipeline.server.bodies.openai_bodies import ChatBody, CompletionBody
 from loraconsole.pipeline.server.bodies.order_bodies import LoadBody, SchedulerBody
+from loraconsole.pipeline.server.bodies.responses_body import ResponsesBody
+from loraconsole.pipeline.server.bodies.sglang_body import SglangSampling
 from loraconsole.pipeline.server.http.bad_request import BadRequest
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -42,7 +46,7 @@ COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream: true"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "not a field"),
         ({"stream": True, "stream_options": 3}, "stream_options", "Expected"),
-        ({"logit_bias": {"5": 100.5}}, "logit_bias[...]", "<= 100.0"),
+        ({"logit_bias": {"5": 1, "17": 100.5}}, "logit_bias.17", "<= 100.0"),
         ({"allowed_token_ids": []}, "allowed_token_ids", "length >= 1"),
         ({"bad_words": [""]}, "bad_words[0]", "length >= 1"),
         ({"logprob_token_ids": [5]}, "logprob_token_ids", "needs logprobs: true"),
@@ -68,6 +72,35 @@ def test_a_bad_chat_names_its_field(changes: dict[str, Any], param: str, reason:
     assert refused.value.param == param
     assert reason in refused.value.reason
     assert len(refused.value.reason) < 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "param"),
+    [
+        (CompletionBody, {"prompt": "x", "logit_bias": {"5": 1, "17": "x"}}, "logit_bias.17"),
+        (ResponsesBody, {"input": "x", "metadata": {"a": "b", "c": 5}}, "metadata.c"),
+        (SchedulerBody, {"weights": {"a": 1, "b": "x"}}, "weights.b"),
+        (SchedulerBody, {"weights": {"a": 1, "b" * 300: 1}}, "weights." + "b" * 80 + "…"),
+        (SglangSampling, {"logit_bias": {"5": 1, "6": None}}, "logit_bias.6"),
+    ],
+)
+def test_a_wrong_entry_of_an_object_is_named(
+    kind: type[Body], given: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(BadRequest) as refused:
+        convert_body(given, kind)
+    assert refused.value.param == param and f"(in {param})" in refused.value.reason
+
+
+@pytest.mark.parametrize("text", [r"\ud800", r"\uDC00", r"x\ud83d", r"\ud83d\u0041", r"\\\ud800"])
+def test_half_a_character_is_named(text: str) -> None:
+    body = b'{"messages": [], "user": "\\ud83d\\ude00 %s"}' % text.encode()
+    with pytest.raises(BadRequest, match="is half of a character") as refused:
+        decode_body(body, ChatBody)
+    assert re.search(r"\\u[dD]\w{3}", text).group() in refused.value.reason  # type: ignore[union-attr]
+    cut = rb'{"user": "\\ud800 \ud83d\ude00'
+    with pytest.raises(BadRequest, match="truncated"):
+        decode_body(cut, ChatBody)
 
 
 NESTED = b"[" * 100_000 + b"]" * 100_000
@@ -307,6 +340,37 @@ def test_a_default_object_of_structured_outputs_asks_for_nothing(
     body = convert_body({"prompt": "x", "structured_outputs": given}, CompletionBody)
     wanted = body.wanted_grammar()
     assert (wanted.kind if wanted else None) == kind
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, "") for field in ("guided_regex", "regex", "guided_grammar", "ebnf", "grammar")),
+        *((field, "") for field in ("guided_json", "json_schema", "structural_tag")),
+        ("guided_choice", []),
+    ],
+)
+def test_an_empty_form_is_not_ignored(field: str, value: Any) -> None:
+    wanted = convert_body({"prompt": "x", field: value}, CompletionBody).wanted_grammar()
+    assert wanted is not None and wanted.field == field
+    with pytest.raises(GrammarRefused):
+        wanted.text(frozenset())
+    assert convert_body({"prompt": "x", field: None}, CompletionBody).wanted_grammar() is None
+
+
+@pytest.mark.parametrize("field", ["json_schema", "regex", "ebnf", "structural_tag"])
+def test_an_empty_form_of_sglang_is_not_ignored(field: str) -> None:
+    wanted = convert_body({field: ""}, SglangSampling).wanted_grammar()
+    assert wanted is not None and wanted.field == f"sampling_params.{field}"
+    with pytest.raises(GrammarRefused):
+        wanted.text(frozenset())
+
+
+def test_white_space_of_a_schema_needs_the_schema() -> None:
+    given = {"prompt": "x", "guided_whitespace_pattern": " ", "regex": "a"}
+    with pytest.raises(BadRequest, match="needs guided_json") as refused:
+        convert_body(given, CompletionBody).wanted_grammar()
+    assert refused.value.param == "guided_whitespace_pattern"
 
 
 def test_options_without_a_form_are_refused() -> None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -20,6 +21,8 @@ from starlette.routing import Route
 from loraconsole.pipeline.config import Config
 from loraconsole.pipeline.server.http import http_connection
 from loraconsole.pipeline.server.http.http_connection import (
+    GentleTransport,
+    HttpConnection,
     bounded_connections,
     why_connections_are_unbounded,
 )
@@ -123,6 +126,30 @@ def error_of(body: bytes) -> dict[str, Any]:
     found = json.loads(body)["error"]
     assert set(found) == {"message", "type", "param", "code"}
     return found
+
+
+def test_what_is_written_to_a_client_that_left_is_dropped_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        made: asyncio.Future[asyncio.Transport] = loop.create_future()
+
+        class Peer(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                made.set_result(cast(asyncio.Transport, transport))
+
+        server = await loop.create_server(Peer, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            transport = GentleTransport(await made, cast(HttpConnection, None))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for _ in range(50):  # the event loop has not seen yet that the client is gone
+            transport.write(b"x")
+        assert transport.is_closing()
+        server.close()
+
+    asyncio.run(main())
+    assert not caplog.records
 
 
 def test_the_installed_uvicorn_has_the_connections_that_are_bounded_here() -> None:

@@ -99,3 +99,13 @@ def test_what_other_servers_clients_ask_is_answered(ring: Ring) -> None:
     assert (info["context_length"], info["tp_size"]) == (8192, 1)
     ring.answer("alpha", "Count to ten.", max_tokens=8, ignore_eos=True)
     assert get("/server_info").json()["internal_states"][0]["last_gen_throughput"] > 0
+
+
+def test_a_name_that_is_too_long_is_refused_as_any_other_unknown_one(ring: Ring) -> None:
+    long = "m" * 201
+    for field in ("model", "adapter_id", "lora_path"):
+        body = {"prompt": "ab", "max_tokens": 2, field: long}
+        response = ring.http.post("/v1/completions", json=body)
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (404, field)
+        assert "known: " in error["message"] and "the base model is" in error["message"]

@@ -27,6 +27,7 @@ from loraconsole.pipeline.server.answers.event_id import (
 from loraconsole.pipeline.server.answers.open_answers import OpenAnswers
 from loraconsole.pipeline.server.answers.request_counters import RequestCounters
 from loraconsole.pipeline.server.answers.request_journal import RequestJournal
+from loraconsole.pipeline.server.answers.responses_form import ResponsesForm
 from loraconsole.pipeline.server.answers.streams import AnswerReader, AnswerStreams, ReadPlace
 from loraconsole.pipeline.server.http.bad_request import BadRequest
 
@@ -57,8 +58,21 @@ class Desk:
         self.answers = self.make()
         assert self.answers.restore()
 
-    def open(self, answer_id: str = "a", choices: int = 1, streamed: bool = True) -> AnswerStreams:
-        form = Format(kind="chat", answer_id=answer_id, model="m", created=1, is_streamed=streamed)
+    def open(
+        self,
+        answer_id: str = "a",
+        choices: int = 1,
+        streamed: bool = True,
+        responses: ResponsesForm | None = None,
+    ) -> AnswerStreams:
+        form = Format(
+            kind="responses" if responses else "chat",
+            answer_id=answer_id,
+            model="m",
+            created=1,
+            is_streamed=streamed,
+            responses=responses,
+        )
         prompt = (1, 2)
         requests = [
             Request(
@@ -229,6 +243,32 @@ def test_a_refusal_reaches_the_reader_after_the_text(desk: Desk) -> None:
             read_all(reader)
     assert (refused.value.status, refused.value.param) == (404, "model")
     assert reader.output_tokens == 2
+
+
+def test_an_answer_that_is_refused_at_once_has_not_ended(desk: Desk) -> None:
+    """Nothing is kept of it, unless its client knows of it or has cancelled it."""
+    ended: list[str] = []
+
+    def in_background(name: str) -> AnswerStreams:
+        desk.answers.on_ended = lambda answer: ended.append(answer.form.answer_id)
+        return desk.open(name, responses=ResponsesForm(repeated={}, is_background=True))
+
+    for name in ("refused", "known", "begun", "cancelled"):
+        answer = in_background(name)
+        answer.is_known = name == "known"
+        if name == "begun":
+            desk.say("begun.0", "a")
+        if name == "cancelled":
+            desk.answers.cancel(answer)
+        else:
+            answer.streams[0].refuse(Refused(f"{name}.0", 429, "full"))
+    in_background("restored")
+    desk.kill()
+    answer = desk.answers.find("restored", KEY)
+    desk.answers.on_ended = lambda answer: ended.append(answer.form.answer_id)
+    answer.streams[0].refuse(Refused("restored.0", 503, "stopping"))
+    assert ended == ["known", "begun", "cancelled", "restored"]
+    assert not desk.answers.streams
 
 
 def test_an_event_id_says_what_a_client_has(desk: Desk) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loraconsole.pipeline.messages import Request, SamplingParams, TextDelta
+from loraconsole.pipeline.messages import Refused, Request, SamplingParams, TextDelta
 from loraconsole.pipeline.server.answers.answer_format import Format
 from loraconsole.pipeline.server.answers.response_store import ResponseStore
 from loraconsole.pipeline.server.answers.responses_answer import (
@@ -40,12 +40,12 @@ def messages_of(*items: Any) -> list[dict[str, Any]]:
 
 def answer_of(
     text: list[str],
-    finish_reason: str = "stop",
+    finish_reason: str | None = "stop",
     owner: bytes = b"me",
     answer_id: str = "resp_1",
     reading: Reading | None = None,
 ) -> AnswerStreams:
-    """An answer that has ended, a token for each part of the text."""
+    """An answer, a token for each part of the text; it has ended if it has a finish reason."""
     form = Format(
         kind="responses",
         answer_id=answer_id,
@@ -241,6 +241,33 @@ def test_an_answer_cut_off_is_incomplete() -> None:
     assert whole["incomplete_details"] == {"reason": "max_output_tokens"}
 
 
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_an_answer_that_is_cancelled_or_fails_has_what_came_before(is_cancelled: bool) -> None:
+    answer = answer_of(["Hel", "lo"], finish_reason=None)
+    answer.is_cancelled = is_cancelled
+    response = ResponseEvents(answer)
+    for delta in answer.streams[0].deltas():
+        response.put(delta)
+    answer.streams[0].refuse(Refused("r", 503, "why"))
+    *before, (name, last) = response.fail(BadRequest("why", status=503))
+    assert name == "response.failed"
+    assert before[-1][0] == "response.output_item.done"
+    whole = response_object(answer)
+    assert last["response"] == whole
+    assert whole["output"][0]["content"][0]["text"] == "Hello"
+    assert (whole["output"][0]["status"], whole["usage"]["output_tokens"]) == ("incomplete", 2)
+    failed = {"code": "server_error", "message": "why"}
+    expected = ("cancelled", None) if is_cancelled else ("failed", failed)
+    assert (whole["status"], whole["error"]) == expected
+
+
+def test_text_that_was_held_back_is_in_a_cancelled_answer() -> None:
+    answer = answer_of(["So <tool"], finish_reason=None, reading=Reading("hermes"))
+    answer.is_cancelled = True
+    answer.streams[0].refuse(Refused("r", 409, "cancelled"))
+    assert response_object(answer)["output"][0]["content"][0]["text"] == "So <tool"
+
+
 def test_a_call_that_a_stop_string_cut_does_not_look_complete() -> None:
     text = '<tool_call>{"name": "f", "arguments": {"'
     answer = answer_of([text], reading=Reading("hermes"))
@@ -282,6 +309,30 @@ def test_a_response_is_its_keys_own() -> None:
         assert refused.value.status == 404
     store.remove("resp_1", b"me")
     assert store.num_bytes == 0 and store.find_item(item_id, b"me") is None
+
+
+def test_a_kept_id_is_taken_for_every_key() -> None:
+    store = ResponseStore(1 << 20)
+    first = answer_of(["x"], answer_id="a")
+    store.put(first)
+    with pytest.raises(BadRequest, match="is taken") as refused:
+        store.check_new(first.form)
+    assert (refused.value.status, refused.value.param) == (409, "X-Request-Id")
+    store.check_new(answer_of(["x"], answer_id="b").form)
+    item_id = response_object(first)["output"][0]["id"]
+    other = answer_of(["y"], owner=b"you", answer_id="resp_a")  # whose items have the same ids
+    store.put(other)
+    found = [store.find_item(item_id, owner) for owner in (b"me", b"you")]
+    assert [item["content"][0]["text"] for item in found if item] == ["x", "y"]
+    store.remove("resp_a", b"you")
+    assert store.find_item(item_id, b"me") == found[0]
+
+
+def test_what_is_longer_than_all_the_room_is_not_kept() -> None:
+    store = ResponseStore(1000)
+    assert store.has_room_for(["x" * 400], {"a": "x" * 400})
+    assert not store.has_room_for(["x" * 500], {"a": "x" * 500})
+    assert not ResponseStore(0).has_room_for([])
 
 
 def test_nothing_is_kept_without_room() -> None:

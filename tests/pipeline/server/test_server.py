@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from ring import Ring
 from tiny_llama import CONFIG
+from waiting import wait_for
 
 from loraconsole.pipeline.text.tokenizer import make_byte_tokenizer
 
@@ -103,6 +106,66 @@ def test_a_full_queue_says_429_and_everybody_else_is_served(ring: Ring) -> None:
     ring.wait_idle()
 
 
+def respond(ring: Ring, answer_id: str, **more: object) -> httpx.Response:
+    """A response in the background."""
+    body = {"input": "ab", "max_output_tokens": 8, "background": True, "ignore_eos": True} | more
+    return ring.http.post("/v1/responses", json=body, headers={"x-request-id": answer_id})
+
+
+def status_of(ring: Ring, answer_id: str) -> str | None:
+    """The state of a response; None if it is not kept."""
+    found = ring.http.get(f"/v1/responses/{answer_id}")
+    assert found.status_code in (200, 404), found.text
+    return found.json()["status"] if found.status_code == 200 else None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_in_the_background_that_is_refused_is_not_kept(ring: Ring, stream: bool) -> None:
+    name = f"long-{secrets.token_hex(4)}"
+    response = respond(ring, name, stream=stream, max_output_tokens=400)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+    assert status_of(ring, name) is None
+    asked: dict[str, int] = {}
+
+    def ask(number: int) -> None:
+        one = f"{name}-{number}"
+        asked[one] = respond(ring, one, stream=stream, max_output_tokens=150).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(ask, range(16)))
+    assert set(asked.values()) == {200, 429}
+    for one, status in asked.items():
+        expected = "incomplete" if status == 200 else None
+        wait_for(lambda one=one, expected=expected: status_of(ring, one) == expected, 60)
+
+
+def test_the_id_of_a_kept_response_is_not_given_again(ring: Ring) -> None:
+    assert respond(ring, "mine").status_code == 200
+    wait_for(lambda: status_of(ring, "mine") == "incomplete")
+    kept = ring.http.get("/v1/responses/mine").json()
+    for more in (
+        {},
+        {"background": False},
+        {"stream": True},
+        {"store": False, "background": False},
+    ):
+        again = respond(ring, "mine", **more)
+        assert again.status_code == 409
+        error = again.json()["error"]
+        assert error["param"] == "X-Request-Id" and "is taken" in error["message"]
+    assert ring.http.get("/v1/responses/mine").json() == kept
+    ring.http.delete("/v1/responses/mine")
+    assert respond(ring, "mine").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["a/b", "/", ".", ".."])
+def test_an_id_that_no_path_can_name_is_refused_for_a_response(ring: Ring, name: str) -> None:
+    response = respond(ring, name)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "X-Request-Id"
+
+
 def test_a_body_that_no_queue_would_hold_is_refused_for_good(ring: Ring) -> None:
     """OpenAI's clients send a 429 again, and it would never be accepted."""
     response = complete(ring, n=5)
@@ -138,7 +201,12 @@ def test_a_stop_token_that_the_model_cannot_say_is_refused(ring: Ring) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v1/absent", 404), ("POST", "/v1/moderations", 404), ("GET", "/v1/completions", 405)],
+    [
+        ("GET", "/v1/absent", 404),
+        ("POST", "/v1/moderations", 404),
+        ("GET", "/v1/completions", 405),
+        ("PUT", "/v1/responses/x", 405),
+    ],
 )
 def test_unknown_routes_and_methods_have_openais_error(
     ring: Ring, method: str, path: str, status: int
@@ -147,7 +215,23 @@ def test_unknown_routes_and_methods_have_openais_error(
     assert response.status_code == status
     error = response.json()["error"]
     assert error["code"] == status and path in error["message"]
-    assert status == 404 or response.headers["allow"] == "POST"
+    allowed = "POST" if path == "/v1/completions" else "DELETE, GET, HEAD"
+    assert status == 404 or response.headers["allow"] == allowed
+    assert status == 404 or error["message"].endswith(f"allowed: {allowed}")
+
+
+def test_null_does_not_choose_whose_body_it_is(ring: Ring) -> None:
+    body = {"prompt": "ab", "messages": None, "max_tokens": 2, "temperature": 0}
+    answer = ring.http.post("/invocations", json=body)
+    assert (
+        answer.json()["choices"][0]["text"]
+        == complete(ring, max_tokens=2).json()["choices"][0]["text"]
+    )
+    missing = ring.http.post("/invocations", json={"max_tokens": 2})
+    assert missing.status_code == 400 and "messages" in missing.text and "prompt" in missing.text
+    parameters = {"max_new_tokens": 2}
+    asked = {"inputs": "ab", "text": None, "sampling_params": None, "parameters": parameters}
+    assert "generated_text" in ring.http.post("/generate", json=asked).text
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/generate"])
@@ -189,6 +273,23 @@ def test_each_event_has_the_usage_where_that_is_asked_for(ring: Ring) -> None:
 
 def test_an_empty_prompt_is_refused(ring: Ring) -> None:
     assert complete(ring, prompt="").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "reason"),
+    [
+        ("/v1/embeddings", {"input": ["a"] * 2049}, "input", "input has 2049 prompts; a body"),
+        ("/v1/completions", {"prompt": ["a"] * 99, "n": 99}, "n", "99 prompts and n is 99; a body"),
+        ("/generate", {"text": ["a"] * 2000}, "text", "text has 2000 prompts; a body"),
+    ],
+)
+def test_too_many_requests_in_a_body_are_counted_by_their_fields(
+    ring: Ring, path: str, body: dict[str, object], param: str, reason: str
+) -> None:
+    response = ring.http.post(path, json=body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == param and reason in error["message"]
 
 
 def test_adapters_of_a_model_without_any_are_unknown(ring: Ring) -> None:
@@ -249,6 +350,7 @@ def test_the_admin_key_is_one_of_its_own(tiny: str, tmp_path: Path) -> None:
     with Ring(
         tmp_path / "r",
         *("--dummy", "--model", tiny, "--api-key", "user", "--admin-key", "operator"),
+        *("--response-store-mib", "0"),
     ) as ring:
         body = {"name": "x", "path": "/nowhere"}
         for key, status in ((None, 401), ("user", 401), ("operator", 400)):
@@ -258,6 +360,16 @@ def test_the_admin_key_is_one_of_its_own(tiny: str, tmp_path: Path) -> None:
         for key, status in ((None, 401), ("user", 200), ("operator", 200)):
             headers = {"authorization": f"Bearer {key}"} if key else {}
             assert ring.http.get("/v1/models", headers=headers).status_code == status
+        for path, more, field in (  # a name that is too long is found in its field
+            ("/v1/load_lora_adapter", {"lora_path": "/x"}, "lora_name"),
+            ("/unload_lora_adapter", {}, "lora_name"),
+            ("/v1/adapters", {"path": "/x"}, "name"),
+        ):
+            response = ring.http.post(path, json={**more, field: "x" * 300}, headers=headers)
+            assert response.status_code == 400 and response.json()["error"]["param"] == field
+        body = {"input": "ab", "max_output_tokens": 2}
+        response = ring.http.post("/v1/responses", json=body, headers=headers)
+        assert response.json()["store"] is False  # there is no room for any
 
 
 def test_a_token_without_an_embedding_is_refused_for_its_request_alone(tmp_path: Path) -> None:
