@@ -21,6 +21,8 @@ class WantedGrammar:
     """Path of the value in the body, for refusals."""
     whitespace: str | None = None
     """A regular expression for the white space between parts of JSON; None: the usual."""
+    whitespace_field: str = ""
+    """Path of that in the body."""
     is_compact: bool = False
     """JSON without white space."""
     is_closed: bool = False

@@ -32,13 +32,16 @@ class Reading(msgspec.Struct, frozen=True):
     has_no_content: bool = False
     """Whether the answer can be nothing but calls after its reasoning, so that other text is a call
     that was cut, or white space. It is left out."""
+    ends_with_calls: bool = False
+    """Whether nothing but further calls can follow a call, so that other text is one that was
+    cut. It is left out."""
 
-    def keeps(self, piece: Piece) -> bool:
-        """Whether a piece belongs to the answer."""
+    def keeps(self, piece: Piece, *, has_call: bool) -> bool:
+        """Whether a piece belongs to the answer; `has_call`: a call was before it."""
         if piece.kind == "reasoning":
             return not self.hides_reasoning
         if piece.kind == "content":
-            return not self.has_no_content
+            return not (self.has_no_content or (self.ends_with_calls and has_call))
         return self.is_parallel or not piece.call
 
 
@@ -53,6 +56,7 @@ class AnswerParser:
         self._reading = reading
         self._steps = _read_answer(self._source, reading)
         self._spacing = _Spacing()
+        self._has_call = False
 
     def push(self, text: str) -> list[Piece]:
         """The pieces that this text completes."""
@@ -69,7 +73,12 @@ class AnswerParser:
         return self._kept(pieces)
 
     def _kept(self, pieces: Iterable[Piece]) -> list[Piece]:
-        return joined(piece for piece in pieces if self._reading.keeps(piece))
+        kept = []
+        for piece in pieces:
+            self._has_call |= piece.kind == "call"
+            if self._reading.keeps(piece, has_call=self._has_call):
+                kept.append(piece)
+        return joined(kept)
 
     def _advance(self) -> list[Piece]:
         found = []

@@ -508,7 +508,11 @@ def test_an_invocation_is_a_chat_or_a_completion(ring: Ring) -> None:
     assert chat["choices"][0]["message"]["content"] == chat_text(ring)
     text = post(ring, "/invocations", prompt="The sea", temperature=0, max_tokens=2)
     assert text["choices"][0]["text"] == completion(ring, BASE, 2)
-    assert ring.http.post("/invocations", json={}).json()["error"]["param"] == "prompt"
+    missing = ring.http.post("/invocations", json={}).json()["error"]
+    assert (missing["param"], missing["message"]) == (
+        "messages",
+        "messages, of a chat, or prompt is missing",
+    )
 
 
 @pytest.mark.parametrize("name", ["tgi", "dummy"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -88,6 +88,8 @@ def _convert(raw: dict[str, Any], kind: type[BodyT], at: str) -> BodyT:
             raise BadRequest(f"{name} is missing", param=name) from error
         if not field:
             raise BadRequest(reason) from error
+        if reason.startswith("Invalid enum value") and field in kind.__struct_fields__:
+            reason = f"{reason}, expected {' or '.join(_words(_hints(kind)[field]))}"
         raise BadRequest(f"{reason} (in {at}{field})", param=at + field) from error
 
 
@@ -99,13 +101,26 @@ def _wrong_entry(path: str, given: Mapping[str, Any], kind: type[Body]) -> str:
     entries = given.get(field)
     if not isinstance(entries, dict):
         return ""
-    field_type = get_type_hints(kind, include_extras=True)[field]
+    field_type = _hints(kind)[field]
     for name, value in entries.items():
         try:
             msgspec.convert({name: value}, field_type)
         except msgspec.ValidationError:
             return f"{field}.{shortened(name)}"
     return ""
+
+
+@functools.cache
+def _hints(kind: type[Body]) -> dict[str, Any]:
+    """The types of a body's fields."""
+    return get_type_hints(kind, include_extras=True)
+
+
+def _words(field_type: Any) -> list[str]:
+    """The texts that a field takes."""
+    if get_origin(field_type) is Literal:
+        return [word for word in get_args(field_type) if isinstance(word, str)]
+    return [word for part in get_args(field_type) for word in _words(part)]
 
 
 @functools.cache

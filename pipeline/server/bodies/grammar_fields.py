@@ -171,6 +171,7 @@ class StructuredOutputs(Body, frozen=True, kw_only=True):
             value,
             f"{at}.{name}",
             whitespace=self.whitespace_pattern,
+            whitespace_field=f"{at}.whitespace_pattern",
             is_compact=self.disable_any_whitespace,
             is_closed=self.disable_additional_properties,
         )
@@ -237,8 +238,9 @@ class GrammarBody(ModelBody, frozen=True, kw_only=True):
         for name, kind in plain:
             value = getattr(self, name)
             if value is not None:
-                whitespace = self.guided_whitespace_pattern if name == "guided_json" else None
-                found.append(WantedGrammar(kind, value, name, whitespace))
+                field = "guided_whitespace_pattern"
+                whitespace = getattr(self, field) if name == "guided_json" else None
+                found.append(WantedGrammar(kind, value, name, whitespace, field))
         return only_one(found)
 
 

@@ -50,6 +50,13 @@ class AnswerPlan(NamedTuple):
     shown_special_ids: tuple[int, ...] = ()
     """Special tokens that are marks, so the text must have them."""
 
+    def reading_of(self, wanted: WantedGrammar | None) -> Reading | None:
+        """How an answer is read whose content has the form `wanted`: calls come in its place."""
+        is_form = wanted is not None and wanted.kind in CONTENT
+        if self.reading is None or not is_form:
+            return self.reading
+        return msgspec.structs.replace(self.reading, ends_with_calls=True)
+
     def whole_grammar(self, wanted: WantedGrammar | None) -> WantedGrammar | None:
         """The grammar of the text, of which `wanted` describes the content. A grammar that the
         request has written describes all of the text. Raises `BadRequest` for a form of content

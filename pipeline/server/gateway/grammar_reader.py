@@ -66,6 +66,11 @@ class GrammarReader:
             for field, schema in wanted.schemas:
                 if fault := checker.schema_fault(schema):
                     raise _refusal(field, *fault) from refused
+            if wanted.whitespace:
+                try:
+                    checker.check(spec.regex_grammar(wanted.whitespace))
+                except spec.GrammarRefused as fault:
+                    raise _refusal(wanted.whitespace_field, fault.reason, "") from refused
             reason, place = refused.reason, refused.place
             if wanted.kind == "json_schema" and not place and not isinstance(refused, spec.TooLong):
                 reason, place = checker.innermost_fault(wanted.value, reason)

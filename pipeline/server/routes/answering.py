@@ -79,7 +79,7 @@ class Answering:
 
         form = replace(
             form,
-            reading=plan.reading,
+            reading=plan.reading_of(body.wanted_grammar()),
             is_function_call=chat.tools is not None and chat.tools.is_old,
             is_named_call=chat.tools is not None and chat.tools.is_named,
         )

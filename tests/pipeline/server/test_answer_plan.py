@@ -143,7 +143,10 @@ def test_a_form_of_the_content_gives_way_to_calls_and_comes_after_reasoning(
     text = found.text(frozenset())
     assert text.startswith("start: thought GAP? (")
     assert "| content)" in text
+    reading = plan.reading_of(found)
+    assert reading is not None and reading.ends_with_calls
     own = WantedGrammar("grammar", 'start: "a"', "guided_grammar")
+    assert plan.reading_of(own) == plan.reading_of(None) == plan.reading
     assert plan.whole_grammar(own) is own
     must = plan_answer(tokenizer, "x", tools("required"), ChatFormats("hermes", ""))
     with pytest.raises(BadRequest) as refused:

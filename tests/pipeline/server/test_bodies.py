@@ -53,7 +53,12 @@ COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
         ({"prompt_logprobs": 21}, "prompt_logprobs", "<= 20"),
         ({"prompt_logprobs": 0, "stream": True}, "prompt_logprobs", "not streamed"),
         ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens", ">= -1"),
-        ({"response_format": {"type": "yaml"}}, "response_format.type", "yaml"),
+        (
+            {"response_format": {"type": "yaml"}},
+            "response_format.type",
+            "json_schema or structural_",
+        ),
+        ({"truncation_side": "up"}, "truncation_side", "'up', expected left or right (in"),
         ({"top_logprobs": 3}, "top_logprobs", "needs logprobs"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "<= 20"),
         ({"stop": [""]}, "stop", "none of them empty"),

@@ -154,6 +154,18 @@ def test_an_answer_that_must_call_has_no_content(text: str) -> None:
     assert message_of(choices) == choice["message"]
 
 
+@pytest.mark.parametrize("text", [TEXT, TEXT + "\n<", TEXT[:-3], TEXT[: TEXT.index("</tool") + 4]])
+def test_a_call_in_place_of_a_form_has_no_content_after_it(text: str) -> None:
+    text = text[text.index("<tool_call>") :]
+    reading = Reading("hermes", TOOLS, ends_with_calls=True)
+    choice = parsed_choice(form(reading=reading), 1, text, "length", [])
+    assert choice["message"]["content"] is None and choice["message"]["tool_calls"]
+    choices = streamed(form(reading=reading), list(text), "length")
+    assert message_of(choices) == choice["message"]
+    instead = parsed_choice(form(reading=reading), 1, '{"a": true}', "stop", [])
+    assert instead["message"]["content"] == '{"a": true}'
+
+
 CUTS = ('"arguments": {"a": [1, 2]', '"arguments": {"', '"arguments": ', '{"name": "f"')
 
 

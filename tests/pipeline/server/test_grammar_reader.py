@@ -14,6 +14,8 @@ from starlette.requests import Request
 from loraconsole.pipeline.grammar.specification import MOST_CHARACTERS
 from loraconsole.pipeline.grammar.wanted_grammar import WantedGrammar
 from loraconsole.pipeline.server.bodies import anthropic_body, responses_body
+from loraconsole.pipeline.server.bodies.body import convert_body
+from loraconsole.pipeline.server.bodies.openai_bodies import CompletionBody
 from loraconsole.pipeline.server.bodies.renamed import renamed
 from loraconsole.pipeline.server.bodies.tool_fields import read_old_functions, read_tools
 from loraconsole.pipeline.server.chat.answer_plan import ChatFormats, plan_answer
@@ -93,3 +95,14 @@ def test_the_limit_counts_the_schemas_that_the_client_sent(run: Path) -> None:
     with pytest.raises(BadRequest, match=r"schemas have 6\d+ characters together") as refused:
         read_of_tools(run, [function("v", half), function("w", half)])
     assert refused.value.param == "tools"
+
+
+def test_white_space_that_is_no_expression_is_named(run: Path) -> None:
+    for given, field in (
+        ({"structured_outputs": {"json": {}, "whitespace_pattern": "("}}, "structured_outputs."),
+        ({"guided_json": {}, "guided_whitespace_pattern": "("}, "guided_"),
+    ):
+        wanted = convert_body({"prompt": "x", **given}, CompletionBody).wanted_grammar()
+        with pytest.raises(BadRequest, match="unclosed group") as refused:
+            read(run, wanted)
+        assert refused.value.param == f"{field}whitespace_pattern"
