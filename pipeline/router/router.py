@@ -331,21 +331,22 @@ class Router(Process):
     # -- telemetry
 
     async def _publish_forever(self) -> None:
-        """Publishes the live batch after changes, at most ten times a second, and every two seconds
-        in any case, for consoles that attach; the map of the pool after changes, at most once a
-        second."""
+        """Publishes the live batch and the numbers of requests after changes, at most ten times a
+        second, and the batch every two seconds in any case, for consoles that attach; the map of
+        the pool after changes, at most once a second."""
         scheduler, effects = self.core.scheduler, self.core.effects
         published_at = mapped_at = recorded_at = 0.0
         moved = True  # pages have changed owners since the last map
-        was_idle = True
+        was_idle, counts = True, (0, 0)
         while True:
             now = self.clock()
             is_idle = not self.core.steps and not scheduler.running
-            # At rest table and counts are right at once; at work they are older.
+            # At rest the table is right at once; at work it is two seconds old at most.
             effects.adapters_changed |= is_idle and not was_idle
-            if is_idle and not was_idle:
-                self.publish_stats()
             was_idle = is_idle
+            if counts != (len(scheduler.running), len(scheduler.waiting)):
+                counts = len(scheduler.running), len(scheduler.waiting)
+                self.publish_stats()
             late = now - published_at >= TABLE_SECONDS
             moved |= effects.batch_changed
             if effects.batch_changed or late:
