@@ -178,7 +178,7 @@ def test_a_closed_stream_ends_its_request(client: openai.OpenAI, server: Server)
         extra_body={"ignore_eos": True},
     )
     next(iter(stream))
-    assert server.running() == 1
+    wait_for(lambda: server.running() == 1, seconds=20)
     stream.close()
     wait_for(lambda: server.running() == 0, seconds=20)
 
