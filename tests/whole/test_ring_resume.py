@@ -362,8 +362,17 @@ def test_an_answer_in_the_console_goes_on(ring: Ring) -> None:
     )
 
 
+def forgive_deaths(ring: Ring) -> None:
+    """A restart forgives the server's deaths of the last minute, of which five are the most."""
+    before = ring.process("server")["pid"]
+    ring.cli("restart", "server")
+    wait_for(lambda: ring.process("server")["pid"] not in (0, before), seconds=60)
+    ring.wait_ready()
+
+
 def test_the_example_of_the_documentation_reads_on(ring: Ring) -> None:
     """It is run as it stands, with the key of this pipeline put in."""
+    forgive_deaths(ring)
     text = (Path(__file__).parents[2] / "docs" / "resuming.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     example = example.replace("httpx.Client(", "httpx.Client(headers=KEY, trust_env=False, ")
@@ -384,10 +393,7 @@ def test_the_example_of_the_documentation_reads_on(ring: Ring) -> None:
 
 
 def test_what_no_client_comes_back_for_is_ended(ring: Ring) -> None:
-    before = ring.process("server")["pid"]
-    ring.cli("restart", "server")  # forgives the deaths of the last minute: five are the most
-    wait_for(lambda: ring.process("server")["pid"] not in (0, before), seconds=60)
-    ring.wait_ready()
+    forgive_deaths(ring)
     left = new_id("left")
     thread, _ = open_stream(ring, left)
     before = ring.snapshot()["server"]["abandoned"]
