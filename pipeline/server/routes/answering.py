@@ -126,8 +126,11 @@ class Answering:
         """The answer to these choices."""
         gateway = self.gateway
         await self._await_ring(request)
-        fingerprint = gateway.await_fingerprint(asked[0].adapter)
-        form = replace(form, fingerprint=await until_gone(request, fingerprint))
+        adapter = asked[0].adapter
+        fingerprint = gateway.pipeline.fingerprint(adapter)
+        if fingerprint is None:
+            fingerprint = await until_gone(request, gateway.await_fingerprint(adapter))
+        form = replace(form, fingerprint=fingerprint)
         answer = gateway.open_answer(form, owner_of(request), asked)
         sending = gateway.send_requests(answer)
         return await answer_response(request, gateway.answers, answer, sending)

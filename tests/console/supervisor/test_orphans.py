@@ -44,6 +44,8 @@ def stream(ring: Ring, pieces: list[str]) -> None:
         timeout=60,
         trust_env=False,
     ) as response:
+        if response.status_code != 200:
+            pieces.append(f"{response.status_code} {response.read().decode()}")
         for line in response.iter_lines():
             if line.startswith("data: {"):
                 event: dict[str, Any] = json.loads(line[6:])
@@ -105,6 +107,7 @@ def test_counts_stopped_processes_and_history_survive_the_supervisor(ring: Ring)
 
 @pytest.mark.parametrize("name", ["detokenizer", "worker-0", "router"])
 def test_a_process_that_dies_with_the_supervisor_is_restarted(ring: Ring, name: str) -> None:
+    ring.wait_ready()
     undisturbed: list[str] = []
     stream(ring, undisturbed)
     pieces: list[str] = []
