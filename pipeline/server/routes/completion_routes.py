@@ -14,7 +14,7 @@ from ...runtime.clock import unix_time
 from ..answers.answer_format import Format
 from ..answers.event_id import read_event_id
 from ..answers.event_stream import REQUEST_ID, answer_response, until_gone
-from ..bodies.body import decode_body, decode_object
+from ..bodies.body import convert_body, decode_body, decode_object
 from ..bodies.openai_bodies import (
     DEFAULT_COMPLETION_TOKENS,
     ChatBody,
@@ -44,30 +44,29 @@ class CompletionRoutes:
         ]
 
     async def chat(self, request: HttpRequest) -> Response:
-        return await self._answer_chat(request, await self._bodies.read(request))
+        body = decode_body(await self._bodies.read(request), ChatBody)
+        return await self._answer_chat(request, body)
 
     async def completions(self, request: HttpRequest) -> Response:
-        return await self._answer_completions(request, await self._bodies.read(request))
+        body = decode_body(await self._bodies.read(request), CompletionBody)
+        return await self._answer_completions(request, body)
 
     async def invoke(self, request: HttpRequest) -> Response:
         """SageMaker's name of both."""
-        given = await self._bodies.read(request)
-        raw = decode_object(given)
+        raw = decode_object(await self._bodies.read(request))
         if raw.get("messages") is not None:
-            return await self._answer_chat(request, given)
+            return await self._answer_chat(request, convert_body(raw, ChatBody))
         if raw.get("prompt") is None:
             raise BadRequest("messages, of a chat, or prompt is missing", param="messages")
-        return await self._answer_completions(request, given)
+        return await self._answer_completions(request, convert_body(raw, CompletionBody))
 
-    async def _answer_chat(self, request: HttpRequest, given: bytes) -> Response:
-        body = decode_body(given, ChatBody)
+    async def _answer_chat(self, request: HttpRequest, body: ChatBody) -> Response:
         form = self._form("chat", request, body)
         if (text := body.echoed_text) is not None:
             form = msgspec.structs.replace(form, echoes=(text,))
         return await self._answering.answer_chat(request, body, form)
 
-    async def _answer_completions(self, request: HttpRequest, given: bytes) -> Response:
-        body = decode_body(given, CompletionBody)
+    async def _answer_completions(self, request: HttpRequest, body: CompletionBody) -> Response:
         body.check()
         answering, gateway = self._answering, self._gateway
         await answering.check_ready(request)
